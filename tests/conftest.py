@@ -1,0 +1,41 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope='session')
+def reference():
+    """What PyTorch computed: reference('Conv2d/3110') is a dictionary of arrays."""
+    file = np.load(Path(__file__).with_name('reference.npz'), allow_pickle=False)
+    arrays = {name: file[name] for name in file.files}
+
+    def look_up(prefix):
+        return {name.rpartition('/')[2]: array for name, array in arrays.items() if name.startswith(prefix + '/')}
+    return look_up
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Run a real command line in an empty folder: command('train_mnist.py', '--dry-run')."""
+
+    def run(program, *arguments, check=None, **environment):
+        start = ['-m', 'tinygan'] if program == 'tinygan' else [str(ROOT / program)]
+        environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'MPLCONFIGDIR': str(tmp_path / 'mpl'), **environment}
+        done = subprocess.run([sys.executable, *start, *map(str, arguments)], cwd=tmp_path, env=environment,
+                              capture_output=True, text=True, timeout=120)
+        if check is not None:
+            assert done.returncode == check, done.stderr
+            assert 'Traceback' not in done.stderr
+        return done
+    return run

@@ -1,0 +1,153 @@
+"""One step of training: whose gradients flow where, in which order, and against the same step by hand."""
+import numpy as np
+import pytest
+
+from tinygan import losses
+from tinygan.arrays import random_stream
+from tinygan.gan import GAN, METRICS, generate, noise
+from tinygan.gradcheck import TOLERANCE, check_gan
+from tinygan.layers import BatchNorm2d
+from tinygan.models import RECIPES
+from tinygan.optim import SGD, Adam
+
+
+def small_gan(loss='bce', lr=0.01, dtype=np.float64, optimiser=SGD):
+    rng = np.random.default_rng(3)
+    G = RECIPES['dcgan'].generator(z_dim=3, width=2, rng=rng, dtype=dtype)
+    D = RECIPES['dcgan'].discriminator(width=2, rng=rng, dtype=dtype)
+    return GAN(G, D, losses.LOSSES[loss](), optimiser(G, lr), optimiser(D, lr))
+
+
+def minibatch(rng, n=4, dtype=np.float64):
+    return rng.uniform(-1, 1, (n, 28, 28, 1)).astype(dtype), rng.standard_normal((n, 3)).astype(dtype)
+
+
+@pytest.mark.parametrize('loss', losses.LOSSES)
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_the_gradients_of_a_step_are_those_of_the_losses(rng, recipe, loss):
+    """All of G and all of D, by finite differences: D on real and fake, G through D."""
+    errors = check_gan(RECIPES[recipe], losses.LOSSES[loss](), rng)
+    assert max(errors.values()) < TOLERANCE, errors
+
+
+@pytest.mark.parametrize('loss', losses.LOSSES)
+def test_a_step_updates_d_on_both_halves_and_then_g_through_the_updated_d(rng, loss):
+    """The step, written out a second time from the definitions, on a copy."""
+    gan, copy = small_gan(loss), small_gan(loss)
+    x, z = minibatch(rng)
+    metrics = gan.step(x, z)
+
+    G, D, rules = copy.G, copy.D, copy.loss
+    fake = G(z)
+    D.backward(rules.real(D(x))[1])
+    D.backward(rules.fake(D(fake))[1])
+    real_loss, fake_loss = rules.real(D(x))[0], rules.fake(D(fake))[0]
+    D.parameters -= 0.01 * D.gradients
+    score = D(fake)
+    G.backward(D.backward(rules.generator(score)[1]))
+    G.parameters -= 0.01 * G.gradients
+    np.testing.assert_allclose(gan.D.parameters, D.parameters, rtol=1e-12)
+    np.testing.assert_allclose(gan.G.parameters, G.parameters, rtol=1e-12)
+    assert metrics['loss_D'] == pytest.approx(real_loss + fake_loss)
+    assert metrics['D_G_z2'] == pytest.approx(rules.output(score).mean())
+    assert set(metrics) == set(METRICS)
+
+
+def test_training_d_gives_g_no_gradient_and_training_g_gives_d_none(rng):
+    gan = small_gan()
+    x, z = minibatch(rng)
+    gan.step(x, z)
+    G_gradients = gan.G.gradients.copy()
+    fake = gan.G(z)
+    gan.update_D(x, fake)
+    np.testing.assert_array_equal(gan.G.gradients, G_gradients)
+    D_gradients, D_parameters = gan.D.gradients.copy(), gan.D.parameters.copy()
+    gan.update_G(fake)
+    np.testing.assert_array_equal(gan.D.gradients, D_gradients)
+    np.testing.assert_array_equal(gan.D.parameters, D_parameters)
+    assert (gan.G.gradients != G_gradients).any()
+    assert not any(leaf.frozen for leaf in gan.D.leaves())
+
+
+def test_a_step_starts_from_fresh_gradients(rng):
+    gan, x_z = small_gan(lr=0), minibatch(rng)
+    gan.step(*x_z)
+    once = gan.D.gradients.copy(), gan.G.gradients.copy()
+    gan.step(*x_z)
+    np.testing.assert_allclose(gan.D.gradients, once[0], rtol=1e-12)
+    np.testing.assert_allclose(gan.G.gradients, once[1], rtol=1e-12)
+
+
+def test_d_sees_real_and_fake_in_minibatches_of_their_own(rng):
+    """BatchNorm's statistics move three times in a step: on real, on fake, and on fake for G."""
+    gan = small_gan(lr=0)
+    norm = next(leaf for leaf in gan.D.leaves() if isinstance(leaf, BatchNorm2d))
+    x, z = minibatch(rng)
+    gan.step(x, z)
+    after = norm.running_mean.copy()
+    norm.running_mean[:] = 0
+    for images in x, gan.G(z), gan.G(z):
+        gan.D(images)
+    np.testing.assert_allclose(after, norm.running_mean, rtol=1e-12)
+
+
+@pytest.mark.parametrize('loss', losses.LOSSES)
+def test_d_learns_to_tell_two_kinds_of_image_apart(rng, loss):
+    gan = small_gan(loss, lr=2e-3, optimiser=Adam)
+    x, z = minibatch(rng, 8)
+    first, *_, last = [gan.update_D(x, gan.G(z)) for _ in range(60)]
+    assert last['loss_D'] < 0.5 * first['loss_D'] and last['D_x'] > last['D_G_z1'] + 0.5
+
+
+def test_g_learns_to_please_a_fixed_d(rng):
+    gan = small_gan(lr=2e-3, optimiser=Adam)
+    _, z = minibatch(rng, 8)
+    first, *_, last = [gan.update_G(gan.G(z)) for _ in range(60)]
+    assert last['loss_G'] < 0.8 * first['loss_G']
+
+
+def test_generating_uses_the_running_statistics_and_disturbs_nothing(rng):
+    gan = small_gan(dtype=np.float32)
+    x, z = minibatch(rng, dtype=np.float32)
+    gan.step(x, z)
+    before = {name: vector.copy() for name, vector in gan.vectors().items()}
+    images = generate(gan.G, z, batch_size=3)
+    np.testing.assert_allclose(images[:1], generate(gan.G, z[:1]), rtol=0, atol=1e-6)    # no neighbour plays a part
+    assert images.shape == (4, 28, 28, 1) and abs(images).max() <= 1
+    for name, vector in gan.vectors().items():
+        np.testing.assert_array_equal(vector, before[name])
+    assert all(leaf.training for leaf in gan.G.leaves())
+
+
+def test_a_saved_state_goes_on_bit_for_bit(rng):
+    one, other = (small_gan(dtype=np.float32, optimiser=Adam, lr=1e-3) for _ in range(2))
+    batches = [minibatch(rng, dtype=np.float32) for _ in range(6)]
+    for batch in batches[:3]:
+        one.step(*batch)
+    other.load_state(one.state())
+    for batch in batches[3:]:
+        one.step(*batch)
+        other.step(*batch)
+    a, b = one.state(), other.state()
+    assert a.keys() == b.keys() and a['G.t'] == 6
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_a_state_of_other_networks_is_refused():
+    wider = GAN.from_recipe(RECIPES['dcgan'])
+    with pytest.raises(ValueError, match='numbers were saved, this network has'):
+        wider.load_state(small_gan().state())
+
+
+def test_noise_is_a_pure_function_of_seed_and_step():
+    np.testing.assert_array_equal(noise(1, 5, 4, 3), noise(1, 5, 4, 3))
+    draws = {noise(seed, step, 4, 3).tobytes() for seed in range(3) for step in range(3)}
+    assert len(draws) == 9
+    z = noise(0, 1, 1000, 100)
+    assert z.dtype == np.float32 and abs(z.mean()) < 0.01 and z.std() == pytest.approx(1, abs=0.01)
+
+
+def test_streams_of_different_purpose_do_not_meet():
+    draws = {random_stream(0, purpose).random() for purpose in ('noise', 'shuffle', 'preview', 'G weights')}
+    assert len(draws) == 4

@@ -1,0 +1,64 @@
+"""Every loss: its gradient, its value as published, and that no score is too large for it."""
+import numpy as np
+import pytest
+
+from tinygan import losses
+from tinygan.gradcheck import LOSSES, TOLERANCE, check_loss
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_dscore_is_the_gradient_of_the_loss(rng, name):
+    assert check_loss(LOSSES[name], 3 * rng.standard_normal((5, 2)))['dscore'] < TOLERANCE
+
+
+@pytest.mark.parametrize('target', [0, 0.9, 1])
+def test_bce_agrees_with_pytorch_up_to_scores_of_a_thousand(reference, target):
+    want = reference(f'bce/{target:g}')
+    assert abs(want['s']).max() == 1000
+    loss, ds = losses.bce_with_logits(want['s'], target)
+    np.testing.assert_allclose(loss, want['loss'], rtol=1e-14)
+    np.testing.assert_allclose(ds, want['ds'], rtol=1e-12, atol=1e-16)
+
+
+def test_bce_keeps_its_last_digits_in_float32():
+    """-log sigmoid(20) is 2.06e-9: taken as 20 + log1p(e^-20) - 20 it would round to 0."""
+    loss, ds = losses.bce_with_logits(np.float32([20]), 1)
+    assert loss == pytest.approx(2.0611537e-9, rel=1e-5) and loss.dtype == ds.dtype == np.float32
+
+
+@pytest.mark.parametrize('loss', LOSSES.values(), ids=LOSSES)
+def test_every_loss_is_finite_and_float32_at_extreme_scores(loss):
+    value, ds = loss(np.float32([[-1000], [0], [1000]]))
+    assert np.isfinite(value) and np.isfinite(ds).all()
+    assert value.dtype == ds.dtype == np.float32 and ds.shape == (3, 1)
+
+
+def test_least_squares_with_a_b_c_is_equation_2_of_the_paper(rng):
+    real, fake = rng.standard_normal((2, 7, 1))
+    loss = losses.lsgan(a=-1, b=1, c=0)
+    D_loss = loss.real(real)[0] + loss.fake(fake)[0]
+    assert D_loss == pytest.approx(0.5 * ((real - 1) ** 2).mean() + 0.5 * ((fake + 1) ** 2).mean(), rel=1e-14)
+    assert loss.generator(fake)[0] == pytest.approx(0.5 * (fake ** 2).mean(), rel=1e-14)
+
+
+def test_minimax_and_non_saturating_are_the_two_losses_of_the_gan_paper(rng):
+    score = rng.standard_normal((6, 1))
+    p = 1 / (1 + np.exp(-score))
+    assert losses.minimax().generator(score)[0] == pytest.approx(np.log(1 - p).mean(), rel=1e-13)
+    assert losses.non_saturating().generator(score)[0] == pytest.approx(-np.log(p).mean(), rel=1e-13)
+    for loss in losses.minimax(), losses.non_saturating():
+        assert loss.real(score)[0] + loss.fake(score)[0] == pytest.approx(-np.log(p).mean() - np.log(1 - p).mean())
+
+
+def test_where_d_is_sure_of_a_fake_minimax_starves_g_and_non_saturating_does_not():
+    sure = np.full((1, 1), -10.)
+    starved = abs(losses.minimax().generator(sure)[1]).item()
+    fed = abs(losses.non_saturating().generator(sure)[1]).item()
+    assert starved < 1e-4 and fed > 0.9999
+
+
+def test_the_reported_output_is_a_probability_for_bce_and_the_score_itself_for_least_squares():
+    score = np.array([[0.], [1000.], [-1000.]])
+    assert losses.LOSSES['bce']().output(score).ravel().tolist() == [0.5, 1, 0]
+    assert losses.LOSSES['minimax']().output(score).ravel().tolist() == [0.5, 1, 0]
+    assert losses.LOSSES['lsgan']().output(score).ravel().tolist() == [0, 1000, -1000]

@@ -1,0 +1,106 @@
+"""Convolution is one matrix product over patches. Its two gradients are the same product, turned around.
+
+Read the three functions `forward`, `input_grad` and `weight_grad` side by side: with `cols` the matrix whose
+rows are the patches of x,
+
+    forward       y    = cols @ w
+    weight_grad   dw   = cols.T @ dy
+    input_grad    dx   = patches added back in place, from  dcols = dy @ w.T
+
+and the transposed convolution needs no code of its own: its forward *is* `input_grad`, its input gradient
+*is* `forward` (Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", chapter 4).
+
+Shapes: images x (N, H, W, C), y (N, OH, OW, F); weight w (K, K, C, F); OH = (H + 2P - K) // S + 1.
+"""
+import numpy as np
+
+from .arrays import array_module
+
+# Images go through in blocks whose patches take about this many bytes: still in the processor's cache when the
+# product reads them. Whole batches at once took 1.3 times as long on the CPU. A GPU takes the batch whole.
+CACHE = 3 * 2**20
+
+
+def forward(x, w, stride, padding):
+    """y[n, i, j, f] = sum over kh, kw, c of x[n, S*i + kh - P, S*j + kw - P, c] * w[kh, kw, c, f].
+
+    Pixels outside the image are zero. It is the cross-correlation that every framework calls convolution.
+    """
+    N, H, W, C = x.shape
+    K, _, _, F = w.shape
+    OH, OW = output_size(H, K, stride, padding), output_size(W, K, stride, padding)
+    y = array_module(x).empty((N, OH, OW, F), x.dtype)
+    for block in blocks(x, OH * OW * K * K * C):
+        cols = im2col(x[block], K, stride, padding)
+        y[block] = (cols @ w.reshape(-1, F)).reshape(-1, OH, OW, F)
+    return y
+
+
+def input_grad(dy, w, size, stride, padding):
+    """dLoss/dx of `forward` for images of the given size (H, W): every pixel of x gathers w * dy from each
+    patch it was part of. As a function of dy it is the transposed convolution."""
+    N, OH, OW, F = dy.shape
+    K, _, C, _ = w.shape
+    dx = array_module(dy).empty((N, *size, C), dy.dtype)
+    for block in blocks(dy, OH * OW * K * K * C):
+        dcols = dy[block].reshape(-1, F) @ w.reshape(-1, F).T
+        dx[block] = col2im(dcols.reshape(-1, OH, OW, K, K, C), size, stride, padding)
+    return dx
+
+
+def weight_grad(x, dy, kernel_size, stride, padding):
+    """dLoss/dw of `forward`: patches times the gradient that arrived where each was used, summed over all."""
+    K, C, F = kernel_size, x.shape[3], dy.shape[3]
+    dw = array_module(x).zeros((K * K * C, F), x.dtype)
+    for block in blocks(x, dy.shape[1] * dy.shape[2] * K * K * C):
+        cols = im2col(x[block], K, stride, padding)
+        dw += cols.T @ dy[block].reshape(-1, F)
+    return dw.reshape(K, K, C, F)
+
+
+def im2col(x, K, S, P):
+    """The patches of x (N, H, W, C) as the rows of a matrix (N*OH*OW, K*K*C).
+
+    All windows of a padded image are a view of it, no copy; keeping every S-th and laying them out as rows is
+    one strided copy, in runs of K*C neighbouring numbers.
+    """
+    N, H, W, C = x.shape
+    xp = array_module(x)
+    if P:
+        padded = xp.zeros((N, H + 2 * P, W + 2 * P, C), x.dtype)
+        padded[:, P:P + H, P:P + W] = x
+        x = padded
+    windows = xp.lib.stride_tricks.sliding_window_view(x, (K, K), axis=(1, 2))[:, ::S, ::S]
+    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, K * K * C)       # was (N, OH, OW, C, K, K)
+
+
+def col2im(cols, size, S, P):
+    """The adjoint of im2col: add patches (N, OH, OW, K, K, C) back to the pixels they were read from.
+
+    S pixels side by side in a patch are side by side in the image too, and no two patches of a row overlap
+    in them: they are added as one run of S*C numbers.
+    """
+    N, OH, OW, K, _, C = cols.shape
+    H, W = size
+    runs = -(-(W + 2 * P) // S)                                             # of S pixels in a padded row
+    dx = array_module(cols).zeros((N, H + 2 * P, runs, S * C), cols.dtype)
+    cols = cols.reshape(N, OH, OW, K, K * C)
+    for kh in range(K):
+        for kw in range(0, K, S):
+            run = cols[:, :, :, kh, kw * C:(kw + S) * C]
+            dx[:, kh:kh + S * OH:S, kw // S:kw // S + OW, :run.shape[-1]] += run
+    return dx.reshape(N, H + 2 * P, runs * S, C)[:, P:P + H, P:P + W]
+
+
+def output_size(size, K, S, P):
+    """How many patches fit along one side: the last S - 1 or fewer pixels may belong to none."""
+    if size + 2 * P < K:
+        raise ValueError(f'a {K}x{K} kernel does not fit into {size} pixels with padding {P}')
+    return (size + 2 * P - K) // S + 1
+
+
+def blocks(images, patch_numbers):
+    """Slices over a minibatch whose patches (so many numbers per image) fill CACHE bytes; on a GPU, one slice."""
+    on_cpu = isinstance(images, np.ndarray)
+    count = max(1, CACHE // (patch_numbers * images.itemsize)) if on_cpu else max(1, len(images))
+    return [slice(start, start + count) for start in range(0, len(images), count)]

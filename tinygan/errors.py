@@ -1,0 +1,52 @@
+"""A user's mistake is answered with one line that says what and how to mend it, and exit code 2."""
+import argparse
+import contextlib
+import os
+import sys
+
+
+class UserError(Exception):
+    """Something the user can mend. Its text is the whole answer: one line, no traceback."""
+
+
+@contextlib.contextmanager
+def one_line_errors(program):
+    """Turn UserError and the operating system's refusals into one line on stderr and exit code 2."""
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+    except BrokenPipeError:                       # the reader of our output has gone: `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:                      # no space left, no permission, not a directory ...
+        message = ': '.join(str(part) for part in (error.filename, error.strerror or error) if part)
+    except KeyboardInterrupt:                     # before training began there is nothing to save
+        print(f'{program}: interrupted', file=sys.stderr)
+        sys.exit(130)
+    else:
+        return
+    print(f'{program}: error: {" ".join(message.split())}', file=sys.stderr)
+    sys.exit(2)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises UserError instead of printing its usage."""
+
+    def error(self, message):
+        raise UserError(f'{message} (--help lists the options)')
+
+
+def number(kind, low, high):
+    """The type of an option: a number of the given kind with low <= number < high."""
+    def parse(text):
+        value = kind(text)
+        if not low <= value < high:
+            raise argparse.ArgumentTypeError(f'{text} is not between {low:g} and {high:g}')
+        return value
+    parse.__name__ = kind.__name__                # argparse says "invalid int value"
+    return parse
+
+
+count = number(int, 1, 2 ** 31)
+seed = number(int, 0, 2 ** 63)

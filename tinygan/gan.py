@@ -1,0 +1,92 @@
+"""The game: one step of training, D and then G (Goodfellow et al. 2014, Algorithm 1, with one D step)."""
+import numpy as np
+
+from .arrays import array_module, random_stream, to_numpy
+from .losses import LOSSES
+from .optim import Adam
+
+METRICS = 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'
+
+
+class GAN:
+    """A generator G, a discriminator D, the loss they play by and an optimiser for each."""
+
+    def __init__(self, G, D, loss, optim_G, optim_D):
+        self.G, self.D, self.loss, self.optim_G, self.optim_D = G, D, loss, optim_G, optim_D
+
+    @classmethod
+    def from_recipe(cls, recipe, seed=0, xp=np):
+        """The recipe's networks with weights drawn from the seed, on xp's device."""
+        G = recipe.generator(recipe.z_dim, rng=random_stream(seed, 'G weights')).to(xp)
+        D = recipe.discriminator(rng=random_stream(seed, 'D weights')).to(xp)
+        optim_G, optim_D = (Adam(network, recipe.lr, recipe.beta1, recipe.beta2) for network in (G, D))
+        return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D)
+
+    def step(self, x, z):
+        """Train on real images x (N, H, W, C) and noise z (N, z_dim); returns METRICS, still on the device:
+        both losses, and D's mean output on x, on G(z) before D's update and on the same G(z) after it."""
+        fake = self.G(z)
+        D_metrics = self.update_D(x, fake)
+        G_metrics = self.update_G(fake)
+        return D_metrics | G_metrics
+
+    def update_D(self, x, fake):
+        """D learns to tell real from fake; the gradients of both add up. That fake came from G plays no part:
+        the chain rule would lead there, and stops here because nobody calls G.backward."""
+        D, loss = self.D, self.loss
+        D.zero_grad()
+        score = D(x)
+        loss_real, dscore = loss.real(score)
+        D.backward(dscore)
+        fake_score = D(fake)
+        loss_fake, dscore = loss.fake(fake_score)
+        D.backward(dscore)
+        self.optim_D.step()
+        return {'loss_D': loss_real + loss_fake, 'D_x': loss.output(score).mean(),
+                'D_G_z1': loss.output(fake_score).mean()}
+
+    def update_G(self, fake):
+        """G learns to fool the updated D, which passes the gradient on and, frozen, keeps none for itself."""
+        G, D, loss = self.G, self.D, self.loss
+        G.zero_grad()
+        D.freeze()
+        score = D(fake)
+        loss_G, dscore = loss.generator(score)
+        G.backward(D.backward(dscore))
+        D.unfreeze()
+        self.optim_G.step()
+        return {'loss_G': loss_G, 'D_G_z2': loss.output(score).mean()}
+
+    def vectors(self):
+        """Every vector that training changes, by name."""
+        return {f'{name}.{key}': getattr(owner, key)
+                for name, network, optimiser in (('G', self.G, self.optim_G), ('D', self.D, self.optim_D))
+                for owner, keys in ((network, ('parameters', 'statistics')), (optimiser, optimiser.state_names))
+                for key in keys}
+
+    def state(self):
+        """What a checkpoint holds: `vectors` as NumPy arrays, and how often each optimiser has stepped."""
+        state = {name: to_numpy(vector) for name, vector in self.vectors().items()}
+        return state | {'G.t': np.array(self.optim_G.t), 'D.t': np.array(self.optim_D.t)}
+
+    def load_state(self, state):
+        """Go on from a `state`. Raises ValueError when it belongs to other networks."""
+        for name, vector in self.vectors().items():
+            if state[name].shape != vector.shape:
+                raise ValueError(f'{name}: {state[name].size} numbers were saved, this network has {vector.size}')
+            vector[...] = array_module(vector).asarray(state[name])
+        self.optim_G.t, self.optim_D.t = int(state['G.t']), int(state['D.t'])
+
+
+def noise(seed, step, count, z_dim):
+    """z ~ N(0, 1), (count, z_dim): the noise of a training step."""
+    return random_stream(seed, 'noise', step).standard_normal((count, z_dim), np.float32)
+
+
+def generate(G, z, batch_size=128):
+    """Images (N, H, W, C) of G in evaluation mode for z (N, z_dim), as NumPy arrays. Training is not disturbed."""
+    xp = array_module(G.parameters)
+    G.eval()
+    batches = [to_numpy(G(xp.asarray(z[i:i + batch_size]))) for i in range(0, len(z), batch_size)]
+    G.train()
+    return np.concatenate(batches)

@@ -1,0 +1,139 @@
+"""Is each backward the gradient of its forward? Finite differences know the answer without the chain rule.
+
+For a layer, L = sum(layer(x) * r) with a random r, so that dLoss/dy = r. (With r = 1, a summed output, the true
+gradient of BatchNorm's x is zero and a wrong backward passes.) Then every number of x and of every parameter is
+moved by +-h, and (L(+h) - L(-h)) / 2h is held against what backward says. All in float64.
+"""
+import numpy as np
+
+from . import losses
+from .arrays import to_numpy
+from .gan import GAN
+from .layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
+                     Reshape, Sigmoid, Tanh)
+from .models import RECIPES
+from .network import Sequential
+from .optim import SGD
+
+TOLERANCE = 1e-6
+
+
+def numeric_gradient(loss, theta, h=1e-5):
+    """(loss(theta + h) - loss(theta - h)) / 2h for every number of the array theta, which is moved in place."""
+    gradient = np.empty(theta.shape)
+    for i in np.ndindex(theta.shape):
+        value = float(theta[i])
+        theta[i] = value + h
+        above = float(loss())
+        theta[i] = value - h
+        below = float(loss())
+        theta[i] = value
+        gradient[i] = (above - below) / (2 * h)
+    return gradient
+
+
+def relative_error(analytic, numeric):
+    """The largest difference, relative to the largest number."""
+    analytic, numeric = to_numpy(analytic), to_numpy(numeric)
+    return abs(analytic - numeric).max() / max(abs(analytic).max(), abs(numeric).max(), 1e-300)
+
+
+def away_from_zero(rng, shape):
+    """Random numbers of magnitude 0.1 and more: no +-h carries them over the kink of a ReLU."""
+    x = rng.standard_normal(shape)
+    return x + np.copysign(0.1, x)
+
+
+def check_layer(layer, x, rng, xp=np):
+    """{'dx': relative error, 'dw': ...}: of dx and of every parameter's gradient of a layer or network."""
+    network = Sequential(layer).to(xp)
+    x = xp.asarray(x)
+    r = xp.asarray(rng.standard_normal(network(x).shape))
+    network.zero_grad()
+    dx = network.backward(r)
+    found = {'dx': (dx, x)}
+    for leaf in layer.leaves():
+        for name in leaf.parameter_names:
+            found[f'd{name}' if leaf is layer else f'{type(leaf).__name__} d{name}'] = (
+                getattr(leaf, 'd' + name), getattr(leaf, name))
+    return {name: relative_error(gradient, numeric_gradient(lambda: (network(x) * r).sum(), theta))
+            for name, (gradient, theta) in found.items()}
+
+
+def check_loss(loss, score, xp=np):
+    score = xp.asarray(score)
+    return {'dscore': relative_error(loss(score)[1], numeric_gradient(lambda: loss(score)[0], score))}
+
+
+def check_gan(recipe, loss, rng, xp=np):
+    """The gradients one step of training hands to the optimisers: D's from real and fake, G's through D.
+
+    The recipe's own networks, but so narrow that every parameter can be moved in turn, and learning rate 0.
+    """
+    G = recipe.generator(z_dim=3, width=2, rng=rng, dtype=np.float64).to(xp)
+    D = recipe.discriminator(width=2, rng=rng, dtype=np.float64).to(xp)
+    G.parameters *= 10                          # N(0, 0.2): of 0.02, so few channels would leave next to nothing
+    D.parameters *= 10
+    kink = 0
+    while kink < 1e-4:                          # a thousand units: draw until none is about to change its side
+        x, z = xp.asarray(rng.uniform(-1, 1, (3, *recipe.shape))), xp.asarray(rng.standard_normal((3, 3)))
+        fake = G(z)
+        D(x)
+        kink = min(nearest_kink(G), nearest_kink(D))
+        D(fake)
+        kink = min(kink, nearest_kink(D))
+    GAN(G, D, loss, SGD(G, lr=0), SGD(D, lr=0)).step(x, z)
+    return {'D gradients': relative_error(D.gradients, numeric_gradient(
+                lambda: loss.real(D(x))[0] + loss.fake(D(fake))[0], D.parameters, h=1e-6)),
+            'G gradients': relative_error(G.gradients, numeric_gradient(
+                lambda: loss.generator(D(G(z)))[0], G.parameters, h=1e-6))}
+
+
+def nearest_kink(network):
+    """How near to 0 the input of a LeakyReLU or ReLU came in the last forward."""
+    return min(float(abs(leaf.cache).min()) for leaf in network.leaves() if isinstance(leaf, LeakyReLU))
+
+
+LAYERS = {          # name: (layer made by rng, shape of its input)
+    'Conv2d 3x3': (lambda **new: Conv2d(2, 3, 3, **new), (2, 5, 4, 2)),
+    'Conv2d 4x4, stride 2, padding 1': (lambda **new: Conv2d(3, 2, 4, stride=2, padding=1, **new), (2, 6, 8, 3)),
+    'Conv2d 3x3, stride 2, odd size': (lambda **new: Conv2d(2, 3, 3, stride=2, padding=1, **new), (1, 6, 5, 2)),
+    'Conv2d 2x2, stride 3, no bias': (lambda **new: Conv2d(2, 2, 2, stride=3, bias=False, **new), (2, 7, 9, 2)),
+    'ConvTranspose2d 3x3': (lambda **new: ConvTranspose2d(3, 2, 3, **new), (2, 4, 3, 3)),
+    'ConvTranspose2d 4x4, stride 2, padding 1':
+        (lambda **new: ConvTranspose2d(3, 2, 4, stride=2, padding=1, **new), (2, 3, 4, 3)),
+    'ConvTranspose2d 3x3, stride 2, output padding':
+        (lambda **new: ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1, **new), (1, 3, 2, 2)),
+    'ConvTranspose2d 2x2, stride 3, no bias':
+        (lambda **new: ConvTranspose2d(2, 2, 2, stride=3, bias=False, **new), (2, 3, 2, 2)),
+    'BatchNorm2d': (lambda **new: BatchNorm2d(3, **new), (4, 3, 2, 3)),
+    'Linear': (lambda **new: Linear(5, 4, **new), (3, 5)),
+    'LeakyReLU': (lambda **_: LeakyReLU(0.2), (4, 6)),
+    'ReLU': (lambda **_: ReLU(), (4, 6)),
+    'Tanh': (lambda **_: Tanh(), (4, 6)),
+    'Sigmoid': (lambda **_: Sigmoid(), (4, 6)),
+    'GlobalAvgPool2d': (lambda **_: GlobalAvgPool2d(), (2, 3, 4, 3)),
+    'Reshape': (lambda **_: Reshape(2, 3, 1), (4, 6)),
+    'Flatten': (lambda **_: Flatten(), (2, 2, 3, 2)),
+}
+LOSSES = {
+    'bce_with_logits, real': lambda s: losses.bce_with_logits(s, 1),
+    'bce_with_logits, fake': lambda s: losses.bce_with_logits(s, 0),
+    'bce_with_logits, smoothed': lambda s: losses.bce_with_logits(s, 0.9),
+    'least_squares': lambda s: losses.least_squares(s, -1),
+    'minimax_generator': losses.minimax_generator,
+}
+
+
+def all_checks(xp=np, seed=0):
+    """Every check as rows (what, gradient, relative error), one after the other."""
+    rng = np.random.default_rng(seed)
+    for name, (make, shape) in LAYERS.items():
+        errors = check_layer(make(rng=rng, dtype=np.float64), away_from_zero(rng, shape), rng, xp)
+        yield from ((name, gradient, error) for gradient, error in errors.items())
+    for name, loss in LOSSES.items():
+        yield name, 'dscore', check_loss(loss, 3 * rng.standard_normal((5, 1)), xp)['dscore']
+    for name, recipe in RECIPES.items():
+        for loss_name, loss in losses.LOSSES.items():
+            errors = check_gan(recipe, loss(), rng, xp)
+            yield from ((f'{name}, {loss_name}', gradient, error) for gradient, error in errors.items())

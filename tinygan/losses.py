@@ -1,0 +1,79 @@
+"""What D and G minimise. Each loss returns (loss, dscore): its mean over the minibatch, and its gradient.
+
+D gives every image a score s, a real number without activation. N is how many scores there are, so every
+gradient carries a 1/N. Losses stay on the device they were computed on; nothing here waits for a GPU.
+"""
+from typing import Callable, NamedTuple
+
+from .arrays import array_module
+
+
+def sigmoid(s):
+    """1 / (1 + exp(-s)), written with tanh so that no s overflows."""
+    return (1 + array_module(s).tanh(s / 2)) / 2
+
+
+def softplus(s):
+    """log(1 + exp(s)) = -log(1 - sigmoid(s)), without overflow and, far out, without losing its last digits."""
+    xp = array_module(s)
+    return xp.maximum(s, 0) + xp.log1p(xp.exp(-abs(s)))
+
+
+def bce_with_logits(score, target):
+    """Binary cross-entropy of p = sigmoid(score): loss = mean of -t log p - (1 - t) log(1 - p).
+
+    target t is a number in [0, 1]: 1 for "real", 0 for "fake". As -log p = softplus(-s) and
+    -log(1 - p) = softplus(s), nothing is clipped and ds = (p - t) / N is exact at any score.
+    """
+    loss = (target * softplus(-score) + (1 - target) * softplus(score)).mean()
+    return loss, (sigmoid(score) - target) / score.size
+
+
+def minimax_generator(score):
+    """G's loss in the minimax game of Goodfellow et al. 2014, "Generative adversarial nets", equation 1.
+
+    loss = mean of log(1 - p), p = sigmoid(score of a fake); ds = -p / N. Where D is sure of a fake, p is
+    near 0 and so is the gradient: G starves just when it has most to learn, hence section 3's other loss.
+    """
+    return -softplus(score).mean(), -sigmoid(score) / score.size
+
+
+def least_squares(score, target):
+    """loss = mean of (s - t)^2 / 2; ds = (s - t) / N. Mao et al. 2017, "Least squares GANs", equation 2."""
+    error = score - target
+    return (error * error).mean() / 2, error / score.size
+
+
+class AdversarialLoss(NamedTuple):
+    """A GAN's rules: what D minimises on real and on fake scores, what G minimises on its fakes' scores.
+
+    `output` turns a score into what is reported as D(x).
+    """
+    real: Callable
+    fake: Callable
+    generator: Callable
+    output: Callable
+
+
+def non_saturating():
+    """Goodfellow et al. 2014, section 3: G maximises log D(G(z)), that is, it wants its fakes called real."""
+    return AdversarialLoss(real=lambda s: bce_with_logits(s, 1), fake=lambda s: bce_with_logits(s, 0),
+                           generator=lambda s: bce_with_logits(s, 1), output=sigmoid)
+
+
+def minimax():
+    """Goodfellow et al. 2014, equation 1: G minimises exactly what D maximises."""
+    return non_saturating()._replace(generator=minimax_generator)
+
+
+def lsgan(a=0, b=1, c=1):
+    """Mao et al. 2017, equation 2: D pulls fakes to a and reals to b, G pulls its fakes to c.
+
+    a=-1, b=1, c=0 (equation 8) minimises the Pearson chi^2 divergence, a=0, b=c=1 (equation 9) makes fakes
+    as real as can be.
+    """
+    return AdversarialLoss(real=lambda s: least_squares(s, b), fake=lambda s: least_squares(s, a),
+                           generator=lambda s: least_squares(s, c), output=lambda s: s)
+
+
+LOSSES = {'bce': non_saturating, 'minimax': minimax, 'lsgan': lsgan}

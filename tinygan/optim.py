@@ -1,0 +1,74 @@
+"""Adam, and the three ideas it unites. theta is a network's one parameter vector, g its gradient.
+
+Each optimiser is one update rule; t counts the steps. Being vectors, m and v are all there is to save.
+"""
+from .arrays import array_module
+
+
+class SGD:
+    """theta <- theta - lr * g."""
+    state_names = ()                # the vectors an optimiser remembers between steps
+
+    def __init__(self, network, lr):
+        self.network, self.lr, self.t = network, lr, 0
+        for name in self.state_names:
+            setattr(self, name, array_module(network.parameters).zeros_like(network.parameters))
+
+    def step(self):
+        self.t += 1
+        self.network.parameters -= self.update(self.network.gradients)
+
+    def update(self, g):
+        return self.lr * g
+
+
+class Momentum(SGD):
+    """m <- momentum * m + g, theta <- theta - lr * m (Polyak 1964): steps that agree add up."""
+    state_names = ('m',)
+
+    def __init__(self, network, lr, momentum=0.9):
+        super().__init__(network, lr)
+        self.momentum = momentum
+
+    def update(self, g):
+        self.m *= self.momentum
+        self.m += g
+        return self.lr * self.m
+
+
+class RMSprop(SGD):
+    """v <- alpha * v + (1 - alpha) g^2, theta <- theta - lr * g / (sqrt(v) + eps) (Tieleman & Hinton 2012):
+    every parameter moves by about lr, however large its gradients are."""
+    state_names = ('v',)
+
+    def __init__(self, network, lr, alpha=0.99, eps=1e-8):
+        super().__init__(network, lr)
+        self.alpha, self.eps = alpha, eps
+
+    def update(self, g):
+        self.v *= self.alpha
+        self.v += (1 - self.alpha) * g * g
+        return self.lr * g / (array_module(g).sqrt(self.v) + self.eps)
+
+
+class Adam(SGD):
+    """Kingma & Ba 2015, "Adam: a method for stochastic optimization", Algorithm 1.
+
+    m and v are moving averages of g and g^2. Both start at zero and so are too small at first, by the factors
+    1 - beta1^t and 1 - beta2^t; divided by them, they are m_hat and v_hat. The defaults are those of
+    Radford et al. 2016, section 4.
+    """
+    state_names = 'm', 'v'
+
+    def __init__(self, network, lr=2e-4, beta1=0.5, beta2=0.999, eps=1e-8):
+        super().__init__(network, lr)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+
+    def update(self, g):
+        self.m *= self.beta1
+        self.m += (1 - self.beta1) * g
+        self.v *= self.beta2
+        self.v += (1 - self.beta2) * g * g
+        m_hat = self.m / (1 - self.beta1 ** self.t)
+        v_hat = self.v / (1 - self.beta2 ** self.t)
+        return self.lr * m_hat / (array_module(g).sqrt(v_hat) + self.eps)

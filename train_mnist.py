@@ -1,0 +1,214 @@
+"""Train a GAN on MNIST: python train_mnist.py [--device auto|cpu|gpu] [--recipe NAME] ... (--help lists all).
+
+The training loop is `train`, Algorithm 1 of Goodfellow et al. 2014; the rest is options, data and the run folder.
+"""
+import argparse
+import itertools
+import platform
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import tinygan
+from tinygan import data
+from tinygan.arrays import random_stream, select_device
+from tinygan.checkpoint import Run
+from tinygan.errors import Parser, UserError, count, number, one_line_errors, seed
+from tinygan.gan import GAN, generate, noise
+from tinygan.images import grid
+from tinygan.losses import LOSSES
+from tinygan.models import RECIPES
+
+LOG_EVERY = 10                      # steps between two looks at the losses: each look waits for the device
+SETTINGS = 'batch_size', 'lr', 'beta1', 'beta2', 'z_dim', 'loss', 'epochs'      # options that a recipe has a value for
+
+
+def train(gan, images, run, last, options, xp):
+    """Steps run.step + 1 to last, or until a signal comes, whose number is then returned."""
+    config, per_epoch = run.config, run.config['steps_per_epoch']
+    z_fixed = random_stream(config['seed'], 'preview').standard_normal((64, config['z_dim']), np.float32)
+    progress, signals = Progress(run.step, last, per_epoch), catch_signals()
+    for step in range(run.step + 1, last + 1):
+        x = data.normalise(images.batch(step - 1, config['batch_size']), xp)
+        z = xp.asarray(noise(config['seed'], step, config['batch_size'], config['z_dim']))
+        run.log(step, gan.step(x, z))
+
+        if step % LOG_EVERY == 0 or step == last:
+            progress.show(step, run.flush())
+        for name in due_samples(step, per_epoch, options.sample_every):
+            run.save_samples(name, grid(data.to_uint8(generate(gan.G, z_fixed))))
+        if step == last or signals or is_due(step, per_epoch) or is_due(step, options.checkpoint_every):
+            run.save(step, gan.state())
+        if signals:
+            break
+    progress.close()
+    run.save_pictures()
+    return signals[0] if signals else None
+
+
+def is_due(step, every):
+    return every is not None and step % every == 0
+
+
+def due_samples(step, per_epoch, every):
+    """What to call the sample grid due after this step: one an epoch, and after steps 1, 2, 4 ... of the first."""
+    if is_due(step, per_epoch):
+        yield f'epoch_{step // per_epoch:03d}'
+    elif step < per_epoch and step & (step - 1) == 0 or is_due(step, every):
+        yield f'step_{step:06d}'
+
+
+class Progress:
+    """A tqdm bar on a terminal; in a log file a line every few seconds."""
+    SECONDS = 10
+
+    def __init__(self, first, last, per_epoch):
+        from tqdm import tqdm
+        self.bar = tqdm(initial=first, total=last, unit='step', disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        self.first, self.last, self.per_epoch = first, last, per_epoch
+        self.start = self.shown = time.monotonic()
+
+    def show(self, step, metrics):
+        text = (f"loss D {metrics['loss_D']:.3f} G {metrics['loss_G']:.3f}  D(x) {metrics['D_x']:.2f}  "
+                f"D(G(z)) {metrics['D_G_z1']:.2f} -> {metrics['D_G_z2']:.2f}")
+        epoch = (step - 1) // self.per_epoch + 1
+        if not self.bar.disable:
+            self.bar.set_description_str(f'epoch {epoch}')
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update(step - self.bar.n)
+        elif time.monotonic() - self.shown > self.SECONDS or step in (self.last, LOG_EVERY):
+            self.shown = time.monotonic()
+            rate = (step - self.first) / (self.shown - self.start)
+            print(f'step {step}/{self.last}  epoch {epoch}  {text}  {rate:.1f} steps/s', flush=True)
+
+    def close(self):
+        self.bar.close()
+
+
+def parse(arguments):
+    parser = Parser(description='Train a GAN, written by hand, on MNIST.',
+                    formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32))
+    add = parser.add_argument
+    add('--device', choices=['auto', 'cpu', 'gpu'], default='auto', help='auto takes a GPU if there is one that works')
+    add('--recipe', choices=RECIPES, help='the networks and their settings (dcgan)')
+    add('--data', choices=['mnist', 'digits'], help='digits are drawn, for a machine without network (mnist)')
+    add('--data-dir', metavar='FOLDER', help='where the four MNIST files lie ($TINYGAN_DATA, then a cache folder)')
+    add('--epochs', type=count, metavar='N', help="times through the data (the recipe's)")
+    add('--batch-size', type=count, metavar='N', help="images in a minibatch (the recipe's)")
+    add('--lr', type=number(float, 1e-12, 1e3), help="Adam's learning rate (the recipe's)")
+    add('--beta1', type=number(float, 0, 1), help="Adam's beta1 (the recipe's)")
+    add('--beta2', type=number(float, 0, 1), help="Adam's beta2 (the recipe's)")
+    add('--z-dim', type=count, metavar='N', help="numbers in a z (the recipe's)")
+    add('--loss', choices=LOSSES, help="what D and G minimise (the recipe's)")
+    add('--seed', type=seed, metavar='N', help='of everything random (0)')
+    add('--out', metavar='RUN', help='the folder to fill (a new one in runs/)')
+    add('--resume', metavar='RUN', help='go on with this run from its last checkpoint')
+    add('--sample-every', type=count, metavar='STEPS', help='more sample grids than one an epoch')
+    add('--checkpoint-every', type=count, metavar='STEPS', help='more checkpoints than one an epoch')
+    add('--max-steps', type=count, metavar='N', help="stop when the run has made so many steps in all")
+    add('--dry-run', action='store_true', help='three steps and everything around them, in seconds; keeps nothing')
+    options = parser.parse_args(arguments)
+    if options.resume and options.out:
+        parser.error('--resume goes on in its own folder: leave --out away')
+    if options.dry_run and (options.resume or options.out):
+        parser.error('--dry-run keeps nothing: leave --out and --resume away')
+    if options.data == 'digits' and options.data_dir:
+        parser.error('--data digits needs no --data-dir')
+    return options
+
+
+def begin(options, xp):
+    """A new run: the settings asked for, else the recipe's; the data, the networks and the folder."""
+    images = data.load(options.data, options.data_dir, options.seed or 0)
+    name = options.recipe or 'dcgan'
+    config = {'recipe': name, 'data': images.name, 'seed': options.seed or 0}
+    for setting in SETTINGS:
+        asked = getattr(options, setting)
+        config[setting] = getattr(RECIPES[name], setting) if asked is None else asked
+    config['steps_per_epoch'] = images.steps_per_epoch(config['batch_size'])
+    gan = make_gan(config, xp)
+    versions = {'tinygan': tinygan.__version__, 'python': platform.python_version(), 'numpy': np.__version__,
+                xp.__name__: xp.__version__, 'platform': platform.platform()}
+    return gan, images, Run.start(options.out or unused_folder(name), config, gan.state(), versions)
+
+
+def resume(options, xp):
+    """A run where it was left. Only how long it lasts may be asked for anew."""
+    run, state = Run.resume(options.resume)
+    for setting in ('recipe', 'data', 'seed', *SETTINGS):
+        asked = getattr(options, setting)
+        if asked not in (None, run.config[setting]) and setting != 'epochs':
+            flag = '--' + setting.replace('_', '-')
+            raise UserError(f'{options.resume} was begun with {flag} {run.config[setting]} and cannot go on with '
+                            f'{asked}: leave {flag} away, or begin a new run')
+    images = data.load(run.config['data'], options.data_dir, run.config['seed'])
+    run.config['epochs'] = options.epochs or run.config['epochs']
+    gan = make_gan(run.config, xp)
+    gan.load_state(state)
+    return gan, images, run
+
+
+def make_gan(config, xp):
+    recipe = RECIPES[config['recipe']]._replace(**{setting: config[setting] for setting in SETTINGS})
+    gan = GAN.from_recipe(recipe, config['seed'], xp)
+    print(f"recipe {config['recipe']}, data {config['data']}: G {gan.G.parameters.size:,} and D "
+          f"{gan.D.parameters.size:,} parameters, {config['epochs']} epochs of {config['steps_per_epoch']} steps",
+          flush=True)
+    return gan
+
+
+def unused_folder(recipe):
+    """runs/dcgan, or the first of runs/dcgan-2, runs/dcgan-3 ... that is not there yet."""
+    names = (f'runs/{recipe}' + (f'-{i}' if i > 1 else '') for i in itertools.count(1))
+    return next(name for name in names if not Path(name).exists())
+
+
+def catch_signals():
+    """A list that Ctrl-C or SIGTERM puts its number on, so that no step is cut in two; the second one kills."""
+    caught = []
+
+    def note(number, frame):
+        caught.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        print('\nsaving; once more to stop at once', file=sys.stderr)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
+    return caught
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    if not options.dry_run:
+        return run_training(options)
+    with tempfile.TemporaryDirectory() as options.out:
+        options.max_steps = 3
+        code = run_training(options)
+        Run.resume(options.out)
+    print('dry run: data, training, samples, checkpoint, GIF and curves work; nothing was kept')
+    return code
+
+
+def run_training(options):
+    xp, device_line = select_device(options.device)
+    print(device_line, flush=True)
+    gan, images, run = resume(options, xp) if options.resume else begin(options, xp)
+    last = run.config['epochs'] * run.config['steps_per_epoch']
+    last = min(last, options.max_steps or last)
+    if run.step >= last:
+        print(f'{run.folder} has made its {run.step} steps; a larger --epochs or --max-steps goes on')
+        return 0
+    caught = train(gan, images, run, last, options, xp)
+    print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')
+    if caught:
+        print(f'go on with: python train_mnist.py --resume {run.folder}')
+        return 128 + caught
+    return 0
+
+
+if __name__ == '__main__':
+    with one_line_errors('train_mnist.py'):
+        sys.exit(main())
