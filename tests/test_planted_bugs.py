@@ -1,0 +1,90 @@
+"""Do the tests catch a wrong line? Each bug below is planted in a copy of the project, and the named test must fail."""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests that must notice)
+    'BatchNorm forgets that its mean moves':
+        ('layers', '(dy - dbeta / M - xhat', '(dy - xhat', 'test_layers.py -k gradient_of_forward'),
+    'BatchNorm forgets that its variance moves':
+        ('layers', ' - xhat * (dgamma / M))', ')', 'test_layers.py -k gradient_of_forward'),
+    'the running variance is biased':
+        ('layers', 'var * (M / (M - 1))', 'var', 'test_layers.py -k batchnorm_agrees'),
+    'evaluation normalises with the minibatch':
+        ('layers', 'if self.training:', 'if True:', 'test_layers.py -k evaluation_changes_nothing'),
+    'col2im is off by one':
+        ('conv', 'kw // S:kw // S + OW, ', 'kw // S:kw // S + OW, ::-1][..., ', 'test_conv.py -k adjoint'),
+    'col2im overwrites instead of adding':
+        ('conv', ':run.shape[-1]] += run', ':run.shape[-1]] = run', 'test_conv.py -k transposed'),
+    'the padding is cut from one side only':
+        ('conv', '[:, P:P + H, P:P + W]\n\n\ndef output', '[:, :H, :W]\n\n\ndef output', 'test_conv.py -k transposed'),
+    'the rows and columns of the kernel are swapped':
+        ('conv', 'transpose(0, 1, 2, 4, 5, 3)', 'transpose(0, 1, 2, 5, 4, 3)', 'test_conv.py -k definition'),
+    'the weight gradient keeps only the last block':
+        ('conv', 'dw += cols.T', 'dw = cols.T', 'test_conv.py -k blocks'),
+    'a convolution forgets its bias':
+        ('layers', '        if self.b is not None:\n            y += self.b\n        return y\n\n    def backward(self, dy):\n'
+         '        # forward was y = cols', '        return y\n\n    def backward(self, dy):\n        # forward was y = cols',
+         'test_layers.py -k agree_with_pytorch'),
+    'a bias gets no gradient':
+        ('layers', 'self.db += channel_sum(dy)', 'self.db += 0 * channel_sum(dy)', 'test_layers.py -k gradient_of_forward'),
+    'gradients replace each other instead of adding up':
+        ('layers', 'self.dw += x.T @ dy', 'self.dw[...] = x.T @ dy', 'test_layers.py -k adds_to_the_gradients'),
+    'a frozen layer learns':
+        ('layers', 'if not self.frozen:', 'if True:', 'test_layers.py -k frozen'),
+    'LeakyReLU lets all of the gradient through':
+        ('layers', 'maximum(x > 0, x.dtype', 'maximum(x > -9, x.dtype', 'test_layers.py -k gradient_of_forward'),
+    'a network mixes float64 in':
+        ('layers', 'x.dtype.type(self.slope)', 'np.float64(self.slope)', 'test_layers.py -k float32'),
+    'tanh is differentiated as if it were linear':
+        ('layers', 'return dy * (1 - y * y)', 'return dy', 'test_layers.py -k gradient_of_forward'),
+    'a network hands a broadcast gradient on':
+        ('network', 'if dy.shape != self.cache:', 'if False:', 'test_layers.py -k another_shape'),
+    'BCE divides by the wrong number':
+        ('losses', '(sigmoid(score) - target) / score.size', '(sigmoid(score) - target)', 'test_losses.py -k gradient'),
+    'BCE overflows':
+        ('losses', 'xp.maximum(s, 0) + xp.log1p(xp.exp(-abs(s)))', 'xp.log(1 + xp.exp(s))', 'test_losses.py'),
+    'Adam forgets that m starts at zero':
+        ('optim', 'self.m / (1 - self.beta1 ** self.t)', 'self.m', 'test_optim.py'),
+    'Adam never counts its steps':
+        ('optim', 'self.t += 1', 'self.t = 1', 'test_optim.py -k pytorch'),
+    'Adam adds eps inside the root':
+        ('optim', 'sqrt(v_hat) + self.eps', 'sqrt(v_hat + self.eps)', 'test_optim.py -k pytorch'),
+    'the fakes are not detached':
+        ('gan', 'loss_fake, dscore = loss.fake(fake_score)\n        D.backward(dscore)',
+         'loss_fake, dscore = loss.fake(fake_score)\n        self.G.backward(D.backward(dscore))', 'test_gan.py -k no_gradient'),
+    'D is not frozen while G learns':
+        ('gan', '        D.freeze()\n', '', 'test_gan.py -k none'),
+    'the gradients of the last step are kept':
+        ('gan', '        D.zero_grad()\n', '', 'test_gan.py -k fresh'),
+    'G learns through the D of before its update':
+        ('gan', 'D_metrics = self.update_D(x, fake)\n        G_metrics = self.update_G(fake)',
+         'G_metrics = self.update_G(fake)\n        D_metrics = self.update_D(x, fake)', 'test_gan.py -k updated_d'),
+    'samples are normalised by their neighbours':
+        ('gan', '    G.eval()\n', '', 'test_gan.py -k generating'),
+    'a checkpoint forgets how far Adam was':
+        ('gan', "int(state['G.t'])", '0', 'test_gan.py -k bit_for_bit'),
+    'noise is drawn from the same stream every step':
+        ('gan', "random_stream(seed, 'noise', step)", "random_stream(seed, 'noise')", 'test_gan.py -k noise'),
+}
+
+
+@pytest.mark.parametrize('bug', BUGS)
+def test_a_planted_bug_is_caught(bug, tmp_path):
+    file, right, wrong, tests = BUGS[bug]
+    for folder in 'tinygan', 'tests':
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns('__pycache__'))
+    source = tmp_path / 'tinygan' / f'{file}.py'
+    text = source.read_text()
+    assert right in text, 'the line to spoil has changed'
+    source.write_text(text.replace(right, wrong))
+    done = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', *tests.split()], cwd=tmp_path / 'tests',
+                          env={**os.environ, 'PYTHONPATH': str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout[-2000:]           # 1: tests ran and failed; 0 passed, 2-5 did not run
+    assert ' failed' in done.stdout
