@@ -1,70 +1,170 @@
-"""A training step on the CPU, ours beside PyTorch's: same networks, same minibatches, taken in turn.
+"""A training step on the CPU: ours beside PyTorch's, same networks, weights and minibatches, taken in turn.
 
-    python benchmarks/cpu.py [--steps 20]        needs torch (pip install torch==2.13.0)
+    python benchmarks/cpu.py [--recipe dcgan] [--rounds 7] [--out FILE.json]
+
+needs torch (pip install torch==2.13.0). All start from the same weights, and their first losses must agree. Each round runs a few steps of everybody; the table shows medians over the rounds,
+and ratios taken round by round. The floor is the time of the step's multiplications at this machine's own sgemm
+rate, measured in the same rounds. Peak memory is of a process of its own that does nothing but train.
 """
 import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
+from tinygan import layers
 from tinygan.gan import GAN, noise
 from tinygan.models import RECIPES
 
-
-def torch_networks():
-    """nn.Modules with the layers of recipe dcgan."""
-    G = nn.Sequential(
-        nn.ConvTranspose2d(100, 128, 7, bias=False), nn.BatchNorm2d(128), nn.ReLU(True),
-        nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(True),
-        nn.ConvTranspose2d(64, 1, 4, 2, 1), nn.Tanh())
-    D = nn.Sequential(
-        nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(0.2, True),
-        nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2, True),
-        nn.Conv2d(128, 1, 7), nn.Flatten())
-    return G, D
+STEPS = 3                           # of each contender in a round
 
 
-class TorchGAN:
-    def __init__(self):
-        self.G, self.D = torch_networks()
-        self.opt_G, self.opt_D = (torch.optim.Adam(n.parameters(), 2e-4, (0.5, 0.999)) for n in (self.G, self.D))
-        self.loss = nn.BCEWithLogitsLoss()
+def contenders(recipe):
+    gan = GAN.from_recipe(recipe)
+    yield 'tinygan', lambda x, z: [float(loss) for name, loss in gan.step(x, z).items() if 'loss' in name]
+    from torch_gan import TorchGAN
+    for name, tuned in (('torch, tutorial', False), ('torch, tuned', True)):
+        fresh = GAN.from_recipe(recipe)
+        yield name, TorchGAN(fresh.G, fresh.D, recipe.lr, (recipe.beta1, recipe.beta2), tuned).step
 
-    def step(self, x, z):
-        G, D, loss = self.G, self.D, self.loss
-        ones, zeros = torch.ones(len(x), 1), torch.zeros(len(x), 1)
-        D.zero_grad()
-        loss_real = loss(D(x), ones)
-        loss_real.backward()
-        fake = G(z)
-        loss_fake = loss(D(fake.detach()), zeros)
-        loss_fake.backward()
-        self.opt_D.step()
-        G.zero_grad()
-        loss_G = loss(D(fake), ones)
-        loss_G.backward()
-        self.opt_G.step()
+
+def minibatch(recipe, step):
+    x = np.random.default_rng(step).uniform(-1, 1, (recipe.batch_size, *recipe.shape)).astype(np.float32)
+    return x, noise(0, step, recipe.batch_size, recipe.z_dim)
+
+
+def gflop(recipe):
+    """10^9 multiplications and additions in the products of a step."""
+    gan = GAN.from_recipe(recipe)
+    x, z = minibatch(recipe, 0)
+    total = 0
+    # D's products: forward and both gradients on real and fake, forward and input gradient for G; G's: all three once
+    for network, passes in ((gan.D, 8), (gan.G, 3)):
+        h = gan.G(z) if network is gan.D else z
+        for layer in network.layers:
+            before, h = h, layer(h)
+            if isinstance(layer, layers.Conv2d):
+                total += passes * 2 * h.size * layer.w[..., 0].size
+            elif isinstance(layer, layers.ConvTranspose2d):
+                total += passes * 2 * before.size * layer.w[..., 0].size
+            elif isinstance(layer, layers.Linear):
+                total += passes * 2 * len(h) * layer.w.size
+    return total / 1e9
+
+
+def sgemm():
+    """One product large enough to show the machine's rate, in seconds per GFLOP."""
+    a = np.ones((2048, 2048), np.float32)
+    start = time.perf_counter()
+    a @ a
+    return (time.perf_counter() - start) / (2 * 2048 ** 3 / 1e9)
+
+
+def measure(recipe, rounds):
+    """{name: [seconds a step, one a round]}, and sgemm's seconds per GFLOP the same way."""
+    parties = dict(contenders(recipe))
+    times = {name: [] for name in [*parties, 'sgemm']}
+    batches = [minibatch(recipe, step) for step in range(STEPS)]
+    first = [step(*batches[0]) for step in parties.values()]
+    np.testing.assert_allclose(first, [first[0]] * len(first), rtol=1e-4, err_msg='not the same networks')
+    for _ in range(rounds):
+        for name, step in parties.items():
+            start = time.perf_counter()
+            for batch in batches:
+                step(*batch)
+            times[name].append((time.perf_counter() - start) / STEPS)
+        times['sgemm'].append(min(sgemm() for _ in range(3)))
+    return {name: np.array(seconds) for name, seconds in times.items()}
+
+
+def time_per_layer(recipe, steps=5):
+    """Milliseconds a step spends in each layer's forward and backward, all its calls together."""
+    gan = GAN.from_recipe(recipe)
+    rows = {}
+    for name, network in (('G', gan.G), ('D', gan.D)):
+        for i, layer in enumerate(network.layers):
+            row = rows[f'{name} {i} {type(layer).__name__}'] = {'forward': 0.0, 'backward': 0.0}
+            for method in row:
+                setattr(layer, method, _timed(getattr(layer, method), row, method, steps))
+    for step in range(steps):
+        gan.step(*minibatch(recipe, step))
+    return rows
+
+
+def _timed(function, row, method, steps):
+    def run(x):
+        start = time.perf_counter()
+        y = function(x)
+        row[method] += (time.perf_counter() - start) * 1e3 / steps
+        return y
+    return run
+
+
+def peak_memory(recipe_name, contender):
+    """Peak resident MiB of a process that imports what it needs and makes three steps."""
+    code = (f'import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n'
+            f'import cpu; cpu.train_alone({recipe_name!r}, {contender!r})')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def train_alone(recipe_name, contender):
+    recipe = RECIPES[recipe_name]
+    for name, step in contenders(recipe):
+        if name == contender:
+            break
+    for i in range(3):
+        step(*minibatch(recipe, i))
+    peak, = (line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))
+    print(int(peak) / 1024)         # not getrusage: its maximum includes the parent that forked
+
+
+def machine():
+    import torch
+    cpu = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), '')
+    blas = np.show_config(mode='dicts')['Build Dependencies']['blas']
+    return {'cpu': cpu, 'cores': os.cpu_count(), 'numpy': np.__version__, 'blas': f"{blas['name']} {blas['version']}",
+            'OPENBLAS_CORETYPE': os.environ.get('OPENBLAS_CORETYPE', 'unset'), 'torch': torch.__version__,
+            'torch threads': torch.get_num_threads(), 'python': platform.python_version(),
+            'date': time.strftime('%Y-%m-%d')}
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--steps', type=int, default=20)
-    steps = parser.parse_args().steps
-    ours, theirs = GAN.from_recipe(RECIPES['dcgan']), TorchGAN()
-    rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (128, 28, 28, 1)).astype(np.float32)
-    times = []
-    for step in range(steps + 3):
-        z = noise(0, step, 128, 100)
-        start = time.perf_counter()
-        ours.step(x, z)
-        middle = time.perf_counter()
-        theirs.step(torch.from_numpy(x.reshape(-1, 1, 28, 28)), torch.from_numpy(z).reshape(-1, 100, 1, 1))
-        times.append((middle - start, time.perf_counter() - middle))
-    a, b = np.median(times[3:], axis=0) * 1e3
-    print(f'ours {a:.1f} ms  torch {b:.1f} ms  ratio {a / b:.2f}')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--recipe', default='dcgan', choices=RECIPES)
+    parser.add_argument('--rounds', type=int, default=7)
+    parser.add_argument('--out', help='write the figures to this file too')
+    options = parser.parse_args()
+    recipe = RECIPES[options.recipe]
+    work, times = gflop(recipe), measure(recipe, options.rounds)
+    floor = work * times.pop('sgemm')
+    result = {'machine': machine(), 'recipe': options.recipe, 'batch': recipe.batch_size, 'rounds': options.rounds,
+              'gflop a step': round(work, 2), 'sgemm gflop/s': round(work / np.median(floor), 1), 'contenders': {}}
+    print(json.dumps(result['machine'], indent=1))
+    print(f"\nrecipe {options.recipe}, batch {recipe.batch_size}, {options.rounds} rounds of {STEPS} steps: {work:.1f} GFLOP a "
+          f"step, sgemm {work / np.median(floor):.0f} GFLOP/s\n")
+    print(f'{"":18} {"ms a step":>10} {"min":>7} {"max":>7} {"of sgemm":>9} {"ours / it":>10} {"peak MiB":>9}')
+    for name, seconds in times.items():
+        row = result['contenders'][name] = {
+            'ms a step': round(np.median(seconds) * 1e3, 1), 'min': round(seconds.min() * 1e3, 1),
+            'max': round(seconds.max() * 1e3, 1), 'share of sgemm': round(np.median(floor / seconds), 2),
+            'ours / it': round(np.median(times['tinygan'] / seconds), 2),
+            'peak MiB': round(peak_memory(options.recipe, name))}
+        print(f"{name:18} {row['ms a step']:10.1f} {row['min']:7.1f} {row['max']:7.1f} {row['share of sgemm']:9.0%} "
+              f"{row['ours / it']:10.2f} {row['peak MiB']:9}")
+    result['ms per layer'] = {name: {method: round(ms, 1) for method, ms in row.items()}
+                              for name, row in time_per_layer(recipe).items()}
+    print(f'\n{"tinygan, ms a step in":28} {"forward":>8} {"backward":>9}')
+    for name, row in result['ms per layer'].items():
+        print(f"{name:28} {row['forward']:8.1f} {row['backward']:9.1f}")
+    if options.out:
+        Path(options.out).write_text(json.dumps(result, indent=1) + '\n')
 
 
-main()
+if __name__ == '__main__':
+    main()

@@ -25,13 +25,11 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
     'the padding is cut from one side only':
         ('conv', '[:, P:P + H, P:P + W]\n\n\ndef output', '[:, :H, :W]\n\n\ndef output', 'test_conv.py -k transposed'),
     'the rows and columns of the kernel are swapped':
-        ('conv', 'transpose(0, 1, 2, 4, 5, 3)', 'transpose(0, 1, 2, 5, 4, 3)', 'test_conv.py -k definition'),
+        ('conv', 'S * pixel, row, pixel', 'S * pixel, pixel, row', 'test_conv.py -k definition'),
     'the weight gradient keeps only the last block':
         ('conv', 'dw += cols.T', 'dw = cols.T', 'test_conv.py -k blocks'),
-    'a convolution forgets its bias':
-        ('layers', '        if self.b is not None:\n            y += self.b\n        return y\n\n    def backward(self, dy):\n'
-         '        # forward was y = cols', '        return y\n\n    def backward(self, dy):\n        # forward was y = cols',
-         'test_layers.py -k agree_with_pytorch'),
+    'a bias is forgotten':
+        ('layers', 'y += self.b', 'pass', 'test_layers.py -k agree_with_pytorch'),
     'a bias gets no gradient':
         ('layers', 'self.db += channel_sum(dy)', 'self.db += 0 * channel_sum(dy)', 'test_layers.py -k gradient_of_forward'),
     'gradients replace each other instead of adding up':

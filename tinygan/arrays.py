@@ -31,10 +31,12 @@ def select_device(device):
         import cupy
         name = _probe(cupy)
         return cupy, f'gpu: {name}, CuPy {cupy.__version__}'
-    except ImportError:
+    except ModuleNotFoundError:
         problem, mend = 'CuPy is not installed', INSTALL_CUPY
+    except ImportError as error:                  # CuPy without [ctk] lacks CUDA's own libraries
+        problem, mend = f'CuPy cannot load ({first_line(error)})', INSTALL_CUPY
     except Exception as error:                    # whatever a broken driver raises
-        problem, mend = f'CuPy found no usable GPU ({str(error).splitlines()[0]})', 'check the driver with nvidia-smi'
+        problem, mend = f'CuPy found no usable GPU ({first_line(error)})', 'check the driver with nvidia-smi'
     if device == 'gpu':
         raise UserError(f'--device gpu: {problem}; {mend}, or use --device cpu')
     return np, f'cpu: NumPy ({problem})'
@@ -46,6 +48,10 @@ def _probe(cupy):
     if float(((x + 1) @ x).sum()) != 128:
         raise RuntimeError('a test product came out wrong')
     return cupy.cuda.runtime.getDeviceProperties(0)['name'].decode()
+
+
+def first_line(error):
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def random_stream(seed, purpose, step=0):

@@ -7,7 +7,6 @@
     checkpoint.npz   weights, Adam's memory, BatchNorm's statistics, the step; checkpoint.previous.npz the one before
 """
 import contextlib
-import csv
 import json
 import os
 import zipfile
@@ -18,7 +17,8 @@ import numpy as np
 from .errors import UserError
 from .images import plot_curves, save_gif, save_png
 
-VERSION = 1
+VERSION = 1                         # of the checkpoint's format
+COLUMNS = 'step', 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'
 
 
 @contextlib.contextmanager
@@ -55,8 +55,8 @@ class Run:
         run = cls(folder, config)
         with atomically(folder / 'config.json', 'w') as file:
             file.write(json.dumps(config | {'versions': versions}, indent=2) + '\n')
-        with atomically(folder / 'metrics.csv', 'w'):
-            pass
+        with atomically(folder / 'metrics.csv', 'w') as file:
+            file.write(','.join(COLUMNS) + '\n')
         run.save(0, state)
         return run
 
@@ -65,9 +65,10 @@ class Run:
         """(run, state) of the newest checkpoint that can be read; rows of later steps leave metrics.csv."""
         config, step, state = load(folder)
         run = cls(folder, config, step)
-        rows = [row for row in run.read_metrics() if row['step'] <= step]
+        rows = (run.folder / 'metrics.csv').read_text().splitlines(keepends=True)
         with atomically(run.folder / 'metrics.csv', 'w') as file:
-            write_rows(file, rows, header=True)
+            file.writelines(row for i, row in enumerate(rows)
+                            if i == 0 or row.endswith('\n') and int(row.split(',')[0]) <= step)
         return run, state
 
     def log(self, step, metrics):
@@ -79,8 +80,9 @@ class Run:
         not a number: nothing after it could be."""
         rows = [{name: float(value) for name, value in row.items()} for row in self.rows]
         self.rows = []
-        with open(self.folder / 'metrics.csv', 'a', newline='') as file:
-            write_rows(file, rows, header=file.tell() == 0)
+        with open(self.folder / 'metrics.csv', 'a') as file:
+            for row in rows:
+                file.write(','.join(f'{row[name]:.9g}' if name in row else '' for name in COLUMNS) + '\n')
             file.flush()
             os.fsync(file.fileno())
         for row in rows:
@@ -111,21 +113,9 @@ class Run:
         frames = sorted((self.folder / 'samples').glob('*_*.png'), key=when)
         if frames:
             save_gif(self.folder / 'samples.gif', frames)
-        rows = self.read_metrics()
-        if rows:
-            plot_curves(self.folder / 'curves.png', {name: np.array([row[name] for row in rows]) for name in rows[0]})
-
-    def read_metrics(self):
-        with open(self.folder / 'metrics.csv', newline='') as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def write_rows(file, rows, header):
-    if rows:
-        writer = csv.DictWriter(file, rows[0])
-        if header:
-            writer.writeheader()
-        writer.writerows({name: f'{value:.9g}' for name, value in row.items()} for row in rows)
+        if self.step:
+            plot_curves(self.folder / 'curves.png',
+                        np.atleast_1d(np.genfromtxt(self.folder / 'metrics.csv', delimiter=',', names=True)))
 
 
 def checkpoints(folder):
@@ -143,7 +133,7 @@ def load(folder):
             with np.load(path, allow_pickle=False) as file:
                 state = {name: file[name] for name in file.files}
             about = json.loads(str(state.pop('about')))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             problems.append(f'{path} is damaged ({error})')

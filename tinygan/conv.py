@@ -62,17 +62,20 @@ def weight_grad(x, dy, kernel_size, stride, padding):
 def im2col(x, K, S, P):
     """The patches of x (N, H, W, C) as the rows of a matrix (N*OH*OW, K*K*C).
 
-    All windows of a padded image are a view of it, no copy; keeping every S-th and laying them out as rows is
-    one strided copy, in runs of K*C neighbouring numbers.
+    In memory a patch is part of the padded image, found by the image's own strides: next patch, S pixels on;
+    next number of a patch, as in the image. So all patches are a view, and laying them out is one strided copy.
     """
     N, H, W, C = x.shape
+    OH, OW = output_size(H, K, S, P), output_size(W, K, S, P)
     xp = array_module(x)
     if P:
         padded = xp.zeros((N, H + 2 * P, W + 2 * P, C), x.dtype)
         padded[:, P:P + H, P:P + W] = x
         x = padded
-    windows = xp.lib.stride_tricks.sliding_window_view(x, (K, K), axis=(1, 2))[:, ::S, ::S]
-    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, K * K * C)       # was (N, OH, OW, C, K, K)
+    image, row, pixel, number = x.strides
+    patches = xp.lib.stride_tricks.as_strided(
+        x, (N, OH, OW, K, K, C), (image, S * row, S * pixel, row, pixel, number))
+    return patches.reshape(-1, K * K * C)
 
 
 def col2im(cols, size, S, P):
@@ -83,6 +86,8 @@ def col2im(cols, size, S, P):
     """
     N, OH, OW, K, _, C = cols.shape
     H, W = size
+    if OH == OW == 1:
+        S = K                                                               # one patch, one run for each of its rows
     runs = -(-(W + 2 * P) // S)                                             # of S pixels in a padded row
     dx = array_module(cols).zeros((N, H + 2 * P, runs, S * C), cols.dtype)
     cols = cols.reshape(N, OH, OW, K, K * C)

@@ -5,8 +5,6 @@ from .arrays import array_module, random_stream, to_numpy
 from .losses import LOSSES
 from .optim import Adam
 
-METRICS = 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'
-
 
 class GAN:
     """A generator G, a discriminator D, the loss they play by and an optimiser for each."""
@@ -23,7 +21,7 @@ class GAN:
         return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D)
 
     def step(self, x, z):
-        """Train on real images x (N, H, W, C) and noise z (N, z_dim); returns METRICS, still on the device:
+        """Train on real images x (N, H, W, C) and noise z (N, z_dim). Returns, by name and still on the device,
         both losses, and D's mean output on x, on G(z) before D's update and on the same G(z) after it."""
         fake = self.G(z)
         D_metrics = self.update_D(x, fake)

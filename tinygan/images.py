@@ -44,24 +44,26 @@ def spherical(z0, z1, steps):
     return ((np.sin((1 - t) * angle) * z0 + np.sin(t * angle) * z1) / np.sin(angle)).astype(z0.dtype)
 
 
-def plot_curves(path, columns):
-    """Losses and D's mean outputs over the steps, from the columns of metrics.csv, each step and smoothed."""
-    import matplotlib
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(2, 1, figsize=(9, 6), sharex=True, layout='constrained')
-    step = columns['step']
-    for axis, title, labels in ((axes[0], 'loss', {'loss_D': 'D', 'loss_G': 'G'}),
-                                (axes[1], 'mean output of D', {'D_x': 'D(x)', 'D_G_z1': 'D(G(z)) before its update',
-                                                               'D_G_z2': 'D(G(z)) after'})):
-        for name, label in labels.items():
-            line, = axis.plot(step, columns[name], linewidth=0.5, alpha=0.3)
-            width = max(1, len(step) // 50)
-            smooth = np.convolve(columns[name], np.ones(width) / width, mode='valid')
-            axis.plot(step[width - 1:], smooth, color=line.get_color(), label=label)
-        axis.set_ylabel(title)
-        axis.legend(frameon=False)
-        axis.spines[['top', 'right']].set_visible(False)
-    axes[1].set_xlabel('step')
+def plot_curves(path, metrics):
+    """Losses and D's mean outputs over the steps; metrics holds the columns of metrics.csv, by name."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(9, 6), layout='constrained')
+    losses, outputs = figure.subplots(2, 1, sharex=True)
+    draw_curves(losses, metrics, {'loss_D': 'D', 'loss_G': 'G'})
+    losses.set_ylabel('loss')
+    draw_curves(outputs, metrics, {'D_x': 'D(x)', 'D_G_z1': 'D(G(z)) before its update', 'D_G_z2': 'D(G(z)) after'})
+    outputs.set(ylabel='mean output of D', xlabel='step')
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+
+
+def draw_curves(axis, metrics, labels):
+    """Every step as a thin line, and over it the mean of a fiftieth of them. A step may lack a number (nan)."""
+    for name, label in labels.items():
+        there = ~np.isnan(metrics[name])
+        step, value = metrics['step'][there], metrics[name][there]
+        width = max(1, len(step) // 50)
+        line, = axis.plot(step, value, linewidth=0.5, alpha=0.3)
+        smooth = np.convolve(value, np.ones(width) / width, mode='valid')
+        axis.plot(step[width - 1:], smooth, color=line.get_color(), label=label)
+    axis.legend(frameon=False)
+    axis.spines[['top', 'right']].set_visible(False)

@@ -40,59 +40,68 @@ def channel_sum(x):
     return array_module(x).ones(len(x), x.dtype) @ x
 
 
-class Conv2d(Layer):
+class Weighted(Layer):
+    """What the layers with a weight w share: it starts as N(0, 0.02), as in Radford et al. 2016, "Unsupervised
+    representation learning with deep convolutional generative adversarial networks", section 4; and perhaps a
+    bias b, one number for each feature of y, that starts at zero. rng is a NumPy Generator."""
+
+    def __init__(self, shape, features, bias, rng, dtype):
+        self.add_parameter('w', normal(rng, 0, 0.02, shape, dtype))
+        self.b = None
+        if bias:
+            self.add_parameter('b', np.zeros(features, dtype))
+
+    def add_bias(self, y):
+        if self.b is not None:
+            y += self.b
+        return y
+
+    def add_bias_gradient(self, dy):
+        if self.b is not None:
+            self.db += channel_sum(dy)
+
+
+class Conv2d(Weighted):
     """y = conv(x, w) + b: each of out_channels filters looks at every kernel_size x kernel_size patch.
 
     x (N, H, W, C) -> y (N, OH, OW, F), OH = (H + 2P - K) // S + 1; w (K, K, C, F), b (F,).
-    w starts as N(0, 0.02), as in Radford et al. 2016, "Unsupervised representation learning with deep
-    convolutional generative adversarial networks", section 4; b at zero. rng is a NumPy Generator.
     Raises ValueError when the kernel does not fit into the padded image.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None,
                  dtype=np.float32):
+        super().__init__((kernel_size, kernel_size, in_channels, out_channels), out_channels, bias, rng, dtype)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.add_parameter('w', normal(rng, 0, 0.02, (kernel_size, kernel_size, in_channels, out_channels), dtype))
-        self.b = None
-        if bias:
-            self.add_parameter('b', np.zeros(out_channels, dtype))
 
     def forward(self, x):
         self.cache = x
-        y = conv.forward(x, self.w, self.stride, self.padding)
-        if self.b is not None:
-            y += self.b
-        return y
+        return self.add_bias(conv.forward(x, self.w, self.stride, self.padding))
 
     def backward(self, dy):
         # forward was y = cols @ w + b, so dw = cols.T @ dy, db = sum of dy, dcols = dy @ w.T
         x = self.cache
         if not self.frozen:
             self.dw += conv.weight_grad(x, dy, self.kernel_size, self.stride, self.padding)
-            if self.b is not None:
-                self.db += channel_sum(dy)
+            self.add_bias_gradient(dy)
         return conv.input_grad(dy, self.w, x.shape[1:3], self.stride, self.padding)
 
 
-class ConvTranspose2d(Layer):
+class ConvTranspose2d(Weighted):
     """y = convT(x, w) + b, the transpose of a Conv2d: <conv(y), x> = <y, convT(x)> for the same w.
 
     x (N, H, W, C) -> y (N, OH, OW, F), OH = (H - 1) S - 2P + K + output_padding. w is (K, K, F, C): the weight of
     the Conv2d from y to x that it transposes, so its forward is that one's input gradient and its backward that
     one's forward. Several sizes of y shrink to the same x when S > 1; output_padding < S chooses among them.
-    Starts as Conv2d does. Raises ValueError when output_padding is not below the stride.
+    Raises ValueError when output_padding is not below the stride.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, bias=True,
                  rng=None, dtype=np.float32):
         if not 0 <= output_padding < stride:
             raise ValueError(f'output_padding must be below the stride {stride}, not {output_padding}')
+        super().__init__((kernel_size, kernel_size, out_channels, in_channels), out_channels, bias, rng, dtype)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.output_padding = output_padding
-        self.add_parameter('w', normal(rng, 0, 0.02, (kernel_size, kernel_size, out_channels, in_channels), dtype))
-        self.b = None
-        if bias:
-            self.add_parameter('b', np.zeros(out_channels, dtype))
 
     def output_size(self, size):
         return (size - 1) * self.stride - 2 * self.padding + self.kernel_size + self.output_padding
@@ -100,42 +109,33 @@ class ConvTranspose2d(Layer):
     def forward(self, x):
         self.cache = x
         size = [self.output_size(s) for s in x.shape[1:3]]
-        y = conv.input_grad(x, self.w, size, self.stride, self.padding)
-        if self.b is not None:
-            y += self.b
-        return y
+        return self.add_bias(conv.input_grad(x, self.w, size, self.stride, self.padding))
 
     def backward(self, dy):
         # forward was <y, v> = <x, conv(v)> for every v: with v = dy, dx = conv(dy), and w sees (dy, x) as (x, dy)
         x = self.cache
         if not self.frozen:
             self.dw += conv.weight_grad(dy, x, self.kernel_size, self.stride, self.padding)
-            if self.b is not None:
-                self.db += channel_sum(dy)
+            self.add_bias_gradient(dy)
         return conv.forward(dy, self.w, self.stride, self.padding)
 
 
-class Linear(Layer):
-    """y = x @ w + b. x (N, in_features) -> y (N, out_features); w (in, out) starts as N(0, 0.02), b at zero."""
+class Linear(Weighted):
+    """y = x @ w + b. x (N, in_features) -> y (N, out_features); w (in, out), b (out,)."""
 
     def __init__(self, in_features, out_features, bias=True, rng=None, dtype=np.float32):
-        self.add_parameter('w', normal(rng, 0, 0.02, (in_features, out_features), dtype))
-        self.b = None
-        if bias:
-            self.add_parameter('b', np.zeros(out_features, dtype))
+        super().__init__((in_features, out_features), out_features, bias, rng, dtype)
 
     def forward(self, x):
         self.cache = x
-        y = x @ self.w
-        return y if self.b is None else y + self.b
+        return self.add_bias(x @ self.w)
 
     def backward(self, dy):
-        # forward was y = x @ w + b, so
+        # forward was y = x @ w + b, so dw = x.T @ dy, db = sum of dy, dx = dy @ w.T
         x = self.cache
         if not self.frozen:
             self.dw += x.T @ dy
-            if self.b is not None:
-                self.db += channel_sum(dy)
+            self.add_bias_gradient(dy)
         return dy @ self.w.T
 
 

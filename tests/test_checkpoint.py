@@ -1,0 +1,403 @@
+"""A run's folder, whatever happens to it: files cut short, damaged, forged, and the end of the power at any moment."""
+import io
+import json
+import os
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+from tinygan.checkpoint import Run, atomically, load
+from tinygan.errors import UserError
+from tinygan.images import save_png
+
+CONFIG = {'recipe': 'dcgan', 'seed': 3, 'lr': 2e-4, 'steps_per_epoch': 4}
+HEADER = 'step,loss_D,loss_G,D_x,D_G_z1,D_G_z2'
+
+
+def state(step):
+    return {'G.parameters': np.full(40, step + 0.1, np.float32), 'D.parameters': np.arange(step, step + 9.0),
+            'G.statistics': np.zeros(0, np.float32), 'G.t': np.array(step)}
+
+
+def metrics(step):
+    return {name: np.float32(1 / (step + i)) for i, name in enumerate(HEADER.split(',')[1:], 1)}
+
+
+def steps(run, first, last):
+    """Make steps first to last, saving after each."""
+    for step in range(first, last + 1):
+        run.log(step, metrics(step))
+        run.save(step, state(step))
+    return run
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose checkpoint is of step 2, the one before of step 1."""
+    return steps(Run.start(tmp_path / 'run', CONFIG, state(0), {'numpy': '0.1'}), 1, 2)
+
+
+def loads_as(folder, step):
+    config, loaded, arrays = load(folder)
+    assert (config, loaded) == (CONFIG, step)
+    assert arrays.keys() == state(step).keys()
+    for name, array in state(step).items():
+        assert arrays[name].dtype == array.dtype and arrays[name].shape == array.shape
+        assert np.array_equal(arrays[name], array), name
+    return True
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def refusal(folder):
+    """The one line that says why a folder cannot be loaded."""
+    with pytest.raises(UserError) as error:
+        load(folder)
+    assert '\n' not in str(error.value)
+    return str(error.value)
+
+
+# ---- one file, whole or not at all
+
+def test_a_file_cut_off_in_the_middle_never_was(tmp_path):
+    path = tmp_path / 'file'
+    path.write_bytes(b'old')
+    with pytest.raises(RuntimeError), atomically(path, previous=tmp_path / 'before') as file:
+        file.write(b'ne')
+        file.flush()
+        raise RuntimeError('in the middle')
+    assert contents(tmp_path) == {'file': b'old'}
+
+
+def test_a_file_does_not_bear_its_name_before_it_is_whole_and_on_the_disk(tmp_path, monkeypatch):
+    path, on_disk = tmp_path / 'file', []
+    path.write_bytes(b'old')
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, 'fsync', lambda file: on_disk.append(os.fstat(file).st_size) or fsync(file))
+    monkeypatch.setattr(os, 'replace', lambda a, b: on_disk.append(path.read_bytes()) or replace(a, b))
+    with atomically(path) as file:
+        file.write(b'newer')
+        assert path.read_bytes() == b'old'
+    assert on_disk[:2] == [5, b'old']             # all five bytes synced first, the old ones there until then
+    assert contents(tmp_path) == {'file': b'newer'}
+
+
+def test_what_stood_there_before_is_kept_as_the_previous_file(tmp_path):
+    for content in (b'one', b'two', b'three'):
+        with atomically(tmp_path / 'file', previous=tmp_path / 'before') as file:
+            file.write(content)
+    assert contents(tmp_path) == {'file': b'three', 'before': b'two'}
+
+
+def test_a_disk_that_is_full_leaves_both_checkpoints_as_they_were(run, monkeypatch):
+    before = contents(run.folder)
+
+    def full_disk(file):
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(os, 'fsync', full_disk)
+    with pytest.raises(OSError, match='No space left'):
+        run.save(3, state(3))
+    assert contents(run.folder) == before
+
+
+# ---- a run
+
+def test_a_run_is_complete_from_its_first_moment(tmp_path):
+    run = Run.start(tmp_path / 'deep' / 'run', CONFIG, state(0), {'numpy': '0.1'})
+    assert loads_as(run.folder, 0)
+    assert json.loads((run.folder / 'config.json').read_text()) == CONFIG | {'versions': {'numpy': '0.1'}}
+    assert Run.resume(run.folder)[0].step == 0
+
+
+def test_a_checkpoint_comes_back_bit_for_bit_and_so_does_the_one_before(run):
+    assert loads_as(run.folder, 2)
+    (run.folder / 'checkpoint.npz').unlink()
+    assert loads_as(run.folder, 1)
+
+
+@pytest.mark.parametrize('left', [('checkpoint.npz', 'checkpoint.previous.npz'), ('checkpoint.npz',),
+                                  ('checkpoint.previous.npz',)], ids=' and '.join)
+def test_a_folder_that_holds_a_run_is_never_begun_anew(run, left):
+    for name in {'checkpoint.npz', 'checkpoint.previous.npz'} - set(left):
+        (run.folder / name).unlink()
+    before = contents(run.folder)
+    with pytest.raises(UserError, match='already holds a run: go on with --resume .*run, or choose another --out'):
+        Run.start(run.folder, CONFIG, state(0), {})
+    assert contents(run.folder) == before
+
+
+def test_a_folder_without_a_checkpoint_is_not_a_run(tmp_path):
+    (tmp_path / 'file').touch()
+    for name in ('absent', '.', 'file'):
+        message = refusal(tmp_path / name)
+        assert 'holds no checkpoint' in message and 'train_mnist.py' in message
+
+
+# ---- damage
+
+def test_a_newest_checkpoint_cut_short_anywhere_gives_way_to_the_one_before(run):
+    path = run.folder / 'checkpoint.npz'
+    whole = path.read_bytes()
+    for cut in [*range(0, len(whole), 7), len(whole) - 1]:
+        path.write_bytes(whole[:cut])
+        assert loads_as(run.folder, 1)
+
+
+def test_no_single_damaged_byte_goes_unnoticed(run):
+    """It is either one that carries no meaning, or the checkpoint before is taken. Twice: all bits of it, and one."""
+    path = run.folder / 'checkpoint.npz'
+    whole = path.read_bytes()
+    taken = set()
+    for flip in (0xff, 0x01):
+        for i in range(len(whole)):
+            path.write_bytes(whole[:i] + bytes([whole[i] ^ flip]) + whole[i + 1:])
+            step = load(run.folder)[1]
+            assert loads_as(run.folder, step), (i, flip)
+            taken.add(step)
+    assert taken == {1, 2}
+
+
+def test_when_both_are_damaged_both_are_named_in_one_line(run):
+    (run.folder / 'checkpoint.npz').write_bytes(b'')
+    previous = run.folder / 'checkpoint.previous.npz'
+    previous.write_bytes(previous.read_bytes()[:-30])
+    message = refusal(run.folder)
+    assert f"{run.folder / 'checkpoint.npz'} is damaged (" in message
+    assert f"{previous} is damaged (" in message
+
+
+def test_resuming_beside_a_damaged_newest_checkpoint_keeps_the_good_one_until_another_is_there(run, moments):
+    (run.folder / 'checkpoint.npz').write_bytes(b'damaged')
+    resumed, _ = Run.resume(run.folder)
+    for folder in moments(run.folder, lambda: steps(resumed, 2, 3)):
+        assert load(folder)[1] in (1, 2, 3)
+
+
+# ---- the end of the power, at every moment
+
+@pytest.fixture
+def moments(tmp_path, monkeypatch):
+    """moments(folder, action): copies of the folder as it was before and after every call of the operating
+    system by which action changes what a file's name means; what a kill -9 or a power cut would have left."""
+    def watch(folder, action):
+        copies = []
+
+        def watched(call):
+            def wrapper(*arguments, **options):
+                copies.append(tmp_path / 'moments' / str(len(copies)))
+                shutil.copytree(folder, copies[-1])
+                return call(*arguments, **options)
+            return wrapper
+        with monkeypatch.context() as patch:
+            for name in ('fsync', 'replace', 'rename', 'unlink', 'remove', 'link'):
+                patch.setattr(os, name, watched(getattr(os, name)))
+            action()
+        return copies + [folder]
+    return watch
+
+
+def test_whenever_the_power_fails_there_is_a_checkpoint_and_the_run_goes_on_as_if_it_had_not(run, tmp_path, moments):
+    unbroken = steps(Run.start(tmp_path / 'unbroken', CONFIG, state(0), {'numpy': '0.1'}), 1, 6)
+    found = []
+    for folder in moments(run.folder, lambda: steps(run, 3, 4)):
+        found.append(load(folder)[1])
+        assert loads_as(folder, found[-1])
+        resumed, _ = Run.resume(folder)
+        steps(resumed, found[-1] + 1, 6)
+        assert contents(folder) == contents(unbroken.folder)
+    assert found == sorted(found) and set(found) == {2, 3, 4} and len(found) > 8
+
+
+def test_whenever_the_power_fails_at_the_start_the_folder_can_be_begun_again_or_resumed(tmp_path, moments):
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    resumable = []
+    for copy in moments(folder, lambda: Run.start(folder, CONFIG, state(0), {})):
+        resumable.append((copy / 'checkpoint.npz').exists())
+        run = Run.resume(copy)[0] if resumable[-1] else Run.start(copy, CONFIG, state(0), {})
+        steps(run, 1, 1)
+        assert loads_as(copy, 1)
+    assert resumable[0] is False and resumable[-1] is True
+
+
+def test_whenever_the_power_fails_while_resuming_the_run_can_be_resumed(run, tmp_path, moments):
+    run.log(3, metrics(3))
+    run.flush()
+    for folder in moments(run.folder, lambda: Run.resume(run.folder)):
+        resumed, _ = Run.resume(folder)
+        assert resumed.step == 2 and (folder / 'metrics.csv').read_text().splitlines()[-1].startswith('2,')
+
+
+# ---- forgery
+
+def forge(run, **entries):
+    """Make the newest checkpoint one of step 2 with these entries instead of its own; None takes one away."""
+    path = run.folder / 'checkpoint.npz'
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files} | entries
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+class Trap:
+    """Unpickled, it makes a folder."""
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_is_refused_and_not_executed(run, tmp_path):
+    (run.folder / 'checkpoint.previous.npz').unlink()
+    forge(run, **{'G.parameters': np.array([Trap(tmp_path / 'sprung')], object)})
+    with np.load(run.folder / 'checkpoint.npz', allow_pickle=True) as file:      # it is a trap indeed
+        file['G.parameters']
+    assert (tmp_path / 'sprung').is_dir()
+    (tmp_path / 'sprung').rmdir()
+    assert 'checkpoint.npz is damaged' in refusal(run.folder)
+    assert not (tmp_path / 'sprung').exists()
+
+
+def test_a_bare_pickle_and_a_bare_array_are_no_checkpoints(run, tmp_path):
+    path = run.folder / 'checkpoint.npz'
+    array = io.BytesIO()
+    np.save(array, np.arange(3))
+    for content in (array.getvalue(), b'\x80\x04K\x01.', b'PK\x05\x06' + bytes(18), b'hello'):
+        path.write_bytes(content)
+        assert loads_as(run.folder, 1)
+
+
+@pytest.mark.parametrize('about', [None, 'not json', '[]', '7', '{}', '{"version": 1, "step": 2}',
+                                   '{"version": 1, "config": {}}', '{"step": 2, "config": {}}'])
+def test_a_checkpoint_that_does_not_say_what_it_is_gives_way_to_the_one_before(run, about):
+    forge(run, about=about and np.array(about))
+    assert loads_as(run.folder, 1)
+
+
+@pytest.mark.parametrize('name', state(0))
+def test_a_checkpoint_that_lacks_an_array_gives_way_to_the_one_before(run, name):
+    forge(run, **{name: None})
+    assert loads_as(run.folder, 1)
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_even_where_an_older_one_lies_beside_it(run):
+    with np.load(run.folder / 'checkpoint.npz') as file:
+        about = json.loads(str(file['about']))
+    forge(run, about=np.array(json.dumps(about | {'version': about['version'] + 1})))
+    message = refusal(run.folder)
+    assert 'checkpoint.npz was written by a newer tinygan' in message
+    assert f"format {about['version'] + 1}, not {about['version']}" in message
+
+
+def test_a_checkpoint_is_an_ordinary_npz_of_plain_arrays(run):
+    with zipfile.ZipFile(run.folder / 'checkpoint.npz') as file:
+        assert file.testzip() is None
+        assert {name.removesuffix('.npy') for name in file.namelist()} >= set(state(0))
+
+
+# ---- metrics.csv
+
+def table(run):
+    return (run.folder / 'metrics.csv').read_bytes()
+
+
+def test_metrics_have_a_header_and_a_row_for_every_step_in_full_precision(run):
+    header, *rows = table(run).decode().splitlines()
+    assert header.split(',')[0] == 'step' and sorted(header.split(',')) == sorted(HEADER.split(','))
+    for step, row in enumerate(rows, 1):
+        numbers = dict(zip(header.split(','), map(np.float32, row.split(','))))
+        assert numbers == {'step': step} | metrics(step)
+    assert len(rows) == 2
+
+
+def test_rows_beyond_the_checkpoint_leave_when_the_run_goes_on(run):
+    before = table(run)
+    for step in (3, 4):
+        run.log(step, metrics(step))
+    assert run.flush()['step'] == 4
+    assert len(table(run)) > len(before)
+    Run.resume(run.folder)
+    assert table(run) == before
+
+
+def test_rows_logged_but_not_yet_written_are_written_before_their_checkpoint(run):
+    run.log(3, metrics(3))
+    run.save(3, state(3))
+    run.log(4, metrics(4))                        # never flushed: lost, and made again
+    Run.resume(run.folder)
+    assert [row.partition(b',')[0] for row in table(run).split()] == [b'step', b'1', b'2', b'3']
+
+
+def test_a_last_row_cut_short_anywhere_is_made_again(run):
+    before = table(run)
+    run.log(34, metrics(34))                      # cut to "3" it must not become step 3, nor to "34,0.02" 0.02
+    run.flush()
+    whole = table(run)
+    for cut in range(len(before), len(whole) + 1):
+        (run.folder / 'metrics.csv').write_bytes(whole[:cut])
+        resumed, _ = Run.resume(run.folder)
+        assert resumed.step == 2 and table(run) == before, whole[len(before):cut]
+        resumed.save_pictures()
+
+
+@pytest.mark.parametrize('poison', [np.nan, np.inf])
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(run, poison):
+    run.log(3, metrics(3) | {'loss_G': np.float32(poison)})
+    with pytest.raises(UserError, match='training diverged: step 3 .* checkpoint of step 2 .* is sound.*--lr'):
+        run.save(3, state(3))
+    assert loads_as(run.folder, 2)
+    Run.resume(run.folder)
+    assert table(run).split()[-1].startswith(b'2,')
+
+
+@pytest.mark.parametrize('poison', [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_not_saved(run, poison):
+    """The losses of a step are those before its update: they can be sound when the weights no longer are."""
+    poisoned = state(3)
+    poisoned['D.parameters'][4] = poison
+    run.log(3, metrics(3))
+    with pytest.raises(UserError, match='diverged'):
+        run.save(3, poisoned)
+    assert loads_as(run.folder, 2)
+
+
+# ---- pictures
+
+def sample(run, name, shade):
+    run.save_samples(name, np.full((8, 8, 1), shade, np.uint8))
+
+
+def test_the_gif_shows_steps_and_epochs_in_the_order_they_were_made(run):
+    from PIL import Image
+    order = ['step_000001', 'step_000002', 'epoch_001', 'step_000006', 'epoch_002', 'epoch_010']
+    for i in (5, 2, 0, 4, 1, 3):
+        sample(run, order[i], 40 * i)
+    run.save_pictures()
+    shades = []
+    with Image.open(run.folder / 'samples.gif') as gif:
+        for frame in range(gif.n_frames):
+            gif.seek(frame)
+            shades.append(gif.convert('L').getpixel((0, 0)))
+    np.testing.assert_allclose(shades, [0, 40, 80, 120, 160, 200], atol=1)
+
+
+def test_a_sample_cut_short_by_a_kill_does_not_stop_the_resumed_run(run):
+    sample(run, 'step_000002', 100)
+    sample(run, 'step_000008', 100)
+    path = run.folder / 'samples' / 'step_000008.png'
+    path.write_bytes(path.read_bytes()[:-30])
+    resumed, _ = Run.resume(run.folder)
+    resumed.save_pictures()
+    assert (run.folder / 'samples.gif').exists() and (run.folder / 'curves.png').exists()
+
+
+def test_a_picture_of_the_user_s_own_among_the_samples_is_left_alone(run):
+    sample(run, 'step_000002', 100)
+    for name in ('my_best', 'epoch_one', 'step_1_2'):
+        save_png(run.folder / 'samples' / f'{name}.png', np.zeros((8, 8, 1), np.uint8))
+    run.save_pictures()
+    assert (run.folder / 'samples.gif').exists() and (run.folder / 'samples' / 'my_best.png').exists()

@@ -1,0 +1,132 @@
+"""Pictures: where each image of a grid lies, what a file holds when read again, and the way between two z."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinygan.images import grid, plot_curves, save_gif, save_png, spherical
+
+GRAY = 64                                         # of the gaps
+
+
+def flat_images(n, H=3, W=2, C=1):
+    """n images of one shade each: 100, 101, 102 ..."""
+    return np.tile(np.arange(100, 100 + n, dtype=np.uint8)[:, None, None, None], (1, H, W, C))
+
+
+# ---- grids
+
+def test_a_grid_is_read_like_a_page_and_its_incomplete_last_row_ends_in_gray():
+    sheet = grid(flat_images(5), columns=3, gap=1)
+    assert sheet.shape == (2 * 4 + 1, 3 * 3 + 1, 1) and sheet.dtype == np.uint8
+    expected = np.full((9, 10), GRAY)
+    for i, (y, x) in enumerate([(1, 1), (1, 4), (1, 7), (5, 1), (5, 4)]):
+        expected[y:y + 3, x:x + 2] = 100 + i
+    assert np.array_equal(sheet[..., 0], expected)
+
+
+def test_each_image_of_a_grid_keeps_its_pixels_in_place(rng):
+    images = rng.integers(0, 256, (4, 5, 7, 3), dtype=np.uint8)
+    sheet = grid(images, columns=2, gap=2)
+    assert sheet.shape == (2 * 7 + 2, 2 * 9 + 2, 3)
+    for i, (y, x) in enumerate([(2, 2), (2, 11), (9, 2), (9, 11)]):
+        assert np.array_equal(sheet[y:y + 5, x:x + 7], images[i])
+
+
+def test_a_grid_of_fewer_images_than_columns_is_one_full_row():
+    assert grid(flat_images(3), columns=8, gap=2).shape == (3 + 4, 3 * 4 + 2, 1)
+    assert grid(flat_images(1)).shape == (3 + 4, 2 + 4, 1)
+
+
+def test_a_grid_without_gaps_is_the_images_alone():
+    sheet = grid(flat_images(4), columns=2, gap=0)
+    assert np.array_equal(sheet[::3, ::2, 0], [[100, 101], [102, 103]]) and (sheet != GRAY).all()
+
+
+# ---- files
+
+@pytest.mark.parametrize('C, mode', [(1, 'L'), (3, 'RGB')])
+@pytest.mark.parametrize('scale', [1, 3])
+def test_a_png_holds_every_pixel_as_it_was_as_large_as_asked_for(tmp_path, rng, C, mode, scale):
+    image = rng.integers(0, 256, (5, 4, C), dtype=np.uint8)
+    save_png(tmp_path / 'image.png', image, scale)
+    with Image.open(tmp_path / 'image.png') as picture:
+        assert (picture.format, picture.mode, picture.size) == ('PNG', mode, (4 * scale, 5 * scale))
+        pixels = np.asarray(picture).reshape(5 * scale, 4 * scale, C)
+    assert np.array_equal(pixels, image.repeat(scale, 0).repeat(scale, 1))
+
+
+def test_a_gif_shows_its_frames_in_the_given_order_for_ever_and_the_last_one_longest(tmp_path):
+    shades = {'b': 10, 'c': 90, 'a': 250}
+    for name, shade in shades.items():
+        save_png(tmp_path / f'{name}.png', np.full((6, 5, 1), shade, np.uint8), scale=1)
+    save_gif(tmp_path / 'frames.gif', [tmp_path / f'{name}.png' for name in 'bca'], milliseconds=120)
+    shown, durations = [], []
+    with Image.open(tmp_path / 'frames.gif') as gif:
+        assert gif.n_frames == 3 and gif.info['loop'] == 0
+        for frame in range(3):
+            gif.seek(frame)
+            durations.append(gif.info['duration'])
+            shown.append(np.asarray(gif.convert('L')))
+    assert [image.shape for image in shown] == 3 * [(6, 5)]
+    for image, shade in zip(shown, shades.values()):
+        assert abs(image.astype(int) - shade).max() <= 1
+    assert durations == [120, 120, 2000]
+
+
+def test_a_gif_of_one_frame_is_a_picture(tmp_path):
+    save_png(tmp_path / 'one.png', flat_images(1)[0])
+    save_gif(tmp_path / 'one.gif', [tmp_path / 'one.png'])
+    with Image.open(tmp_path / 'one.gif') as gif:
+        assert gif.n_frames == 1
+
+
+# ---- interpolation
+
+def test_the_way_between_two_z_starts_at_one_and_ends_at_the_other(rng):
+    z0, z1 = rng.standard_normal((2, 100)).astype(np.float32)
+    path = spherical(z0, z1, 7)
+    assert path.shape == (7, 100) and path.dtype == np.float32
+    np.testing.assert_allclose(path[[0, -1]], [z0, z1], rtol=1e-5, atol=1e-6)
+
+
+def test_between_two_z_of_equal_length_the_length_stays_and_every_step_turns_as_far(rng):
+    z0, z1 = (z / np.linalg.norm(z) * 10 for z in rng.standard_normal((2, 100)))
+    path = spherical(z0, z1, 9)
+    np.testing.assert_allclose(np.linalg.norm(path, axis=1), 10)
+    np.testing.assert_allclose(np.sum(path[1:] * path[:-1], axis=1), path[0] @ path[1])
+
+
+def test_half_way_between_east_and_north_is_north_east():
+    east, north = np.eye(2)
+    np.testing.assert_allclose(spherical(east, north, 3)[1], [0.5 ** 0.5, 0.5 ** 0.5])
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('factor', [1, 2])
+def test_between_two_z_of_one_direction_nothing_is_divided_by_zero(rng, dtype, factor):
+    z = rng.standard_normal(100).astype(dtype)
+    path = spherical(z, factor * z, 5)
+    np.testing.assert_allclose(path, np.linspace(1, factor, 5)[:, None] * z, rtol=1e-5)
+
+
+# ---- curves
+
+def columns(n):
+    rng = np.random.default_rng(0)
+    names = 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'
+    return {'step': np.arange(1, n + 1)} | {name: rng.random(n) for name in names}
+
+
+@pytest.mark.parametrize('n', [1, 2, 49, 500])
+def test_curves_are_drawn_from_the_first_row_on(tmp_path, n):
+    plot_curves(tmp_path / 'curves.png', columns(n))
+    with Image.open(tmp_path / 'curves.png') as picture:
+        assert picture.format == 'PNG' and picture.size == (1080, 720)
+        assert np.asarray(picture.convert('L')).std() > 5         # something is drawn
+
+
+def test_curves_follow_their_numbers(tmp_path):
+    for name, n in (('few', 20), ('many', 200), ('many again', 200)):
+        plot_curves(tmp_path / f'{name}.png', columns(n))
+    few, many, again = ((tmp_path / f'{name}.png').read_bytes() for name in ('few', 'many', 'many again'))
+    assert few != many == again
