@@ -5,6 +5,7 @@ The training loop is `train`, Algorithm 1 of Goodfellow et al. 2014; the rest is
 import argparse
 import itertools
 import platform
+import shlex
 import signal
 import sys
 import tempfile
@@ -16,7 +17,7 @@ import numpy as np
 import tinygan
 from tinygan import data
 from tinygan.arrays import random_stream, select_device
-from tinygan.checkpoint import Run
+from tinygan.checkpoint import COLUMNS, Run, check_unused
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, seed
 from tinygan.gan import GAN, generate, noise
 from tinygan.images import grid
@@ -30,22 +31,26 @@ SETTINGS = 'batch_size', 'lr', 'beta1', 'beta2', 'z_dim', 'loss', 'epochs'      
 def train(gan, images, run, last, options, xp):
     """Steps run.step + 1 to last, or until a signal comes, whose number is then returned."""
     config, per_epoch = run.config, run.config['steps_per_epoch']
+    recipe = RECIPES[config['recipe']]
     z_fixed = random_stream(config['seed'], 'preview').standard_normal((64, config['z_dim']), np.float32)
-    progress, signals = Progress(run.step, last, per_epoch), catch_signals()
-    for step in range(run.step + 1, last + 1):
-        x = data.normalise(images.batch(step - 1, config['batch_size']), xp)
-        z = xp.asarray(noise(config['seed'], step, config['batch_size'], config['z_dim']))
-        run.log(step, gan.step(x, z))
+    np.seterr(all='ignore')                       # run.flush finds what is not a number, and says so once
+    signals = catch_signals()
+    with Progress(run.step, last, per_epoch) as progress:
+        for step in range(run.step + 1, last + 1):
+            batch = data.fit(images.batch(step - 1, config['batch_size']), recipe.shape)
+            x = data.normalise(batch, xp, recipe.black)
+            z = xp.asarray(noise(config['seed'], step, config['batch_size'], config['z_dim']))
+            run.log(step, gan.step(x, z, step))
 
-        if step % LOG_EVERY == 0 or step == last:
-            progress.show(step, run.flush())
-        for name in due_samples(step, per_epoch, options.sample_every):
-            run.save_samples(name, grid(data.to_uint8(generate(gan.G, z_fixed))))
-        if step == last or signals or is_due(step, per_epoch) or is_due(step, options.checkpoint_every):
-            run.save(step, gan.state())
-        if signals:
-            break
-    progress.close()
+            stop = step == last or bool(signals)  # asked once: a signal may come at any moment
+            if stop or is_due(step, LOG_EVERY) or step == progress.first:
+                progress.show(step, run.flush())
+            for name in due_samples(step, per_epoch, options.sample_every):
+                run.save_sample(name, grid(data.to_uint8(generate(gan.G, z_fixed), recipe.black)))
+            if stop or is_due(step, per_epoch) or is_due(step, options.checkpoint_every):
+                run.save(step, gan.state())
+            if stop:
+                break
     run.save_pictures()
     return signals[0] if signals else None
 
@@ -66,27 +71,33 @@ class Progress:
     """A tqdm bar on a terminal; in a log file a line every few seconds."""
     SECONDS = 10
 
-    def __init__(self, first, last, per_epoch):
+    def __init__(self, done, last, per_epoch):
         from tqdm import tqdm
-        self.bar = tqdm(initial=first, total=last, unit='step', disable=not sys.stderr.isatty(), dynamic_ncols=True)
-        self.first, self.last, self.per_epoch = first, last, per_epoch
+        self.bar = tqdm(initial=done, total=last, unit='step', disable=not sys.stderr.isatty(), dynamic_ncols=True,
+                        bar_format='{n_fmt}/{total_fmt} {bar} {remaining} {rate_fmt}{postfix}')
+        self.first, self.last, self.per_epoch = done + 1, last, per_epoch
         self.start = self.shown = time.monotonic()
+        self.metrics = dict.fromkeys(COLUMNS, float('nan'))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
 
     def show(self, step, metrics):
-        text = (f"loss D {metrics['loss_D']:.3f} G {metrics['loss_G']:.3f}  D(x) {metrics['D_x']:.2f}  "
-                f"D(G(z)) {metrics['D_G_z1']:.2f} -> {metrics['D_G_z2']:.2f}")
-        epoch = (step - 1) // self.per_epoch + 1
+        self.metrics |= metrics                   # when updates alternate, each step has half of them
+        text = ('loss D {loss_D:.2f} G {loss_G:.2f} D(x) {D_x:.2f} D(G(z)) {D_G_z1:.2f} -> {D_G_z2:.2f}'
+                .format(**self.metrics))
+        now = time.monotonic()
         if not self.bar.disable:
-            self.bar.set_description_str(f'epoch {epoch}')
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update(step - self.bar.n)
-        elif time.monotonic() - self.shown > self.SECONDS or step in (self.last, LOG_EVERY):
-            self.shown = time.monotonic()
-            rate = (step - self.first) / (self.shown - self.start)
-            print(f'step {step}/{self.last}  epoch {epoch}  {text}  {rate:.1f} steps/s', flush=True)
-
-    def close(self):
-        self.bar.close()
+        elif now - self.shown > self.SECONDS or step in (self.first, self.last):
+            self.shown = now
+            rate = (step + 1 - self.first) / (now - self.start)
+            print(f'step {step}/{self.last}  epoch {(step - 1) // self.per_epoch + 1}  {text}  {rate:.1f} steps/s',
+                  flush=True)
 
 
 def parse(arguments):
@@ -95,11 +106,12 @@ def parse(arguments):
     add = parser.add_argument
     add('--device', choices=['auto', 'cpu', 'gpu'], default='auto', help='auto takes a GPU if there is one that works')
     add('--recipe', choices=RECIPES, help='the networks and their settings (dcgan)')
-    add('--data', choices=['mnist', 'digits'], help='digits are drawn, for a machine without network (mnist)')
+    add('--data', metavar='mnist|digits|FOLDER',
+        help='digits are drawn, for a machine without network; a folder of any images (mnist)')
     add('--data-dir', metavar='FOLDER', help='where the four MNIST files lie ($TINYGAN_DATA, then a cache folder)')
     add('--epochs', type=count, metavar='N', help="times through the data (the recipe's)")
     add('--batch-size', type=count, metavar='N', help="images in a minibatch (the recipe's)")
-    add('--lr', type=number(float, 1e-12, 1e3), help="Adam's learning rate (the recipe's)")
+    add('--lr', type=number(float, 1e-12), help="Adam's learning rate (the recipe's)")
     add('--beta1', type=number(float, 0, 1), help="Adam's beta1 (the recipe's)")
     add('--beta2', type=number(float, 0, 1), help="Adam's beta2 (the recipe's)")
     add('--z-dim', type=count, metavar='N', help="numbers in a z (the recipe's)")
@@ -118,13 +130,17 @@ def parse(arguments):
         parser.error('--dry-run keeps nothing: leave --out and --resume away')
     if options.data == 'digits' and options.data_dir:
         parser.error('--data digits needs no --data-dir')
+    if options.data not in (None, 'mnist', 'digits'):
+        options.data = str(Path(options.data).resolve())
     return options
 
 
 def begin(options, xp):
     """A new run: the settings asked for, else the recipe's; the data, the networks and the folder."""
-    images = data.load(options.data, options.data_dir, options.seed or 0)
     name = options.recipe or 'dcgan'
+    folder = options.out or unused_folder(name)
+    check_unused(folder)                          # now, not after a download
+    images = data.load(options.data, options.data_dir, options.seed or 0, RECIPES[name].shape)
     config = {'recipe': name, 'data': images.name, 'seed': options.seed or 0}
     for setting in SETTINGS:
         asked = getattr(options, setting)
@@ -133,7 +149,7 @@ def begin(options, xp):
     gan = make_gan(config, xp)
     versions = {'tinygan': tinygan.__version__, 'python': platform.python_version(), 'numpy': np.__version__,
                 xp.__name__: xp.__version__, 'platform': platform.platform()}
-    return gan, images, Run.start(options.out or unused_folder(name), config, gan.state(), versions)
+    return gan, images, Run.start(folder, config, gan.state(), versions)
 
 
 def resume(options, xp):
@@ -145,10 +161,11 @@ def resume(options, xp):
             flag = '--' + setting.replace('_', '-')
             raise UserError(f'{options.resume} was begun with {flag} {run.config[setting]} and cannot go on with '
                             f'{asked}: leave {flag} away, or begin a new run')
-    images = data.load(run.config['data'], options.data_dir, run.config['seed'])
+    images = data.load(run.config['data'], options.data_dir, run.config['seed'], RECIPES[run.config['recipe']].shape)
     run.config['epochs'] = options.epochs or run.config['epochs']
     gan = make_gan(run.config, xp)
     gan.load_state(state)
+    print(f'going on after step {run.step}', flush=True)
     return gan, images, run
 
 
@@ -199,14 +216,15 @@ def run_training(options):
     last = run.config['epochs'] * run.config['steps_per_epoch']
     last = min(last, options.max_steps or last)
     if run.step >= last:
+        run.save_pictures()                       # in case the run was killed before it could
         print(f'{run.folder} has made its {run.step} steps; a larger --epochs or --max-steps goes on')
         return 0
     caught = train(gan, images, run, last, options, xp)
-    print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')
-    if caught:
-        print(f'go on with: python train_mnist.py --resume {run.folder}')
-        return 128 + caught
-    return 0
+    if not options.dry_run:
+        print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')
+        if run.step < last:
+            print(f'go on with: python train_mnist.py --resume {shlex.quote(str(run.folder))}')
+    return 128 + caught if caught else 0
 
 
 if __name__ == '__main__':

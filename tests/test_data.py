@@ -279,7 +279,7 @@ def test_digits_asked_for_by_name_come_without_a_message(capsys):
 
 
 def test_an_unknown_dataset_is_answered_with_the_choices():
-    with pytest.raises(UserError, match='--data cifar: there is no such dataset; choose mnist or digits'):
+    with pytest.raises(UserError, match='--data cifar: no such folder, and neither mnist nor digits'):
         data.load('cifar')
 
 
@@ -347,12 +347,11 @@ def test_a_minibatch_larger_than_the_dataset_is_refused():
 
 # ---- uint8 and back
 
-def test_black_becomes_minus_one_and_white_one_in_the_type_asked_for():
-    images = np.array([0, 51, 255], np.uint8)
-    for dtype in (np.float32, np.float64):
-        x = data.normalise(images, np, dtype)
-        assert x.dtype == dtype
-        assert np.allclose(x, [-1, -0.6, 1], atol=1e-7)
+@pytest.mark.parametrize('black, middle', [(-1, -0.6), (0, 0.2)])
+def test_white_becomes_one_and_black_what_the_recipe_says(black, middle):
+    x = data.normalise(np.array([0, 51, 255], np.uint8), np, black)
+    assert x.dtype == np.float32
+    assert np.allclose(x, [black, middle, 1], atol=1e-7)
 
 
 def test_images_travel_to_the_device_as_uint8():
@@ -367,8 +366,9 @@ def test_images_travel_to_the_device_as_uint8():
 
 def test_every_shade_survives_the_way_to_the_networks_and_back():
     shades = np.arange(256, dtype=np.uint8)
-    back = data.to_uint8(data.normalise(shades, np))
-    assert back.dtype == np.uint8 and np.array_equal(back, shades)
+    for black in -1, 0:
+        back = data.to_uint8(data.normalise(shades, np, black), black)
+        assert back.dtype == np.uint8 and np.array_equal(back, shades)
 
 
 def test_what_lies_beyond_black_or_white_is_clipped_and_the_rest_rounded():
@@ -387,3 +387,24 @@ def test_the_real_mnist_is_read_and_passes_its_checksums(monkeypatch):
     images, labels = data.mnist('test', REAL_MNIST, download=False)
     assert images.shape == (10000, 28, 28, 1)
     assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+# ---- the size of a network
+
+def test_images_are_enlarged_as_pillow_does_it(rng):
+    from PIL import Image
+    images = rng.integers(0, 256, (3, 28, 28, 1), dtype=np.uint8)
+    fitted = data.fit(images, (64, 64, 1))
+    assert fitted.dtype == np.uint8 and fitted.shape == (3, 64, 64, 1)
+    for image, large in zip(images, fitted):
+        pillow = np.asarray(Image.fromarray(image[..., 0]).resize((64, 64), Image.Resampling.BILINEAR), int)
+        assert abs(large[..., 0] - pillow).max() <= 1              # Pillow rounds after each of the two directions
+
+
+def test_gray_fills_as_many_channels_as_asked_for_and_colour_keeps_its_own(rng):
+    gray, colour = (rng.integers(0, 256, (2, 8, 8, c), dtype=np.uint8) for c in (1, 3))
+    assert (data.fit(gray, (8, 8, 3)) == gray).all() and data.fit(gray, (8, 8, 3)).shape == (2, 8, 8, 3)
+    assert data.fit(colour, (8, 8, 3)) is colour
+    large = data.fit(colour, (12, 16, 3))
+    for c in range(3):
+        assert (large[..., c:c + 1] == data.fit(colour[..., c:c + 1], (12, 16, 1))).all()

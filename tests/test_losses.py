@@ -41,6 +41,17 @@ def test_least_squares_with_a_b_c_is_equation_2_of_the_paper(rng):
     assert loss.generator(fake)[0] == pytest.approx(0.5 * (fake ** 2).mean(), rel=1e-14)
 
 
+def test_the_published_targets_of_least_squares(rng):
+    """(a, b, c) = (0, 1, 1) and (-1, 1, 0): equations 9 and 8; the frameworks' MSE is twice the first."""
+    s = rng.standard_normal((5, 1))
+    for name, (a, b, c), factor in (('lsgan', (0, 1, 1), 0.5), ('lsgan_chi2', (-1, 1, 0), 0.5), ('mse', (0, 1, 1), 1)):
+        loss = losses.LOSSES[name]()
+        for rule, target in ((loss.fake, a), (loss.real, b), (loss.generator, c)):
+            value, ds = rule(s)
+            assert value == pytest.approx(factor * ((s - target) ** 2).mean(), rel=1e-13)
+            np.testing.assert_allclose(ds, 2 * factor * (s - target) / 5, rtol=1e-13)
+
+
 def test_minimax_and_non_saturating_are_the_two_losses_of_the_gan_paper(rng):
     score = rng.standard_normal((6, 1))
     p = 1 / (1 + np.exp(-score))

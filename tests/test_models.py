@@ -3,15 +3,35 @@ import numpy as np
 import pytest
 
 from tinygan.gan import GAN, noise
+from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, LeakyReLU, Linear, Sigmoid
 from tinygan.models import RECIPES
 
 SHAPES = {
     'dcgan': ([(1, 1, 100), (7, 7, 128), (14, 14, 64), (28, 28, 1)],
               [(14, 14, 64), (7, 7, 128), (1, 1, 1), (1,)]),
+    'dcgan_gap': ([(1, 1, 100), (7, 7, 128), (14, 14, 64), (28, 28, 1)],
+                  [(14, 14, 64), (7, 7, 128), (128,), (1,)]),
+    'lsgan': ([(6272,), (7, 7, 128), (14, 14, 64), (28, 28, 1)],
+              [(14, 14, 64), (7, 7, 128), (6272,), (1,)]),
+    'dcgan64': ([(1, 1, 20), (4, 4, 512), (8, 8, 256), (16, 16, 128), (32, 32, 64), (64, 64, 1)],
+                [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512), (1, 1, 1), (1,)]),
+    'tutorial64': ([(1, 1, 100), (4, 4, 512), (8, 8, 256), (16, 16, 128), (32, 32, 64), (64, 64, 3)],
+                   [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512), (1, 1, 1), (1,)]),
+    'lsgan64': ([(1, 1, 100), (4, 4, 256), (8, 8, 256), (16, 16, 128), (32, 32, 64), (64, 64, 3)],
+                [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 256), (1, 1, 1), (1,)]),
 }
-PARAMETERS = {          # transposed convolutions and BatchNorms of G; convolutions and BatchNorm of D
-    'dcgan': (7 * 7 * 128 * 100 + 2 * 128 + 4 * 4 * 64 * 128 + 2 * 64 + 4 * 4 * 64 + 1,
-              4 * 4 * 64 + 64 + 4 * 4 * 64 * 128 + 2 * 128 + 7 * 7 * 128 + 1),
+PARAMETERS = {          # of G and D: kernels (4x4 unless said), biases, and two for each channel that is normalised
+    'dcgan': (7 * 7 * 100 * 128 + 16 * 128 * 64 + 16 * 64 + 1 + 2 * (128 + 64),
+              16 * 64 + 64 + 16 * 64 * 128 + 7 * 7 * 128 + 1 + 2 * 128),
+    'dcgan_gap': (7 * 7 * 100 * 128 + 16 * 128 * 64 + 16 * 64 + 1 + 2 * (128 + 64),
+                  16 * 64 + 64 + 16 * 64 * 128 + 128 + 1 + 2 * 128),
+    'lsgan': (62 * 6272 + 16 * 128 * 64 + 16 * 64 + 1 + 2 * (128 + 64),
+              16 * 64 + 64 + 16 * 64 * 128 + 6272 + 1 + 2 * 128),
+    'dcgan64': (16 * (20 * 512 + 512 * 256 + 256 * 128 + 128 * 64 + 64) + 3 * (512 + 256 + 128 + 64) + 1,
+                16 * (64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 64 + 128 + 256 + 512 + 1),
+    'tutorial64': (3_576_704, 2_765_568),         # as PyTorch counts netG's and netD's of its tutorial
+    'lsgan64': (16 * (100 * 256 + 256 * 256 + 256 * 128 + 128 * 64 + 64 * 3) + 2 * (256 + 256 + 128 + 64),
+                16 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 256 + 256) + 2 * (128 + 256 + 256)),
 }
 
 
@@ -42,7 +62,35 @@ def test_a_seed_makes_the_same_networks_and_another_seed_others(name):
     assert (a.D.parameters != c.D.parameters).any() and (a.G.parameters != c.G.parameters).any()
 
 
-def test_dcgan_has_the_settings_of_the_paper():
-    recipe = RECIPES['dcgan']
-    assert (recipe.lr, recipe.beta1, recipe.beta2, recipe.batch_size, recipe.loss) == (2e-4, 0.5, 0.999, 128, 'bce')
-    assert [layer.slope for layer in recipe.discriminator().layers if hasattr(layer, 'slope')] == [0.2, 0.2]
+SETTINGS = {            # lr, beta1, beta2, batch size, loss, slopes of D's LeakyReLUs, as each source has them
+    'dcgan': (2e-4, 0.5, 0.999, 128, 'bce', {0.2}),
+    'dcgan_gap': (2e-4, 0.5, 0.999, 128, 'bce', {0.2}),
+    'lsgan': (2e-4, 0.5, 0.999, 128, 'lsgan', {0.2}),
+    'dcgan64': (2e-4, 0.5, 0.999, 128, 'bce', {0.1}),
+    'tutorial64': (2e-4, 0.5, 0.999, 128, 'bce', {0.2}),
+    'lsgan64': (1e-3, 0.9, 0.999, 10, 'mse', {0.2}),
+}
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_recipe_has_the_settings_of_its_source(name):
+    recipe = RECIPES[name]
+    slopes = {layer.slope for layer in recipe.discriminator().layers if isinstance(layer, LeakyReLU)}
+    assert (recipe.lr, recipe.beta1, recipe.beta2, recipe.batch_size, recipe.loss, slopes) == SETTINGS[name]
+
+
+def kinds(network):
+    return [type(layer) for layer in network.layers]
+
+
+def test_what_sets_the_recipes_apart():
+    assert BatchNorm2d not in kinds(RECIPES['dcgan64'].discriminator())
+    assert all(layer.b is None for network in (RECIPES['tutorial64'].generator(), RECIPES['tutorial64'].discriminator())
+               for layer in network.layers if isinstance(layer, (Conv2d, ConvTranspose2d)))
+    assert kinds(RECIPES['lsgan64'].generator())[-1] is kinds(RECIPES['lsgan64'].discriminator())[-1] is Sigmoid
+    assert (RECIPES['lsgan64'].order, RECIPES['lsgan64'].D_rests_at, RECIPES['lsgan64'].black) == ('alternate', 0.1, 0)
+    assert GlobalAvgPool2d in kinds(RECIPES['dcgan_gap'].discriminator())
+    assert RECIPES['lsgan'].z_dim == 62 and RECIPES['dcgan64'].z_dim == 20
+    assert kinds(RECIPES['lsgan'].discriminator())[-1] is Linear
+    for recipe in RECIPES.values():               # nothing is normalised next to an image
+        assert BatchNorm2d not in kinds(recipe.generator())[-2:] + kinds(recipe.discriminator())[:2]

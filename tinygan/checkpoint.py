@@ -9,7 +9,7 @@
 import contextlib
 import json
 import os
-import zipfile
+import re
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,9 @@ def atomically(path, mode='wb', previous=None):
         if previous and path.exists():
             os.replace(path, previous)
         os.replace(temporary, path)
+    except OSError as error:                      # a full disk does not say which file it has no room for
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -48,27 +51,31 @@ class Run:
     @classmethod
     def start(cls, folder, config, state, versions):
         """A new run, resumable from its first moment. UserError when the folder already holds one."""
-        folder = Path(folder)
-        if any(path.exists() for path in checkpoints(folder)):
-            raise UserError(f'{folder} already holds a run: go on with --resume {folder}, or choose another --out')
-        (folder / 'samples').mkdir(parents=True, exist_ok=True)
+        check_unused(folder)
         run = cls(folder, config)
-        with atomically(folder / 'config.json', 'w') as file:
+        (run.folder / 'samples').mkdir(parents=True, exist_ok=True)
+        with atomically(run.folder / 'config.json', 'w') as file:
             file.write(json.dumps(config | {'versions': versions}, indent=2) + '\n')
-        with atomically(folder / 'metrics.csv', 'w') as file:
+        with atomically(run.folder / 'metrics.csv', 'w') as file:
             file.write(','.join(COLUMNS) + '\n')
         run.save(0, state)
         return run
 
     @classmethod
     def resume(cls, folder):
-        """(run, state) of the newest checkpoint that can be read; rows of later steps leave metrics.csv."""
-        config, step, state = load(folder)
+        """(run, state) of the newest checkpoint that can be read. What came after it, perhaps half written, goes:
+        rows of metrics.csv, samples, and a damaged newest checkpoint, lest it become the previous one."""
+        path, config, step, state = newest_checkpoint(folder)
         run = cls(folder, config, step)
-        rows = (run.folder / 'metrics.csv').read_text().splitlines(keepends=True)
+        newest, previous = checkpoints(folder)
+        if path == previous:
+            newest.unlink(missing_ok=True)
+        for made_at, sample in run.samples():
+            if made_at > step:
+                sample.unlink()
+        header, *rows = (run.folder / 'metrics.csv').read_text().splitlines(keepends=True)
         with atomically(run.folder / 'metrics.csv', 'w') as file:
-            file.writelines(row for i, row in enumerate(rows)
-                            if i == 0 or row.endswith('\n') and int(row.split(',')[0]) <= step)
+            file.writelines([header, *(row for row in rows if row[-1] == '\n' and int(row.split(',')[0]) <= step)])
         return run, state
 
     def log(self, step, metrics):
@@ -76,8 +83,7 @@ class Run:
         self.rows.append({'step': step} | metrics)
 
     def flush(self):
-        """Fetch and write the rows logged since the last flush; returns the newest. UserError on a loss that is
-        not a number: nothing after it could be."""
+        """Fetch and write the rows logged since the last flush; returns them as one, the newest of each metric."""
         rows = [{name: float(value) for name, value in row.items()} for row in self.rows]
         self.rows = []
         with open(self.folder / 'metrics.csv', 'a') as file:
@@ -86,34 +92,41 @@ class Run:
             file.flush()
             os.fsync(file.fileno())
         for row in rows:
-            if not np.isfinite(list(row.values())).all():
-                raise UserError(f'training diverged: step {row["step"]} has a loss that is not a number. The '
-                                f'checkpoint of step {self.step} in {self.folder} is sound; a lower --lr may help')
-        return rows[-1] if rows else {}
+            self.check_finite(row['step'], 'loss', row.values())
+        return {name: value for row in rows for name, value in row.items()}
+
+    def check_finite(self, step, what, values):
+        """UserError if a value is not a number: nothing after it could be."""
+        if not all(np.isfinite(value).all() for value in values):
+            raise UserError(f'training diverged: step {step:.0f} has a {what} that is not a number. The checkpoint of '
+                            f'step {self.step} in {self.folder} is sound; a lower --lr may help')
 
     def save(self, step, state):
-        """Make `state` the checkpoint, and today's checkpoint the previous one."""
+        """Make `state` the checkpoint, and the checkpoint so far the previous one."""
         self.flush()
+        self.check_finite(step, 'weight', state.values())
         newest, previous = checkpoints(self.folder)
-        about = json.dumps({'version': VERSION, 'step': step, 'config': self.config})
+        about = json.dumps({'version': VERSION, 'step': step, 'config': self.config, 'arrays': list(state)})
         with atomically(newest, previous=previous) as file:
             np.savez(file, about=np.array(about), **state)
         self.step = step
 
-    def save_samples(self, name, sheet):
-        save_png(self.folder / 'samples' / f'{name}.png', sheet)
+    def save_sample(self, name, sheet):
+        with atomically(self.folder / 'samples' / f'{name}.png') as file:
+            save_png(file, sheet)
+
+    def samples(self):
+        """(step, path) of every sample grid, in order. Pictures of other names are not ours."""
+        unit = {'step': 1, 'epoch': self.config['steps_per_epoch']}
+        names = ((re.fullmatch(r'(step|epoch)_(\d+)\.png', path.name), path)
+                 for path in (self.folder / 'samples').iterdir())
+        return sorted((int(name[2]) * unit[name[1]], path) for name, path in names if name)
 
     def save_pictures(self):
         """samples.gif and curves.png, from the files of the run so far."""
-        steps = {'step': 1, 'epoch': self.config['steps_per_epoch']}
-
-        def when(path):
-            unit, count = path.stem.split('_')
-            return int(count) * steps[unit]
-        frames = sorted((self.folder / 'samples').glob('*_*.png'), key=when)
-        if frames:
-            save_gif(self.folder / 'samples.gif', frames)
+        from PIL import Image
         if self.step:
+            save_gif(self.folder / 'samples.gif', [Image.open(path) for _, path in self.samples()])
             plot_curves(self.folder / 'curves.png',
                         np.atleast_1d(np.genfromtxt(self.folder / 'metrics.csv', delimiter=',', names=True)))
 
@@ -122,24 +135,38 @@ def checkpoints(folder):
     return Path(folder) / 'checkpoint.npz', Path(folder) / 'checkpoint.previous.npz'
 
 
-def load(folder):
-    """(config, step, state) of the newest checkpoint of a run that can be read.
+def check_unused(folder):
+    """UserError when the folder already holds a run."""
+    if any(path.exists() for path in checkpoints(folder)):
+        raise UserError(f'{folder} already holds a run: go on with --resume {folder}, or choose another --out')
 
-    Nothing is unpickled. UserError when there is none, all are damaged, or a newer tinygan wrote them.
+
+def newest_checkpoint(folder):
+    """(path, config, step, state) of the newest checkpoint of a run that can be read.
+
+    UserError when there is none, all are damaged, or a newer tinygan wrote them.
     """
     problems = []
     for path in checkpoints(folder):
         try:
-            with np.load(path, allow_pickle=False) as file:
-                state = {name: file[name] for name in file.files}
-            about = json.loads(str(state.pop('about')))
+            return path, *read(path)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except UserError:
+            raise
+        except Exception as error:                # whatever zipfile, NumPy and json make of damaged bytes
             problems.append(f'{path} is damaged ({error})')
-            continue
-        if about['version'] > VERSION:
-            raise UserError(f'{path} was written by a newer tinygan (format {about["version"]}, not {VERSION})')
-        return about['config'], about['step'], state
     raise UserError('; '.join(problems) or f'{folder} holds no checkpoint: --resume and sampling need a run that '
                     'train_mnist.py has begun')
+
+
+def read(path):
+    """(config, step, state) of one checkpoint. Nothing is unpickled."""
+    with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
+        state = {name: arrays[name] for name in arrays.files}
+    about = json.loads(str(state.pop('about')))
+    if about['version'] > VERSION:
+        raise UserError(f'{path} was written by a newer tinygan (format {about["version"]}, not {VERSION})')
+    if missing := set(about['arrays']) - set(state):
+        raise ValueError(f'it lacks {", ".join(sorted(missing))}')
+    return about['config'], about['step'], state

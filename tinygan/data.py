@@ -39,14 +39,16 @@ class Unavailable(UserError):
     """MNIST is not here and cannot be fetched."""
 
 
-def load(name=None, folder=None, seed=0):
-    """The dataset that --data name and --data-dir folder ask for.
+def load(name=None, folder=None, seed=0, shape=(28, 28, 1)):
+    """The dataset that --data name and --data-dir folder ask for; shape (H, W, C) is that of the network's images.
 
-    With neither it is MNIST if that can be had, and drawn digits otherwise, after a message nobody can miss.
-    Asked for by name or folder, MNIST that cannot be had is an error; so, always, are damaged files.
+    A name that is neither mnist nor digits is a folder of images. With neither name nor folder it is MNIST if that
+    can be had, and drawn digits otherwise, after a message nobody can miss. MNIST asked for by name or folder that
+    cannot be had is an error; so, always, are damaged files.
     """
     if name not in (None, 'mnist', 'digits'):
-        raise UserError(f'--data {name}: there is no such dataset; choose mnist or digits')
+        from .folder import read_folder
+        return ImageSet(read_folder(name, shape), seed, name)
     if name != 'digits':
         try:
             return ImageSet(mnist('train', folder)[0], seed)
@@ -90,14 +92,30 @@ class ImageSet:
         return self.images[self.order[i * size:(i + 1) * size]]
 
 
-def normalise(images, xp, dtype=np.float32):
-    """uint8 images as the networks see them, from -1 to 1 like tanh, on the device of xp."""
-    return xp.asarray(images).astype(dtype) / 127.5 - 1
+def fit(images, shape):
+    """uint8 images (N, h, w, c) enlarged to shape (H, W, C): bilinear, two products; gray to as many channels."""
+    H, W, C = shape
+    if images.shape[1:3] != (H, W):
+        rows, columns = _bilinear(images.shape[1], H), _bilinear(images.shape[2], W)
+        planes = rows @ images.transpose(0, 3, 1, 2).astype(np.float32) @ columns.T
+        images = np.rint(planes).astype(np.uint8).transpose(0, 2, 3, 1)
+    return images if images.shape[3] == C else images.repeat(C, axis=3)
 
 
-def to_uint8(x):
+def _bilinear(old, new):
+    """The matrix (new, old) that makes new pixels of old ones: each is a mean of its two neighbours, by nearness."""
+    centre = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    return np.maximum(0, 1 - abs(centre[:, None] - np.arange(old))).astype(np.float32)
+
+
+def normalise(images, xp, black=-1):
+    """uint8 images as the networks see them, float32 from black to 1, on the device of xp."""
+    return xp.asarray(images).astype(np.float32) * ((1 - black) / 255) + black
+
+
+def to_uint8(x, black=-1):
     """The inverse of normalise, for NumPy arrays; what lies beyond black or white is clipped."""
-    return np.rint(np.clip((x + 1) * 127.5, 0, 255)).astype(np.uint8)
+    return np.rint(np.clip((x - black) * (255 / (1 - black)), 0, 255)).astype(np.uint8)
 
 
 def mnist(split='train', folder=None, download=True):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from .arrays import random_stream
+from .errors import UserError
 
 # How people write 0 to 9: points as x and y on a 10 x 10 grid, y downwards. The pen runs smoothly through
 # them, turns sharply at '|' and is lifted at ';'.
@@ -117,7 +118,9 @@ class Digits:
         return 60000                              # as MNIST
 
     def steps_per_epoch(self, size):
-        return max(1, len(self) // size)
+        if size > len(self):
+            raise UserError(f'--batch-size {size}: an epoch has only {len(self)} images')
+        return len(self) // size
 
     def batch(self, step, size):
         """Minibatch `step`, uint8 (size, 28, 28, 1): a pure function of (seed, step, size)."""

@@ -1,6 +1,7 @@
 """A user's mistake is answered with one line that says what and how to mend it, and exit code 2."""
 import argparse
 import contextlib
+import math
 import os
 import sys
 
@@ -21,6 +22,8 @@ def one_line_errors(program):
         sys.exit(1)
     except OSError as error:                      # no space left, no permission, not a directory ...
         message = ': '.join(str(part) for part in (error.filename, error.strerror or error) if part)
+    except MemoryError as error:
+        message = f'not enough memory: {error}'
     except KeyboardInterrupt:                     # before training began there is nothing to save
         print(f'{program}: interrupted', file=sys.stderr)
         sys.exit(130)
@@ -37,16 +40,17 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f'{message} (--help lists the options)')
 
 
-def number(kind, low, high):
-    """The type of an option: a number of the given kind with low <= number < high."""
+def number(kind, low, below=math.inf):
+    """The type of an option: a number of the given kind, at least low and below another."""
     def parse(text):
         value = kind(text)
-        if not low <= value < high:
-            raise argparse.ArgumentTypeError(f'{text} is not between {low:g} and {high:g}')
+        if not low <= value < below:
+            limit = '' if below == math.inf else f' and below {below}'
+            raise argparse.ArgumentTypeError(f'{text} is not at least {low}{limit}')
         return value
     parse.__name__ = kind.__name__                # argparse says "invalid int value"
     return parse
 
 
-count = number(int, 1, 2 ** 31)
+count = number(int, 1)
 seed = number(int, 0, 2 ** 63)

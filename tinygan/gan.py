@@ -7,10 +7,15 @@ from .optim import Adam
 
 
 class GAN:
-    """A generator G, a discriminator D, the loss they play by and an optimiser for each."""
+    """A generator G, a discriminator D, the loss they play by and an optimiser for each.
 
-    def __init__(self, G, D, loss, optim_G, optim_D):
+    order is 'both' for an update of D and then of G in every step, or 'alternate' for D's in the first, third ...
+    step and G's in the others. With D_rests_at, D is not updated while its loss is at most that.
+    """
+
+    def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None):
         self.G, self.D, self.loss, self.optim_G, self.optim_D = G, D, loss, optim_G, optim_D
+        self.order, self.D_rests_at = order, D_rests_at
 
     @classmethod
     def from_recipe(cls, recipe, seed=0, xp=np):
@@ -18,15 +23,18 @@ class GAN:
         G = recipe.generator(recipe.z_dim, rng=random_stream(seed, 'G weights')).to(xp)
         D = recipe.discriminator(rng=random_stream(seed, 'D weights')).to(xp)
         optim_G, optim_D = (Adam(network, recipe.lr, recipe.beta1, recipe.beta2) for network in (G, D))
-        return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D)
+        return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D, recipe.order, recipe.D_rests_at)
 
-    def step(self, x, z):
-        """Train on real images x (N, H, W, C) and noise z (N, z_dim). Returns, by name and still on the device,
-        both losses, and D's mean output on x, on G(z) before D's update and on the same G(z) after it."""
+    def step(self, x, z, number=1):
+        """Train on real images x (N, H, W, C) and noise z (N, z_dim): the run's step of that number, from 1.
+
+        Returns, by name and still on the device, the losses, and D's mean output on x, on G(z) before D's update
+        and on the same G(z) after it; of a network that was not updated, nothing.
+        """
         fake = self.G(z)
-        D_metrics = self.update_D(x, fake)
-        G_metrics = self.update_G(fake)
-        return D_metrics | G_metrics
+        if self.order == 'alternate':
+            return self.update_D(x, fake) if number % 2 else self.update_G(fake)
+        return self.update_D(x, fake) | self.update_G(fake)
 
     def update_D(self, x, fake):
         """D learns to tell real from fake; the gradients of both add up. That fake came from G plays no part:
@@ -39,8 +47,10 @@ class GAN:
         fake_score = D(fake)
         loss_fake, dscore = loss.fake(fake_score)
         D.backward(dscore)
-        self.optim_D.step()
-        return {'loss_D': loss_real + loss_fake, 'D_x': loss.output(score).mean(),
+        loss_D = loss_real + loss_fake
+        if self.D_rests_at is None or loss_D > self.D_rests_at:
+            self.optim_D.step()
+        return {'loss_D': loss_D, 'D_x': loss.output(score).mean(),
                 'D_G_z1': loss.output(fake_score).mean()}
 
     def update_G(self, fake):

@@ -15,22 +15,28 @@ def grid(images, columns=8, gap=2):
 
 
 def to_pillow(image, scale=1):
+    """A Pillow image of an image (H, W, C), uint8, each pixel scale pixels wide. C is 1 or 3."""
     from PIL import Image
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
-def save_png(path, image, scale=2):
-    """An image (H, W, C), uint8, each pixel scale pixels wide. C is 1 or 3."""
-    to_pillow(image, scale).save(path)
+def save_png(file, image, scale=2):
+    """Write an image (H, W, C), uint8, to a path or an open file, each pixel scale pixels wide."""
+    to_pillow(image, scale).save(file, format='PNG')
 
 
-def save_gif(path, frame_paths, milliseconds=400):
-    """An animation of picture files in the given order; the last stays for two seconds."""
-    from PIL import Image
-    frames = [Image.open(frame).convert('P') for frame in frame_paths]
-    durations = [milliseconds] * (len(frames) - 1) + [2000]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+def save_gif(path, frames, milliseconds=400):
+    """An animation of Pillow images; the last stays for two seconds."""
+    first, *others = (frame.convert('P') for frame in frames)
+    durations = [milliseconds] * len(others) + [2000]
+    first.save(path, format='GIF', save_all=True, append_images=others, duration=durations, loop=0)
+
+
+def linear(z0, z1, steps):
+    """Points from z0 to z1, (steps, z_dim), along the straight line."""
+    t = np.linspace(0, 1, steps, dtype=z0.dtype)[:, None]
+    return (1 - t) * z0 + t * z1
 
 
 def spherical(z0, z1, steps):

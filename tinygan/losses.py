@@ -3,6 +3,7 @@
 D gives every image a score s, a real number without activation. N is how many scores there are, so every
 gradient carries a 1/N. Losses stay on the device they were computed on; nothing here waits for a GPU.
 """
+from functools import partial
 from typing import Callable, NamedTuple
 
 from .arrays import array_module
@@ -44,6 +45,12 @@ def least_squares(score, target):
     return (error * error).mean() / 2, error / score.size
 
 
+def mean_squared_error(score, target):
+    """loss = mean of (s - t)^2; ds = 2 (s - t) / N: least_squares without the half."""
+    loss, dscore = least_squares(score, target)
+    return 2 * loss, 2 * dscore
+
+
 class AdversarialLoss(NamedTuple):
     """A GAN's rules: what D minimises on real and on fake scores, what G minimises on its fakes' scores.
 
@@ -76,4 +83,11 @@ def lsgan(a=0, b=1, c=1):
                            generator=lambda s: least_squares(s, c), output=lambda s: s)
 
 
-LOSSES = {'bce': non_saturating, 'minimax': minimax, 'lsgan': lsgan}
+def mse():
+    """lsgan's 0, 1, 1 with the mean squared error of the frameworks: twice the loss, twice the gradient."""
+    return AdversarialLoss(real=lambda s: mean_squared_error(s, 1), fake=lambda s: mean_squared_error(s, 0),
+                           generator=lambda s: mean_squared_error(s, 1), output=lambda s: s)
+
+
+LOSSES = {'bce': non_saturating, 'minimax': minimax, 'lsgan': lsgan, 'lsgan_chi2': partial(lsgan, a=-1, b=1, c=0),
+          'mse': mse}
