@@ -16,7 +16,7 @@ import numpy as np
 
 import tinygan
 from tinygan import data
-from tinygan.arrays import random_stream, select_device
+from tinygan.arrays import random_stream, select_device, start_workers
 from tinygan.checkpoint import COLUMNS, Run, check_unused
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, seed
 from tinygan.gan import GAN, generate, noise
@@ -212,6 +212,8 @@ def main(arguments=None):
 def run_training(options):
     xp, device_line = select_device(options.device)
     print(device_line, flush=True)
+    if xp is np:
+        start_workers()
     gan, images, run = resume(options, xp) if options.resume else begin(options, xp)
     last = run.config['epochs'] * run.config['steps_per_epoch']
     last = min(last, options.max_steps or last)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinygan import layers
+from tinygan import arrays, layers
 from tinygan.gan import GAN, noise
 from tinygan.models import RECIPES
 
@@ -25,6 +25,7 @@ STEPS = 3                           # of each contender in a round
 
 
 def contenders(recipe):
+    arrays.start_workers()
     gan = GAN.from_recipe(recipe)
     yield 'tinygan', lambda x, z: [float(loss) for name, loss in gan.step(x, z).items() if 'loss' in name]
     from torch_gan import TorchGAN
@@ -58,11 +59,11 @@ def gflop(recipe):
 
 
 def sgemm():
-    """One product large enough to show the machine's rate, in seconds per GFLOP."""
-    a = np.ones((2048, 2048), np.float32)
+    """Products large enough to show the machine's rate, one for each core, in seconds per GFLOP."""
+    a = np.ones((1024, 1024), np.float32)
     start = time.perf_counter()
-    a @ a
-    return (time.perf_counter() - start) / (2 * 2048 ** 3 / 1e9)
+    list(arrays.workers.map(lambda _: a @ a, range(4 * arrays.threads)))
+    return (time.perf_counter() - start) / (4 * arrays.threads * 2 * 1024 ** 3 / 1e9)
 
 
 def measure(recipe, rounds):

@@ -1,8 +1,12 @@
 """The three products against loops that spell out the definition, and against each other."""
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
-from tinygan import conv
+from tinygan import arrays, conv
 
 #          N, H, W, C, F, K, S, P: odd sizes, strides that do not divide, one image, kernels as large as the image
 SETTINGS = [(2, 5, 4, 2, 3, 3, 1, 0), (1, 6, 7, 3, 2, 4, 2, 1), (3, 7, 5, 1, 2, 3, 2, 1), (2, 8, 7, 2, 1, 2, 3, 0),
@@ -36,7 +40,7 @@ def scatter_loops(dy, w, size, S, P):
     return dx
 
 
-def arrays(rng, setting):
+def setup(rng, setting):
     N, H, W, C, F, K, S, P = setting
     x, w = rng.standard_normal((N, H, W, C)), rng.standard_normal((K, K, C, F))
     return x, w, rng.standard_normal(conv.forward(x, w, S, P).shape), S, P
@@ -44,13 +48,13 @@ def arrays(rng, setting):
 
 @pytest.mark.parametrize('setting', SETTINGS)
 def test_forward_is_the_definition(rng, setting):
-    x, w, _, S, P = arrays(rng, setting)
+    x, w, _, S, P = setup(rng, setting)
     np.testing.assert_allclose(conv.forward(x, w, S, P), loops(x, w, S, P), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize('setting', SETTINGS)
 def test_input_grad_is_the_transposed_convolution(rng, setting):
-    x, w, dy, S, P = arrays(rng, setting)
+    x, w, dy, S, P = setup(rng, setting)
     size = x.shape[1:3]
     np.testing.assert_allclose(conv.input_grad(dy, w, size, S, P), scatter_loops(dy, w, size, S, P), rtol=0, atol=1e-12)
 
@@ -58,7 +62,7 @@ def test_input_grad_is_the_transposed_convolution(rng, setting):
 @pytest.mark.parametrize('setting', SETTINGS)
 def test_all_three_are_one_trilinear_form(rng, setting):
     """<conv(x, w), dy> = <x, input_grad(dy, w)> = <w, weight_grad(x, dy)>: each is the adjoint of the others."""
-    x, w, dy, S, P = arrays(rng, setting)
+    x, w, dy, S, P = setup(rng, setting)
     form = (conv.forward(x, w, S, P) * dy).sum()
     assert (x * conv.input_grad(dy, w, x.shape[1:3], S, P)).sum() == pytest.approx(form, rel=1e-12)
     assert (w * conv.weight_grad(x, dy, len(w), S, P)).sum() == pytest.approx(form, rel=1e-12)
@@ -75,19 +79,49 @@ def test_col2im_is_the_adjoint_of_im2col(rng, setting):
     assert (cols * v).sum() == pytest.approx((x * back).sum(), rel=1e-12)
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request, monkeypatch):
+    """One thread, and then two."""
+    monkeypatch.setattr(arrays, 'threads', request.param)
+    if request.param > 1:
+        with ThreadPoolExecutor(request.param) as pool:
+            monkeypatch.setattr(arrays, 'workers', pool)
+            yield request.param
+    else:
+        yield 1
+
+
 @pytest.mark.parametrize('block', [1, 2, 5])
-def test_blocks_of_any_size_give_what_the_whole_batch_gives(rng, monkeypatch, block):
-    x, w, dy, S, P = arrays(rng, (5, 6, 7, 3, 2, 4, 2, 1))
+def test_blocks_of_any_size_on_any_threads_give_what_the_whole_batch_gives(rng, monkeypatch, threads, block):
+    x, w, dy, S, P = setup(rng, (5, 6, 7, 3, 2, 4, 2, 1))
     whole = conv.forward(x, w, S, P), conv.input_grad(dy, w, (6, 7), S, P), conv.weight_grad(x, dy, 4, S, P)
-    monkeypatch.setattr(conv, 'CACHE', block * dy[0, ..., 0].size * 4 * 4 * 3 * x.itemsize)
-    assert len(conv.blocks(x, dy[0, ..., 0].size * 48)) == -(-5 // block)
+    numbers = dy[0, ..., 0].size * 4 * 4 * 3
+    monkeypatch.setattr(arrays, 'CACHE', block * numbers * x.itemsize)
+    slices = arrays.map_blocks(lambda block: block, x, numbers)
+    assert [i for block in slices for i in range(5)[block]] == [0, 1, 2, 3, 4]
+    assert max(len(range(5)[block]) for block in slices) <= block and len(slices) >= threads
     parts = conv.forward(x, w, S, P), conv.input_grad(dy, w, (6, 7), S, P), conv.weight_grad(x, dy, 4, S, P)
     for a, b in zip(whole, parts):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
+def test_workers_leave_blas_one_thread_and_start_once():
+    """In a process of its own: it is for good."""
+    code = """if True:
+        import numpy, threadpoolctl
+        from tinygan import arrays
+        before = threadpoolctl.threadpool_info()[0]['num_threads']
+        arrays.start_workers()
+        pool = arrays.workers
+        arrays.start_workers()
+        assert arrays.workers is pool and arrays.threads == before
+        assert threadpoolctl.threadpool_info()[0]['num_threads'] == 1
+        """
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
 def test_no_argument_is_changed(rng):
-    x, w, dy, S, P = arrays(rng, SETTINGS[1])
+    x, w, dy, S, P = setup(rng, SETTINGS[1])
     before = x.copy(), w.copy(), dy.copy()
     conv.forward(x, w, S, P), conv.input_grad(dy, w, x.shape[1:3], S, P), conv.weight_grad(x, dy, len(w), S, P)
     for a, b in zip(before, (x, w, dy)):
@@ -95,7 +129,7 @@ def test_no_argument_is_changed(rng):
 
 
 def test_float32_stays_float32(rng):
-    x, w, dy, S, P = arrays(rng, SETTINGS[1])
+    x, w, dy, S, P = setup(rng, SETTINGS[1])
     x, w, dy = x.astype('f'), w.astype('f'), dy.astype('f')
     for result in conv.forward(x, w, S, P), conv.input_grad(dy, w, x.shape[1:3], S, P), conv.weight_grad(x, dy, 4, S, P):
         assert result.dtype == np.float32

@@ -1,6 +1,7 @@
 """NumPy or CuPy: the one place that knows which of the two computes, and where random numbers come from."""
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -52,6 +53,42 @@ def _probe(cupy):
 
 def first_line(error):
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+CACHE = 7 * 2**19                   # bytes of patches that a block of images may have, and still be in a core's cache
+workers, threads = None, 1          # of the CPU: see start_workers
+
+
+def start_workers():
+    """Give this process a thread for each core that BLAS would use, and BLAS one for each of them.
+
+    Products are then not divided among the cores, but blocks of images: see map_blocks. It is for the whole process
+    and for good, since BLAS's own threads, once woken, would spin beside ours for a while after every product.
+    """
+    global workers, threads
+    if workers:
+        return
+    from threadpoolctl import ThreadpoolController
+    blas = ThreadpoolController()
+    threads = max((library['num_threads'] for library in blas.info() if library['user_api'] == 'blas'), default=1)
+    blas.limit(limits=1, user_api='blas')
+    workers = ThreadPoolExecutor(threads, initializer=np.seterr, initargs=('ignore',))
+
+
+def map_blocks(function, images, numbers):
+    """[function(block)] for slices that divide a minibatch, where function handles so many numbers for an image.
+
+    On the CPU a block is small enough to be in the cache from one end of the function to the other, and with
+    start_workers there is a thread for each core: gathering and scattering patches, which BLAS knows nothing of, go
+    on beside the products. A GPU takes the whole minibatch.
+    """
+    N, total = len(images), len(images) * numbers * images.itemsize
+    if not isinstance(images, np.ndarray) or total < CACHE // 16:
+        return [function(slice(N))]
+    rounds = -(-total // (threads * CACHE))
+    count = -(-N // (threads * rounds))           # as many blocks for each thread
+    blocks = [slice(start, start + count) for start in range(0, N, count)]
+    return list(workers.map(function, blocks) if workers else map(function, blocks))
 
 
 def random_stream(seed, purpose, step=0):
