@@ -4,6 +4,7 @@ The training loop is `train`, Algorithm 1 of Goodfellow et al. 2014; the rest is
 """
 import argparse
 import itertools
+import os
 import platform
 import shlex
 import signal
@@ -17,12 +18,12 @@ import numpy as np
 import tinygan
 from tinygan import data
 from tinygan.arrays import random_stream, select_device, start_workers
-from tinygan.checkpoint import COLUMNS, Run, check_unused
+from tinygan.checkpoint import COLUMNS, Run, check_unused, newest_checkpoint
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, seed
 from tinygan.gan import GAN, generate, noise
 from tinygan.images import grid
 from tinygan.losses import LOSSES
-from tinygan.models import RECIPES
+from tinygan.models import RECIPES, find_recipe
 
 LOG_EVERY = 10                      # steps between two looks at the losses: each look waits for the device
 SETTINGS = 'batch_size', 'lr', 'beta1', 'beta2', 'z_dim', 'loss', 'epochs'      # options that a recipe has a value for
@@ -154,14 +155,17 @@ def begin(options, xp):
 
 def resume(options, xp):
     """A run where it was left. Only how long it lasts may be asked for anew."""
-    run, state = Run.resume(options.resume)
+    _, config, _, _ = newest_checkpoint(options.resume)
     for setting in ('recipe', 'data', 'seed', *SETTINGS):
         asked = getattr(options, setting)
-        if asked not in (None, run.config[setting]) and setting != 'epochs':
+        if asked not in (None, config[setting]) and setting != 'epochs':
             flag = '--' + setting.replace('_', '-')
-            raise UserError(f'{options.resume} was begun with {flag} {run.config[setting]} and cannot go on with '
+            raise UserError(f'{options.resume} was begun with {flag} {config[setting]} and cannot go on with '
                             f'{asked}: leave {flag} away, or begin a new run')
-    images = data.load(run.config['data'], options.data_dir, run.config['seed'], RECIPES[run.config['recipe']].shape)
+    images = data.load(config['data'], options.data_dir, config['seed'], find_recipe(config['recipe']).shape)
+    if images.steps_per_epoch(config['batch_size']) != config['steps_per_epoch']:
+        raise UserError(f'{options.resume}: {config["data"]} has not as many images as when the run began')
+    run, state = Run.resume(options.resume)
     run.config['epochs'] = options.epochs or run.config['epochs']
     gan = make_gan(run.config, xp)
     gan.load_state(state)
@@ -170,7 +174,7 @@ def resume(options, xp):
 
 
 def make_gan(config, xp):
-    recipe = RECIPES[config['recipe']]._replace(**{setting: config[setting] for setting in SETTINGS})
+    recipe = find_recipe(config['recipe'])._replace(**{setting: config[setting] for setting in SETTINGS})
     gan = GAN.from_recipe(recipe, config['seed'], xp)
     print(f"recipe {config['recipe']}, data {config['data']}: G {gan.G.parameters.size:,} and D "
           f"{gan.D.parameters.size:,} parameters, {config['epochs']} epochs of {config['steps_per_epoch']} steps",
@@ -188,12 +192,12 @@ def catch_signals():
     """A list that Ctrl-C or SIGTERM puts its number on, so that no step is cut in two; the second one kills."""
     caught = []
 
-    def note(number, frame):
-        caught.append(number)
-        signal.signal(number, signal.SIG_DFL)
-        print('\nsaving; once more to stop at once', file=sys.stderr)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)
+    def note(signum, frame):
+        caught.append(signum)
+        signal.signal(signum, signal.SIG_DFL)
+        os.write(2, b'\nsaving; once more to stop at once\n')           # print could meet itself, interrupted
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, note)
     return caught
 
 
@@ -205,7 +209,8 @@ def main(arguments=None):
         options.max_steps = 3
         code = run_training(options)
         Run.resume(options.out)
-    print('dry run: data, training, samples, checkpoint, GIF and curves work; nothing was kept')
+    if not code:
+        print('dry run: data, training, samples, checkpoint, GIF and curves work; nothing was kept')
     return code
 
 

@@ -137,7 +137,7 @@ def machine():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--recipe', default='dcgan', choices=RECIPES)
+    parser.add_argument('--recipe', default='dcgan', choices=['dcgan', 'dcgan64', 'tutorial64'])
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--out', help='write the figures to this file too')
     options = parser.parse_args()

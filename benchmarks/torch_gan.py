@@ -1,4 +1,4 @@
-"""The same GAN in PyTorch: any network of tinygan as nn.Modules with the same weights, and the tutorial's loop."""
+"""The same GAN in PyTorch: the networks of dcgan, dcgan64 and tutorial64 with the same weights, and the tutorial's loop."""
 import torch
 from torch import nn
 
@@ -19,9 +19,6 @@ def _module(layer):
         module = (nn.Conv2d if kind is layers.Conv2d else nn.ConvTranspose2d)(
             C, F, K, layer.stride, layer.padding, bias=layer.b is not None)
         module.weight = tensor(layer.w.transpose(3, 2, 0, 1))
-    elif kind is layers.Linear:
-        module = nn.Linear(*layer.w.shape, bias=layer.b is not None)
-        module.weight = tensor(layer.w.T)
     elif kind is layers.BatchNorm2d:
         module = nn.BatchNorm2d(layer.gamma.size)
         module.weight, module.bias = tensor(layer.gamma), tensor(layer.beta)

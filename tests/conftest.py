@@ -1,10 +1,12 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import STEPS, train
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,3 +41,26 @@ def command(tmp_path):
             assert 'Traceback' not in done.stderr
         return done
     return run
+
+
+@pytest.fixture(scope='session', autouse=True)
+def one_thread():
+    """In the processes that tests start, such small products gain nothing from a second thread, and lose much where
+    other work runs beside."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('OPENBLAS_NUM_THREADS', '1')
+        yield
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory):
+    """The run that most tests look at, and what it printed."""
+    folder = tmp_path_factory.mktemp('trained')
+    out, err = train(folder, '--max-steps', STEPS, '--out', 'run', '--seed', '5')
+    return folder / 'run', out, err
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of that run, to go on with."""
+    return shutil.copytree(trained[0], tmp_path / 'run')

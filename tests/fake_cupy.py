@@ -177,6 +177,10 @@ def ones(shape, dtype=float):
     return _launch(np.ones(shape, dtype))
 
 
+def arange(stop):
+    return _launch(np.arange(stop))
+
+
 def zeros_like(a):
     return zeros(a.shape, a.dtype)
 

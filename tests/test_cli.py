@@ -1,137 +1,18 @@
-"""End to end, through the real command line: what a run leaves behind, what every kind of end leaves behind,
-and what a mistake is answered with."""
-import codecs
+"""End to end, through the real command line: what a run leaves behind, and what every kind of end leaves behind."""
 import contextlib
-import csv
-import fcntl
 import json
-import os
-import pty
 import random
 import shutil
 import signal
-import struct
 import subprocess
-import sys
-import termios
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import (DIVERGING, ROOT, SMALL, STEPS, TINY_DATA, contents, finish, load, metrics, one_line, same_run, start,
+                      train, wait_for)
 from PIL import Image
 
-from tinygan import gradcheck
-from tinygan.checkpoint import newest_checkpoint
-from tinygan.digits import Digits
-from tinygan.errors import UserError
-from tinygan.losses import LOSSES
-
-ROOT = Path(__file__).resolve().parent.parent
-STEPS = 8                                         # of the run that most tests look at
-SMALL = '--device', 'cpu', '--data', 'digits', '--batch-size', '8'
-NO_NETWORK = {'https_proxy': 'http://127.0.0.1:9', 'no_proxy': '', 'TINYGAN_DATA': ''}
-
-TINY_DATA = '''
-import numpy as np
-from tinygan import data
-images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), dtype=np.uint8)
-data.load = lambda name, folder, seed, shape: data.ImageSet(images, seed)
-'''
-
-
-def load(folder):
-    """(config, step, state) of the newest checkpoint that can be read."""
-    return newest_checkpoint(folder)[1:]
-
-
-def start(folder, program, *arguments, patch=None, environment={}, **options):
-    """A process that runs a real command line in the folder, after a patch, Python code, if there is one."""
-    name, arguments = str(ROOT / program), list(map(str, arguments))
-    if patch:
-        go = 'run_module("tinygan"' if program == 'tinygan' else f'run_path({name!r}'
-        code = f'{patch}\nimport runpy, sys\nsys.argv[0] = {name!r}\nrunpy.{go}, run_name="__main__")'
-        arguments = ['-c', code, *arguments]
-    else:
-        arguments = [*(['-m', 'tinygan'] if program == 'tinygan' else [name]), *arguments]
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'MPLCONFIGDIR': str(folder / '.mpl'), **environment}
-    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    return subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment, **pipes | options)
-
-
-def finish(process, check=0):
-    """What a process wrote to stdout and stderr until it ended, as it should, with exit code `check`."""
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    assert process.returncode == check, out + err
-    assert 'Traceback' not in err
-    return out, err
-
-
-def train(folder, *arguments, check=0, **options):
-    return finish(start(folder, 'train_mnist.py', *SMALL, *arguments, **options), check)
-
-
-def one_line(err, *parts, program='train_mnist.py'):
-    """All of stderr is one line, and says what it should."""
-    assert err.startswith(f'{program}: error: ') and err.count('\n') == 1 and err.endswith('\n'), err
-    for part in parts:
-        assert part in err
-    return True
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
-
-
-def metrics(run):
-    with open(run / 'metrics.csv', newline='') as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def same_run(one, other):
-    """Two runs are the same bit for bit: every array of the checkpoint, every metric and every picture."""
-    with np.load(one / 'checkpoint.npz') as a, np.load(other / 'checkpoint.npz') as b:
-        assert a.files == b.files
-        for name in a.files:
-            assert a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]), name
-    a, b = ({name: content for name, content in contents(run).items() if not name.endswith('.npz')}
-            for run in (one, other))
-    assert a.keys() == b.keys()
-    for name in a:
-        assert a[name] == b[name], name
-    return True
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, 'it ended, or never came so far'
-        time.sleep(0.01)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """Such small products gain nothing from a second thread, and lose much where other work runs beside."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('OPENBLAS_NUM_THREADS', '1')
-        yield
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    """The run that most tests look at, and what it printed."""
-    folder = tmp_path_factory.mktemp('trained')
-    out, err = train(folder, '--max-steps', STEPS, '--out', 'run', '--seed', '5')
-    return folder / 'run', out, err
-
-
-@pytest.fixture
-def copy(trained, tmp_path):
-    """A copy of that run, to go on with."""
-    return shutil.copytree(trained[0], tmp_path / 'run')
+from tinygan.models import RECIPES
 
 
 # ---- what a run leaves behind
@@ -354,15 +235,6 @@ sys.exit(train_mnist.main())
 
 # ---- what goes wrong while training
 
-DIVERGING = '''
-import numpy as np
-from tinygan.gan import GAN
-step = GAN.step
-def diverging(self, *arguments):
-    metrics = step(self, *arguments)
-    return metrics | {'loss_G': np.float32('nan')} if self.optim_G.t == 5 else metrics
-GAN.step = diverging
-'''
 OVERFLOWING = '''
 import numpy as np
 from tinygan.gan import GAN
@@ -412,280 +284,37 @@ def test_a_full_disk_is_answered_with_one_line_and_the_last_checkpoint_stays(cop
     train(tmp_path, '--out', 'new', '--max-steps', 1)
 
 
-# ---- mistakes
+# ---- every recipe
 
-@pytest.mark.parametrize('arguments, parts', [
-    ('--bogus', ['unrecognized arguments: --bogus', '--help']),
-    ('stray', ['unrecognized arguments: stray']),
-    ('--epochs 0', ['--epochs', '0']),
-    ('--epochs 1.5', ['--epochs', "invalid int value: '1.5'"]),
-    ('--lr -1', ['--lr', '-1']),
-    ('--lr nan', ['--lr', 'nan']),
-    ('--lr inf', ['--lr', 'inf']),
-    ('--lr fast', ['--lr', "invalid float value: 'fast'"]),
-    ('--beta1 1', ['--beta1', '1']),
-    ('--beta2 -0.1', ['--beta2', '-0.1']),
-    ('--batch-size x', ['--batch-size', "invalid int value: 'x'"]),
-    ('--batch-size', ['--batch-size', 'expected one argument']),
-    ('--seed -1', ['--seed', '-1']),
-    ('--max-steps 0', ['--max-steps', '0']),
-    ('--loss hinge', ['--loss', 'hinge', 'bce']),
-    ('--recipe biggan', ['--recipe', 'biggan', 'dcgan']),
-    ('--device tpu', ['--device', 'tpu', 'gpu']),
-    ('--resume absent', ['absent holds no checkpoint', 'train_mnist.py']),
-    ('--resume empty', ['empty holds no checkpoint']),
-    ('--resume file', ['file holds no checkpoint']),
-    ('--resume empty --out new', ['--resume', '--out']),
-    ('--dry-run --out new', ['--dry-run', '--out']),
-    ('--data digits --data-dir empty', ['--data digits', '--data-dir']),
-    ('--data digits --out file', ['file', 'irectory']),
-    ('--data digits --out file/deeper', ['file', 'irectory']),
-    ('--data digits --z-dim 2000000000', ['memory']),
-    ('--data nonsense', ['nonsense']),
-])
-def test_a_mistake_is_answered_with_one_line_and_nothing_is_made(command, tmp_path, arguments, parts):
-    (tmp_path / 'empty').mkdir()
-    (tmp_path / 'file').write_text('in the way')
-    done = command('train_mnist.py', *arguments.split(), check=2)
-    assert one_line(done.stderr, *parts)
-    assert set(contents(tmp_path)) == {'file'} and not (tmp_path / 'new').exists()
+@pytest.mark.parametrize('recipe', [name for name in RECIPES if name != 'dcgan'])
+def test_every_recipe_trains_on_digits_of_its_size_and_goes_on(recipe, tmp_path):
+    small = '--device', 'cpu', '--data', 'digits', '--batch-size', '2', '--recipe', recipe
+    finish(start(tmp_path, 'train_mnist.py', *small, '--max-steps', 3, '--out', 'run'))
+    finish(start(tmp_path, 'train_mnist.py', '--max-steps', 4, '--resume', 'run'))
+    rows = (tmp_path / 'run' / 'metrics.csv').read_text().splitlines()[1:]
+    assert [row.split(',')[0] for row in rows] == ['1', '2', '3', '4']
+    alternate = RECIPES[recipe].order == 'alternate'
+    assert [row.count(',,') > 0 for row in rows] == [alternate] * 4
+    H, W, C = RECIPES[recipe].shape
+    with Image.open(tmp_path / 'run' / 'samples' / 'step_000004.png') as picture:
+        assert picture.size == (2 * (8 * (W + 2) + 2), 2 * (8 * (H + 2) + 2))
+        assert picture.mode == {1: 'L', 3: 'RGB'}[C]
 
 
-def test_a_folder_that_holds_a_run_is_refused_with_a_hint_and_not_touched(command, copy):
-    before = contents(copy)
-    done = command('train_mnist.py', '--data', 'digits', '--out', copy, check=2)
-    assert one_line(done.stderr, f'{copy} already holds a run', f'--resume {copy}', 'another --out')
-    assert contents(copy) == before
-
-
-@pytest.mark.parametrize('arguments, was', [
-    ('--batch-size 16', '--batch-size 8'), ('--lr 0.1', '--lr 0.0002'), ('--seed 0', '--seed 5'),
-    ('--data mnist', '--data digits'), ('--beta1 0', '--beta1 0.5'), ('--z-dim 7', '--z-dim 100'),
-    ('--loss lsgan', '--loss bce')])
-def test_a_resumed_run_cannot_change_what_it_was_begun_with(command, trained, arguments, was):
-    run = trained[0]
-    before = contents(run)
-    done = command('train_mnist.py', '--resume', run, *arguments.split(), check=2)
-    flag, asked = arguments.split()
-    assert one_line(done.stderr, f'was begun with {was} and cannot go on with {asked}', f'leave {flag} away')
-    assert contents(run) == before
-
-
-def test_a_minibatch_larger_than_the_data_is_refused(tmp_path):
-    _, err = train(tmp_path, '--batch-size', '41', '--out', 'run', patch=TINY_DATA, check=2)
-    assert one_line(err, '--batch-size 41: the dataset has only 40 images')
-    assert not (tmp_path / 'run').exists()
-    with pytest.raises(UserError, match='--batch-size 60001'):
-        Digits().steps_per_epoch(60001)
-
-
-def test_no_data_and_no_network_mean_drawn_digits_and_a_message_nobody_can_miss(command, tmp_path):
-    arguments = '--device', 'cpu', '--batch-size', '8', '--max-steps', '1', '--out', 'run'
-    done = command('train_mnist.py', *arguments, check=0, XDG_CACHE_HOME=str(tmp_path / 'cache'),
-                   **NO_NETWORK)
-    first, second, *_, last = done.stderr.splitlines()
-    assert first == last == 100 * '*' and 'THIS IS NOT MNIST: training on DRAWN DIGITS instead.' in second
-    assert 'Connection refused' in ' '.join(done.stderr.replace('*', ' ').split())
-    assert 'data digits' in done.stdout
-    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['data'] == 'digits'
-
-
-@pytest.mark.parametrize('arguments, folder', [('--data mnist', 'cache/tinygan/mnist'),
-                                               ('--data-dir mine', 'mine')])
-def test_mnist_asked_for_and_not_to_be_had_is_an_error(command, tmp_path, arguments, folder):
-    done = command('train_mnist.py', *arguments.split(), '--out', 'run', check=2,
-                   XDG_CACHE_HOME=str(tmp_path / 'cache'), **NO_NETWORK)
-    assert one_line(done.stderr, f'{folder} holds no train-images-idx3-ubyte[.gz]', 'Connection refused',
-                    '--data-dir', 'TINYGAN_DATA', '--data digits')
-    assert not (tmp_path / 'run').exists()
-
-
-# ---- CuPy that is not there, or explodes
-
-def cupy_that(tmp_path, does):
-    (tmp_path / 'fake').mkdir()
-    (tmp_path / 'fake' / 'cupy.py').write_text(does + '\n')
-    return f'{tmp_path / "fake"}{os.pathsep}{ROOT}'
-
-
-def test_a_gpu_asked_for_without_cupy_is_refused_with_what_to_install(command, tmp_path):
-    path = cupy_that(tmp_path, 'raise ModuleNotFoundError("No module named cupy", name="cupy")')
-    for program, *arguments in (['train_mnist.py'], ['tinygan', 'gradcheck']):
-        done = command(program, *arguments, '--device', 'gpu', check=2, PYTHONPATH=path)
-        assert one_line(done.stderr, '--device gpu: CuPy is not installed', "pip install 'cupy-cuda12x[ctk]'",
-                        '--device cpu', program=program)
-
-
-@pytest.mark.parametrize('error', ['RuntimeError("no driver\\nmore of it")', 'RuntimeError()',
-                                   'OSError("libcuda.so")'])
-def test_whatever_a_broken_cupy_raises_auto_takes_numpy_and_says_why(command, tmp_path, error):
-    path = cupy_that(tmp_path, f'raise {error}')
-    done = command('train_mnist.py', '--resume', 'absent', check=2, PYTHONPATH=path)
-    assert done.stdout.startswith('cpu: NumPy (CuPy found no usable GPU') and done.stdout.count('\n') == 1
-    done = command('train_mnist.py', '--device', 'gpu', check=2, PYTHONPATH=path)
-    assert one_line(done.stderr, '--device gpu: CuPy found no usable GPU', 'nvidia-smi')
-
-
-def test_a_run_is_opened_and_trained_on_a_cpu_without_a_thought_of_cupy(command, copy, tmp_path):
-    path = cupy_that(tmp_path, 'import os; os._exit(99)')
-    command('tinygan', 'sample', copy, '-n', 1, check=0, PYTHONPATH=path)
-    command('tinygan', 'interpolate', copy, check=0, PYTHONPATH=path)
-    train(tmp_path, '--resume', copy, '--max-steps', STEPS + 1, environment={'PYTHONPATH': path})
-    exploded = command('tinygan', 'gradcheck', '--device', 'auto', PYTHONPATH=path)
-    assert exploded.returncode == 99
-
-
-# ---- on a terminal
-
-@pytest.fixture
-def terminal(tmp_path):
-    """Run a command on a pseudo-terminal of so many columns; all that it wrote there, and its exit code."""
-    def run(*arguments, columns=100, then=lambda process: None, **options):
-        master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, columns, 0, 0))
-        process = start(tmp_path, *arguments, stdin=slave, stdout=slave, stderr=slave, **options)
-        os.close(slave)
-        then(process)
-        written = codecs.getincrementaldecoder('utf-8')()
-        text = ''
-        with contextlib.suppress(OSError):            # EIO: the last one who held the terminal has gone
-            while chunk := os.read(master, 4096):
-                text += written.decode(chunk)
-        os.close(master)
-        return text, process.wait()
-    return run
-
-
-def test_a_terminal_shows_a_bar_with_the_losses_and_the_speed(terminal):
-    text, code = terminal('train_mnist.py', *SMALL, '--max-steps', '20', '--out', 'run', columns=140)
-    assert code == 0
-    states = [state for state in text.split('\r') if '/20' in state]  # tqdm draws each over the one before
-    assert '0/20' in states[0] and '20/20' in states[-1]
-    for part in ('loss D ', 'D(x) ', 'D(G(z)) ', 'step/s'):
-        assert part in states[-1]
-    assert '\nrun: step 20 saved' in text             # the next line begins at its beginning
-
-
-def test_a_narrow_terminal_still_shows_the_losses(terminal):
-    text, _ = terminal('train_mnist.py', *SMALL, '--max-steps', '20', '--out', 'run', columns=80)
-    last = [state for state in text.replace('\n', '\r').split('\r') if '20/20' in state][-1]
-    assert len(last) <= 80 and 'D(x) ' in last and 'D(G(z)) ' in last
-
-
-def test_on_a_terminal_an_error_stands_on_a_line_of_its_own(terminal):
-    text, code = terminal('train_mnist.py', *SMALL, '--max-steps', '40', '--out', 'run',
-                          patch=DIVERGING.replace('== 5', '== 15'))
-    assert code == 2
-    lines = text.replace('\r', '\n').split('\n')
-    assert [line for line in lines if line][-1].startswith('train_mnist.py: error: training diverged'), text
-
-
-def test_ctrl_c_on_a_terminal_leaves_a_tidy_screen(terminal, tmp_path):
-    def interrupt(process):
-        wait_for((tmp_path / 'run' / 'samples' / 'step_000004.png').exists, process)
-        process.send_signal(signal.SIGINT)
-    text, code = terminal('train_mnist.py', *SMALL, '--out', 'run', then=interrupt)
-    assert code == 130
-    assert 'saving; once more to stop at once' in text and 'Traceback' not in text
-    assert text.splitlines()[-1] == 'go on with: python train_mnist.py --resume run'
-
-
-# ---- python -m tinygan
-
-def test_samples_are_a_picture_and_if_asked_for_an_array(command, trained, tmp_path):
-    done = command('tinygan', 'sample', trained[0], '--npy', 'samples.npy', check=0)
-    first, second = done.stdout.splitlines()
-    assert first.startswith('grid.png: 64 samples') and second == 'samples.npy: uint8 (64, 28, 28)'
-    samples = np.load(tmp_path / 'samples.npy', allow_pickle=False)
-    assert samples.shape == (64, 28, 28) and samples.dtype == np.uint8
-    assert len({sample.tobytes() for sample in samples}) == 64
-    with Image.open(tmp_path / 'grid.png') as picture:
-        pixels = np.asarray(picture)[::2, ::2]
-    assert pixels.shape == (8 * 30 + 2, 8 * 30 + 2)
-    for i, sample in enumerate(samples):
-        y, x = 2 + i // 8 * 30, 2 + i % 8 * 30
-        assert np.array_equal(pixels[y:y + 28, x:x + 28], sample)
-
-
-def test_samples_depend_on_the_seed_alone_and_more_of_them_begin_with_the_same(command, trained, tmp_path):
-    runs = {'default': (), 'again': ('--seed', 0), 'other': ('--seed', 1), 'few': ('-n', 5)}
-    for name, more in runs.items():
-        files = '--out', f'{name}.png', '--npy', f'{name}.npy'
-        command('tinygan', 'sample', trained[0], *files, *more, check=0)
-    default, again, other, few = (np.load(tmp_path / f'{name}.npy') for name in runs)
-    assert len(default) == 64 and np.array_equal(default, again) and not (default == other).all()
-    assert abs(default[:5].astype(int) - few).max() <= 1      # a smaller product may round otherwise
-    assert (tmp_path / 'default.png').read_bytes() == (tmp_path / 'again.png').read_bytes()
-
-
-def test_samples_come_from_the_trained_weights(command, trained, tmp_path):
-    """In evaluation mode: with the generator's running statistics, image by image."""
-    from tinygan.arrays import random_stream
-    from tinygan.models import RECIPES
-    config, _, state = load(trained[0])
-    G = RECIPES['dcgan'].generator(config['z_dim'])
-    G.parameters[:], G.statistics[:] = state['G.parameters'], state['G.statistics']
-    G.eval()
-    z = random_stream(0, 'sample').standard_normal((4, 100), np.float32)
-    expected = np.concatenate([G(z[i:i + 1]) for i in range(4)])[..., 0]
-    command('tinygan', 'sample', trained[0], '-n', 4, '--npy', 'four.npy', check=0)
-    assert abs(np.load(tmp_path / 'four.npy') - (expected + 1) * 127.5).max() <= 0.6
-
-
-def test_interpolation_strips_lead_from_one_image_to_another_by_small_steps(command, trained, tmp_path):
-    done = command('tinygan', 'interpolate', trained[0], check=0)
-    assert done.stdout.startswith('interpolation.png: ') and done.stderr == ''
-    command('tinygan', 'interpolate', trained[0], '--rows', 2, '--steps', 20, '--out', 'ways.png', check=0)
-    with Image.open(tmp_path / 'interpolation.png') as default, Image.open(tmp_path / 'ways.png') as picture:
-        assert default.size == (2 * (12 * 30 + 2), 2 * (6 * 30 + 2))
-        pixels = np.asarray(picture)[::2, ::2].astype(float)
-    assert pixels.shape == (2 * 30 + 2, 20 * 30 + 2)
-    for y in (2, 32):
-        images = [pixels[y:y + 28, x:x + 28] for x in range(2, 20 * 30, 30)]
-        pace = max(abs(a - b).mean() for a, b in zip(images, images[1:]))
-        assert 0 < 4 * pace < abs(images[0] - images[-1]).mean()
-
-
-def test_every_gradient_is_checked_in_a_table(command):
-    done = command('tinygan', 'gradcheck', check=0)
-    what, *rows, verdict = [line for line in done.stdout.splitlines() if line][1:]
-    assert what.split() == ['layer,', 'loss', 'or', 'network', 'gradient', 'rel.', 'error', 'verdict']
-    assert verdict == 'every backward is the gradient of its forward'
-    for name in (*gradcheck.LAYERS, *gradcheck.LOSSES, *(f'dcgan, {loss}' for loss in LOSSES)):
-        assert any(row.startswith(name + '  ') for row in rows), name
-    for row in rows:
-        *_, error, passed = row.split()
-        assert passed == 'ok' and 0 <= float(error) < 1e-6
-    for gradient in ('dx', 'dw', 'db', 'dgamma', 'dbeta', 'dscore', 'D gradients', 'G gradients'):
-        assert any(f' {gradient} ' in row for row in rows)
-
-
-def test_a_wrong_backward_is_found_named_and_makes_the_exit_code_1(tmp_path):
-    wrong = '''
-from tinygan.layers import Tanh
-backward = Tanh.backward
-Tanh.backward = lambda self, dy: 1.001 * backward(self, dy)
-'''
-    out, _ = finish(start(tmp_path, 'tinygan', 'gradcheck', patch=wrong), check=1)
-    found = [(line[:48].strip(), line[48:63].strip()) for line in out.splitlines() if line.endswith('WRONG')]
-    assert {('Tanh', 'dx'), *((f'dcgan, {loss}', 'G gradients') for loss in LOSSES)} <= set(found)
-    assert {what for what, gradient in found if gradient != 'G gradients'} == {'Tanh'}
-    assert out.splitlines()[-1] == f'{len(found)} wrong'
-
-
-@pytest.mark.parametrize('arguments, parts', [
-    ('', ['COMMAND']),
-    ('dream', ['dream', 'sample', 'interpolate', 'gradcheck']),
-    ('sample', ['required: RUN']),
-    ('sample absent', ['absent holds no checkpoint']),
-    ('interpolate file', ['file holds no checkpoint']),
-    ('sample RUN -n 0', ['-n', '0']),
-    ('sample RUN --seed -1', ['--seed', '-1']),
-    ('sample RUN --out absent/picture.png', ['absent/picture.png: No such file or directory']),
-    ('sample RUN --npy absent/array.npy', ['absent/array.npy: No such file or directory']),
-    ('sample RUN -n 2000000000', ['memory']),
-])
-def test_a_mistake_with_a_run_is_answered_with_one_line(command, trained, tmp_path, arguments, parts):
-    (tmp_path / 'file').write_text('in the way')
-    done = command('tinygan', *(trained[0] if word == 'RUN' else word for word in arguments.split()), check=2)
-    assert one_line(done.stderr, *parts, program='tinygan')
+def test_a_folder_of_images_is_a_dataset_and_is_found_again_by_resume(tmp_path, rng):
+    (tmp_path / 'photos' / 'inner').mkdir(parents=True)
+    for i in range(6):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / 'photos' / 'inner' / f'{i}.png')
+    small = '--device', 'cpu', '--data', 'photos', '--batch-size', '2'
+    cache = {'XDG_CACHE_HOME': str(tmp_path / 'cache')}
+    finish(start(tmp_path, 'train_mnist.py', *small, '--max-steps', 2, '--out', 'run', environment=cache))
+    config = json.loads((tmp_path / 'run' / 'config.json').read_text())
+    assert config['data'] == str(tmp_path / 'photos') and config['steps_per_epoch'] == 3
+    out, _ = finish(start(tmp_path, 'train_mnist.py', '--resume', 'run', '--data', 'photos', '--max-steps', 4,
+                          environment=cache))
+    assert 'going on after step 2' in out
+    before = contents(tmp_path / 'run')
+    shutil.copy(tmp_path / 'photos' / 'inner' / '0.png', tmp_path / 'photos' / 'inner' / '6.png')
+    shutil.copy(tmp_path / 'photos' / 'inner' / '0.png', tmp_path / 'photos' / 'inner' / '7.png')
+    _, err = finish(start(tmp_path, 'train_mnist.py', '--resume', 'run', '--max-steps', 6, environment=cache), check=2)
+    assert 'has not as many images as when the run began' in err and contents(tmp_path / 'run') == before

@@ -6,7 +6,7 @@ from tinygan import losses
 from tinygan.arrays import random_stream
 from tinygan.checkpoint import COLUMNS
 from tinygan.gan import GAN, generate, noise
-from tinygan.gradcheck import TOLERANCE, check_gan
+from tinygan.gradcheck import TOLERANCE, check_gan, numeric_gradient, relative_error
 from tinygan.layers import BatchNorm2d
 from tinygan.models import RECIPES
 from tinygan.optim import SGD, Adam
@@ -29,6 +29,14 @@ def test_the_gradients_of_a_step_are_those_of_the_losses(rng, recipe, loss):
     """All of G and all of D, by finite differences: D on real and fake, G through D."""
     errors = check_gan(RECIPES[recipe], losses.LOSSES[loss](), rng)
     assert max(errors.values()) < TOLERANCE, errors
+
+
+def test_whole_networks_return_the_gradient_of_their_input(rng):
+    gan = small_gan()
+    for network, x in zip((gan.D, gan.G), minibatch(rng, 2)):
+        r = rng.standard_normal(network(x).shape)
+        dx = network.backward(r)
+        assert relative_error(dx, numeric_gradient(lambda: (network(x) * r).sum(), x, h=1e-6)) < TOLERANCE
 
 
 @pytest.mark.parametrize('loss', losses.LOSSES)

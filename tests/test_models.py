@@ -2,9 +2,10 @@
 import numpy as np
 import pytest
 
+from tinygan.errors import UserError
 from tinygan.gan import GAN, noise
 from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, LeakyReLU, Linear, Sigmoid
-from tinygan.models import RECIPES
+from tinygan.models import RECIPES, find_recipe
 
 SHAPES = {
     'dcgan': ([(1, 1, 100), (7, 7, 128), (14, 14, 64), (28, 28, 1)],
@@ -53,6 +54,11 @@ def test_layers_have_the_published_shapes_and_parameters(name):
     assert (shapes(gan.G, z), shapes(gan.D, gan.G(z))) == SHAPES[name]
     assert (gan.G.parameters.size, gan.D.parameters.size) == PARAMETERS[name]
     assert gan.G(z).shape[1:] == recipe.shape
+
+
+def test_a_recipe_that_is_not_here_is_answered_with_those_that_are():
+    with pytest.raises(UserError, match='there is no recipe wgan; choose from dcgan, dcgan_gap, lsgan'):
+        find_recipe('wgan')
 
 
 @pytest.mark.parametrize('name', RECIPES)

@@ -45,3 +45,7 @@ def test_every_file_the_readme_names_is_there():
         assert (ROOT / name).exists() or (ROOT / 'tinygan' / name).exists(), name
     for module in (ROOT / 'tinygan').glob('[a-z]*.py'):
         assert module.name in README, f'{module.name} is not in the reading order'
+
+
+def test_nothing_is_left_to_be_filled_in():
+    assert not re.findall(r'^ *[A-Z]{4,} *$', README, re.M)

@@ -1,2 +1,12 @@
 """tinygan: a deep convolutional GAN written by hand, on NumPy arrays or, unchanged, on CuPy arrays."""
+from .gan import GAN, generate, noise
+from .layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, Layer, LeakyReLU, Linear, ReLU,
+                     Reshape, Sigmoid, Tanh)
+from .models import RECIPES, Recipe
+from .network import Sequential
+from .optim import SGD, Adam, Momentum, RMSprop
+
 __version__ = '0.1.0'
+__all__ = ['GAN', 'generate', 'noise', 'BatchNorm2d', 'Conv2d', 'ConvTranspose2d', 'Flatten', 'GlobalAvgPool2d', 'Layer',
+           'LeakyReLU', 'Linear', 'ReLU', 'Reshape', 'Sigmoid', 'Tanh', 'RECIPES', 'Recipe', 'Sequential', 'SGD', 'Adam',
+           'Momentum', 'RMSprop']

@@ -1,22 +1,24 @@
-"""python -m tinygan sample | interpolate | arithmetic | gradcheck: look at a trained run, and check every gradient."""
+"""python -m tinygan sample | interpolate | arithmetic | evaluate | gradcheck: look at a trained run and measure it, and
+check every gradient."""
 import argparse
+import json
 import sys
 
 import numpy as np
 
-from . import __version__, checkpoint, gradcheck
+from . import __version__, checkpoint, evaluate, gradcheck
 from .arrays import random_stream, select_device
 from .data import to_uint8
-from .errors import Parser, count, number, one_line_errors, seed
+from .errors import Parser, UserError, count, number, one_line_errors, seed
 from .gan import generate
 from .images import grid, linear, save_gif, save_png, spherical, to_pillow
-from .models import RECIPES
+from .models import find_recipe
 
 
 def open_generator(folder):
     """z -> uint8 images of a run's generator, on the CPU wherever it was trained, and how many numbers z has."""
     _, config, _, state = checkpoint.newest_checkpoint(folder)
-    recipe = RECIPES[config['recipe']]
+    recipe = find_recipe(config['recipe'])
     G = recipe.generator(config['z_dim'])
     G.parameters[:], G.statistics[:] = state['G.parameters'], state['G.statistics']
     return lambda z: to_uint8(generate(G, z), recipe.black), config['z_dim']
@@ -27,13 +29,18 @@ def sample_noise(seed, n, z_dim):
     return random_stream(seed, 'sample').standard_normal((n, z_dim), np.float32)
 
 
+def as_saved(images):
+    """Images (n, H, W, C) as --npy has them: (n, H, W) if they are gray."""
+    return images[..., 0] if images.shape[-1] == 1 else images
+
+
 def sample(options):
     draw, z_dim = open_generator(options.run)
     images = draw(sample_noise(options.seed, options.n, z_dim))
     save_png(options.out, grid(images, columns=options.columns))
     print(f'{options.out}: {options.n} samples, {options.columns} in a row')
     if options.npy:
-        array = images[..., 0] if images.shape[-1] == 1 else images
+        array = as_saved(images)
         with open(options.npy, 'wb') as file:
             np.save(file, array, allow_pickle=False)
         print(f'{options.npy}: uint8 {array.shape}')
@@ -45,11 +52,11 @@ def interpolate(options):
     path = {'spherical': spherical, 'linear': linear}[options.path]
     images = draw(np.concatenate([path(a, b, options.steps) for a, b in zip(z, z[1:])]))
     save_png(options.out, grid(images, columns=options.steps))
-    print(f'{options.out}: {options.rows} {options.path} ways from one z to the next, {options.steps} steps each')
+    print(f'{options.out}: {options.rows} {options.path} paths from one z to the next, {options.steps} steps each')
     if options.gif:
         ways = images.reshape(options.rows, options.steps, *images.shape[1:])
         save_gif(options.gif, [to_pillow(grid(step), scale=2) for step in ways.swapaxes(0, 1)], milliseconds=100)
-        print(f'{options.gif}: all the ways at once')
+        print(f'{options.gif}: all the paths at once')
 
 
 def arithmetic(options):
@@ -73,6 +80,62 @@ def arithmetic(options):
     print(f'{options.out}: a, b and c in columns over their means; right, in the middle, a - b + c')
 
 
+def evaluate_samples(options):
+    images = samples_to_evaluate(options)
+    train, test = evaluate.read_mnist('train'), evaluate.read_mnist('test')
+    classifier = evaluate.load_classifier(lambda line: print(line, file=sys.stderr), train)
+    result = evaluate.evaluate(images, classifier, train[0], test)
+    print(json.dumps(result, indent=2) if options.json else '\n'.join(evaluation_table(result)))
+    if options.neighbours:
+        evaluate.save_neighbours(options.neighbours, images[:12], train[0])
+        print(f'{options.neighbours}: samples on the left, beside each its nearest training images', file=sys.stderr)
+
+
+def samples_to_evaluate(options):
+    """New images of a run, or those of a file: uint8 (N, 28, 28, 1)."""
+    if bool(options.run) == bool(options.npy):
+        raise UserError('evaluate needs either a RUN or --npy FILE')
+    if options.npy:
+        with open(options.npy, 'rb') as file:
+            try:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+            except ValueError as error:
+                raise UserError(f'{options.npy} is not an array of numbers that NumPy has saved ({error})') from None
+        return check_digits(array, options.npy)[..., None]
+    draw, z_dim = open_generator(options.run)
+    z = sample_noise(options.seed, options.samples, z_dim)
+    check_digits(as_saved(draw(z[:2])), options.run)          # before thousands are drawn
+    return draw(z)
+
+
+def check_digits(array, source):
+    """The array, if MNIST's images can be compared with it, or a UserError."""
+    if array.dtype != np.uint8 or array.shape[1:] != (28, 28) or len(array) < 2:
+        raise UserError(f'{source}: evaluate compares gray images of 28x28 pixels with MNIST, two or more, '
+                        f'uint8 (n, 28, 28), not {array.dtype} {array.shape}')
+    return array
+
+
+def evaluation_table(result):
+    """The lines of the table that says what evaluate.evaluate has found."""
+    columns, classifier = (result['samples'], result['real']), result['classifier']
+
+    def row(text, cells):
+        return f'{text:34}' + ''.join(f'{cell:>20}' for cell in cells)
+    yield row('', ('samples', 'real images'))
+    yield row('number of images', (column['n'] for column in columns))
+    for name, text in (('frechet', 'Frechet distance (0 is best)'), ('score', 'classifier score (1 to 10)'),
+                       ('confident', f'share with a digit of p > {evaluate.CONFIDENT}'),
+                       ('density', 'density (like real: about 1)'), ('coverage', 'coverage (0 to 1)')):
+        yield row(text, (f'{column[name]:.3f} +- {column["interval"][name]:.3f}' for column in columns))
+    for digit in range(10):
+        yield row(f'share of {digit}', (f'{column["digits"][digit] / column["n"]:.3f}' for column in columns))
+    yield row('missing digits', (' '.join(map(str, column['missing'])) or 'none' for column in columns))
+    yield f'\nBoth against the {classifier["test_images"]} images of the test split; +- is a 95% bootstrap interval.'
+    yield (f'Classifier {classifier["id"]} reads {classifier["accuracy"]:.2%} of those right; '
+           'distances measured by another do not compare.')
+
+
 def check_gradients(options):
     xp, device_line = select_device(options.device)
     print(f'{device_line}; float64, central differences, tolerance {gradcheck.TOLERANCE:g}\n')
@@ -90,7 +153,8 @@ place = number(int, 0)
 
 
 def parse(arguments):
-    parser = Parser(prog='python -m tinygan', description='Look at a trained run, and check every gradient.')
+    parser = Parser(prog='python -m tinygan',
+                    description='Look at a trained run and measure it, and check every gradient.')
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND', parser_class=Parser)
 
@@ -118,6 +182,12 @@ def parse(arguments):
         sub.add_argument(f'--{concept}', type=place, nargs=3, required=True, metavar='I',
                          help='three samples, by their places in the grid of `sample`, counted from 0')
     sub.add_argument('--out', default='arithmetic.png', metavar='FILE', help='the picture (arithmetic.png)')
+    sub = command('evaluate', evaluate_samples, 'how good the samples are, in numbers, beside those of real digits')
+    sub.add_argument('run', metavar='RUN', nargs='?')
+    sub.add_argument('--samples', type=number(int, 2), default=10000, metavar='N', help='how many to draw (10000)')
+    sub.add_argument('--npy', metavar='FILE', help='evaluate these instead of a RUN: an array, uint8 (n, 28, 28)')
+    sub.add_argument('--json', action='store_true', help='the numbers as JSON instead of a table')
+    sub.add_argument('--neighbours', metavar='FILE', help='a picture too: samples beside the nearest training images')
     sub = command('gradcheck', check_gradients, 'every backward against finite differences; exit code 1 if one is wrong')
     sub.add_argument('--device', choices=['auto', 'cpu', 'gpu'], default='cpu', help='where (cpu)')
     return parser.parse_args(arguments)

@@ -55,7 +55,7 @@ def first_line(error):
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-CACHE = 7 * 2**19                   # bytes of patches that a block of images may have, and still be in a core's cache
+BLOCK = 7 * 2**19                   # bytes of patches in a block of images: the best of those tried on an AMD EPYC
 workers, threads = None, 1          # of the CPU: see start_workers
 
 
@@ -72,21 +72,22 @@ def start_workers():
     blas = ThreadpoolController()
     threads = max((library['num_threads'] for library in blas.info() if library['user_api'] == 'blas'), default=1)
     blas.limit(limits=1, user_api='blas')
+    # every thread has error settings of its own: training looks for numbers that are none by itself
     workers = ThreadPoolExecutor(threads, initializer=np.seterr, initargs=('ignore',))
 
 
 def map_blocks(function, images, numbers):
-    """[function(block)] for slices that divide a minibatch, where function handles so many numbers for an image.
+    """[function(block)] for slices that divide a minibatch; numbers is how many an image becomes in function.
 
     On the CPU a block is small enough to be in the cache from one end of the function to the other, and with
     start_workers there is a thread for each core: gathering and scattering patches, which BLAS knows nothing of, go
-    on beside the products. A GPU takes the whole minibatch.
+    on beside the products. The blocks, and so the last bits of a sum over them, do not depend on how many threads
+    there are. A GPU takes the whole minibatch.
     """
     N, total = len(images), len(images) * numbers * images.itemsize
-    if not isinstance(images, np.ndarray) or total < CACHE // 16:
+    if not isinstance(images, np.ndarray) or total < BLOCK // 16:       # too little to hand out
         return [function(slice(N))]
-    rounds = -(-total // (threads * CACHE))
-    count = -(-N // (threads * rounds))           # as many blocks for each thread
+    count = -(-N // (2 * -(-total // (2 * BLOCK))))          # images in a block, for an even number of blocks
     blocks = [slice(start, start + count) for start in range(0, N, count)]
     return list(workers.map(function, blocks) if workers else map(function, blocks))
 

@@ -23,7 +23,7 @@ COLUMNS = 'step', 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'
 
 @contextlib.contextmanager
 def atomically(path, mode='wb', previous=None):
-    """A file to write that appears at path, whole and on the disk, when the block is done, or not at all.
+    """A file to write that appears at path, whole, when the block is done, or not at all.
     What stood at path before goes to the path `previous`, if one is given."""
     temporary = path.with_name(path.name + '.part')
     try:

@@ -11,8 +11,11 @@ and the transposed convolution needs no code of its own: its forward *is* `input
 *is* `forward` (Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", chapter 4).
 
 Shapes: images x (N, H, W, C), y (N, OH, OW, F); weight w (K, K, C, F); OH = (H + 2P - K) // S + 1.
+Each function does its work for a block of images at a time: cols is K*K times as large as what it is made of, and
+of a few images it is still in the processor's cache when the product reads it.
 """
 from .arrays import array_module, map_blocks
+
 
 def forward(x, w, stride, padding):
     """y[n, i, j, f] = sum over kh, kw, c of x[n, S*i + kh - P, S*j + kw - P, c] * w[kh, kw, c, f].
@@ -59,8 +62,8 @@ def weight_grad(x, dy, kernel_size, stride, padding):
 def im2col(x, K, S, P):
     """The patches of x (N, H, W, C) as the rows of a matrix (N*OH*OW, K*K*C).
 
-    In memory a patch is part of the padded image, found by the image's own strides: next patch, S pixels on;
-    next number of a patch, as in the image. So all patches are a view, and laying them out is one strided copy.
+    A patch is a part of the padded image and has the image's own strides: to the next patch it is S pixels, to the
+    next number of a patch as far as in the image. So all patches are a view, and laying them out is one strided copy.
     """
     N, H, W, C = x.shape
     OH, OW = output_size(H, K, S, P), output_size(W, K, S, P)
@@ -78,13 +81,13 @@ def im2col(x, K, S, P):
 def col2im(cols, size, S, P):
     """The adjoint of im2col: add patches (N, OH, OW, K, K, C) back to the pixels they were read from.
 
-    S pixels side by side in a patch are side by side in the image too, and no two patches of a row overlap
-    in them: they are added as one run of S*C numbers.
+    For one kh, S neighbouring columns kw of all patches in a row of patches tile that row of the image without
+    overlap. So they are added at once, in runs of S*C neighbouring numbers.
     """
     N, OH, OW, K, _, C = cols.shape
     H, W = size
     if OH == OW == 1:
-        S = K                                                               # one patch, one run for each of its rows
+        S = K                                     # a single patch: take all its columns at once
     runs = -(-(W + 2 * P) // S)                                             # of S pixels in a padded row
     dx = array_module(cols).zeros((N, H + 2 * P, runs, S * C), cols.dtype)
     cols = cols.reshape(N, OH, OW, K, K * C)

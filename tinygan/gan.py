@@ -26,10 +26,10 @@ class GAN:
         return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D, recipe.order, recipe.D_rests_at)
 
     def step(self, x, z, number=1):
-        """Train on real images x (N, H, W, C) and noise z (N, z_dim): the run's step of that number, from 1.
+        """Train on real images x (N, H, W, C) and noise z (N, z_dim); number counts the run's steps, from 1.
 
         Returns, by name and still on the device, the losses, and D's mean output on x, on G(z) before D's update
-        and on the same G(z) after it; of a network that was not updated, nothing.
+        and on the same G(z) after it; of a network whose turn it was not, nothing.
         """
         fake = self.G(z)
         if self.order == 'alternate':
@@ -48,7 +48,7 @@ class GAN:
         loss_fake, dscore = loss.fake(fake_score)
         D.backward(dscore)
         loss_D = loss_real + loss_fake
-        if self.D_rests_at is None or loss_D > self.D_rests_at:
+        if self.D_rests_at is None or loss_D > self.D_rests_at:          # a GPU is waited for here
             self.optim_D.step()
         return {'loss_D': loss_D, 'D_x': loss.output(score).mean(),
                 'D_G_z1': loss.output(fake_score).mean()}

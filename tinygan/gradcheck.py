@@ -1,13 +1,13 @@
 """Is each backward the gradient of its forward? Finite differences know the answer without the chain rule.
 
 For a layer, L = sum(layer(x) * r) with a random r, so that dLoss/dy = r. (With r = 1, a summed output, the true
-gradient of BatchNorm's x is zero and a wrong backward passes.) Then every number of x and of every parameter is
-moved by +-h, and (L(+h) - L(-h)) / 2h is held against what backward says. All in float64.
+gradient of BatchNorm's x is zero, and a backward without its xhat term passes.) Then every number of x and of every
+parameter is moved by +-h, and (L(+h) - L(-h)) / 2h is held against what backward says. All in float64.
 """
 import numpy as np
 
 from . import losses
-from .arrays import to_numpy
+from .arrays import array_module, to_numpy
 from .gan import GAN
 from .layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                      Reshape, Sigmoid, Tanh)
@@ -122,7 +122,9 @@ LOSSES = {
     'bce_with_logits, fake': lambda s: losses.bce_with_logits(s, 0),
     'bce_with_logits, smoothed': lambda s: losses.bce_with_logits(s, 0.9),
     'least_squares': lambda s: losses.least_squares(s, -1),
+    'mean_squared_error': lambda s: losses.mean_squared_error(s, 1),
     'minimax_generator': losses.minimax_generator,
+    'softmax_cross_entropy': lambda s: losses.softmax_cross_entropy(s, array_module(s).arange(len(s)) % s.shape[1]),
 }
 
 
@@ -133,7 +135,7 @@ def all_checks(xp=np, seed=0):
         errors = check_layer(make(rng=rng, dtype=np.float64), away_from_zero(rng, shape), rng, xp)
         yield from ((name, gradient, error) for gradient, error in errors.items())
     for name, loss in LOSSES.items():
-        yield name, 'dscore', check_loss(loss, 3 * rng.standard_normal((5, 1)), xp)['dscore']
+        yield name, 'dscore', check_loss(loss, 3 * rng.standard_normal((5, 3)), xp)['dscore']
     for name, recipe in RECIPES.items():
         for loss in losses.LOSSES if name == 'dcgan' else [recipe.loss]:
             errors = check_gan(recipe, losses.LOSSES[loss](), rng, xp)

@@ -176,7 +176,7 @@ class BatchNorm2d(Layer):
 
     def backward(self, dy):
         # forward was y = gamma * xhat + beta, so dgamma = sum dy * xhat, dbeta = sum dy. And xhat moves with all
-        # of x, through mu and var: dx is dy less its mean and less its part along xhat, scaled by gamma * rstd
+        # of x, through mu and var: dx is dy less its mean and less xhat * mean(dy * xhat), scaled by gamma * rstd
         if self.cache is None:
             raise RuntimeError('BatchNorm2d.backward needs a forward in training mode')
         xhat, rstd = self.cache
@@ -201,7 +201,7 @@ class LeakyReLU(Layer):
         return array_module(x).maximum(x, self.slope * x)
 
     def backward(self, dy):
-        # forward was y = x or y = slope * x, so
+        # forward was y = x or y = slope * x, so dy/dx = 1 or slope: the larger of (x > 0) and slope, as slope < 1
         x = self.cache
         return dy * array_module(x).maximum(x > 0, x.dtype.type(self.slope))
 

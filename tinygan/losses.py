@@ -1,7 +1,7 @@
 """What D and G minimise. Each loss returns (loss, dscore): its mean over the minibatch, and its gradient.
 
-D gives every image a score s, a real number without activation. N is how many scores there are, so every
-gradient carries a 1/N. Losses stay on the device they were computed on; nothing here waits for a GPU.
+D gives every image a score s, high for real. N is how many scores there are, so every gradient carries a 1/N.
+Losses stay on the device they were computed on; nothing here waits for a GPU.
 """
 from functools import partial
 from typing import Callable, NamedTuple
@@ -10,8 +10,8 @@ from .arrays import array_module
 
 
 def sigmoid(s):
-    """1 / (1 + exp(-s)), written with tanh so that no s overflows."""
-    return (1 + array_module(s).tanh(s / 2)) / 2
+    """1 / (1 + exp(-s)), from its logarithm: no s overflows, and a p near 0 keeps its digits."""
+    return array_module(s).exp(-softplus(-s))
 
 
 def softplus(s):
@@ -24,7 +24,7 @@ def bce_with_logits(score, target):
     """Binary cross-entropy of p = sigmoid(score): loss = mean of -t log p - (1 - t) log(1 - p).
 
     target t is a number in [0, 1]: 1 for "real", 0 for "fake". As -log p = softplus(-s) and
-    -log(1 - p) = softplus(s), nothing is clipped and ds = (p - t) / N is exact at any score.
+    -log(1 - p) = softplus(s), nothing is clipped or overflows, and ds = (p - t) / N.
     """
     loss = (target * softplus(-score) + (1 - target) * softplus(score)).mean()
     return loss, (sigmoid(score) - target) / score.size
@@ -49,6 +49,19 @@ def mean_squared_error(score, target):
     """loss = mean of (s - t)^2; ds = 2 (s - t) / N: least_squares without the half."""
     loss, dscore = least_squares(score, target)
     return 2 * loss, 2 * dscore
+
+
+def softmax_cross_entropy(logits, labels):
+    """loss = mean of -log p[label], p = softmax(logits) (N, classes), labels (N,) integers; dlogits = (p - y) / N.
+
+    y holds a 1 for the label and 0s. With the largest logit taken off first, which leaves p as it is, no exponential
+    overflows. No GAN needs this: the classifier that judges the samples does.
+    """
+    xp = array_module(logits)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+    y = (labels[:, None] == xp.arange(logits.shape[1])).astype(logits.dtype)
+    return -(y * log_p).sum() / len(y), (xp.exp(log_p) - y) / len(y)
 
 
 class AdversarialLoss(NamedTuple):
@@ -76,8 +89,8 @@ def minimax():
 def lsgan(a=0, b=1, c=1):
     """Mao et al. 2017, equation 2: D pulls fakes to a and reals to b, G pulls its fakes to c.
 
-    a=-1, b=1, c=0 (equation 8) minimises the Pearson chi^2 divergence, a=0, b=c=1 (equation 9) makes fakes
-    as real as can be.
+    The paper proposes two choices: a=-1, b=1, c=0 minimises the Pearson chi^2 divergence; a=0, b=c=1 asks G for
+    fakes as real as can be.
     """
     return AdversarialLoss(real=lambda s: least_squares(s, b), fake=lambda s: least_squares(s, a),
                            generator=lambda s: least_squares(s, c), output=lambda s: s)

@@ -9,8 +9,9 @@ class Sequential(Layer):
 
     All parameters are views into one vector, `parameters`, their gradients into `gradients`, the running
     statistics into `statistics`: an optimiser, a checkpoint and a numeric gradient each handle one array.
-    `to(xp)` moves all three, `freeze()` keeps backward from touching `gradients`. backward raises ValueError
-    when dy has not the shape of the output: NumPy would broadcast it, and the gradient would be wrong in silence.
+    `to(xp)` moves all three to xp's device, `freeze()` keeps backward from touching `gradients`. A Sequential inside
+    another hands its arrays over: then only the outer one's vectors count. backward raises ValueError when dy has not
+    the shape of the output: NumPy would broadcast it, and the gradient would be wrong in silence.
     """
 
     def __init__(self, *layers):
@@ -43,21 +44,21 @@ class Sequential(Layer):
     def zero_grad(self):
         self.gradients.fill(0)
 
-    def set(self, **flags):
+    def set_flags(self, **flags):
         for leaf in self.leaves():
             vars(leaf).update(flags)
 
     def train(self):
-        self.set(training=True)
+        self.set_flags(training=True)
 
     def eval(self):
-        self.set(training=False)
+        self.set_flags(training=False)
 
     def freeze(self):
-        self.set(frozen=True)
+        self.set_flags(frozen=True)
 
     def unfreeze(self):
-        self.set(frozen=False)
+        self.set_flags(frozen=False)
 
 
 def pack(xp, owners):

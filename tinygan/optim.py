@@ -55,8 +55,8 @@ class Adam(SGD):
     """Kingma & Ba 2015, "Adam: a method for stochastic optimization", Algorithm 1.
 
     m and v are moving averages of g and g^2. Both start at zero and so are too small at first, by the factors
-    1 - beta1^t and 1 - beta2^t; divided by them, they are m_hat and v_hat. The defaults are those of
-    Radford et al. 2016, section 4.
+    1 - beta1^t and 1 - beta2^t; divided by them, they are m_hat and v_hat. lr and beta1 default to those of
+    Radford et al. 2016, section 4, beta2 and eps to Algorithm 1's.
     """
     state_names = 'm', 'v'
 

@@ -1,0 +1,121 @@
+"""What five introductions to GANs claim without evidence, measured on MNIST with recipe dcgan.
+
+    python benchmarks/claims.py gradients     how much gradient reaches G in the first steps: (b), (c)
+    python benchmarks/claims.py quality       Frechet distance after an epoch, three seeds: (a), (d), (e)
+
+(a) least squares make better images than cross-entropy
+(b) the minimax loss starves G early, where the non-saturating one does not
+(c) LeakyReLU in D lets more gradient reach G than ReLU
+(d) BatchNorm is needed
+(e) Adam's beta2 should be 0.9, or 0.999
+
+Each writes benchmarks/results/claims_*.json; quality leaves its runs in runs/claims, and finished ones are not run again.
+"""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import train_mnist  # noqa: E402
+from tinygan import arrays, data, losses
+from tinygan.gan import GAN, noise
+from tinygan.images import grid, save_png
+from tinygan.layers import BatchNorm2d, LeakyReLU, ReLU
+from tinygan.models import RECIPES
+from tinygan.network import Sequential
+
+RESULTS = Path(__file__).parent / 'results'
+SEEDS, STEPS = (0, 1, 2), 468
+
+
+def changed(make, change):
+    """The network that make builds, with every layer replaced by change(layer), or left out for None."""
+    return lambda *args, **new: Sequential(*filter(None, map(change, make(*args, **new).layers)))
+
+
+def without_batchnorm(layer):
+    return None if isinstance(layer, BatchNorm2d) else layer
+
+
+def relu_for_leaky(layer):
+    return ReLU() if isinstance(layer, LeakyReLU) else layer
+
+
+dcgan = RECIPES['dcgan']
+RECIPES['no_batchnorm'] = dcgan._replace(generator=changed(dcgan.generator, without_batchnorm),
+                                         discriminator=changed(dcgan.discriminator, without_batchnorm))
+RECIPES['relu_in_D'] = dcgan._replace(discriminator=changed(dcgan.discriminator, relu_for_leaky))
+
+VARIANTS = {        # what differs from `python train_mnist.py --max-steps 468`
+    'cross-entropy': [],
+    'least squares 0, 1, 1': ['--loss', 'lsgan'],
+    'least squares -1, 1, 0': ['--loss', 'lsgan_chi2'],
+    'no BatchNorm': ['--recipe', 'no_batchnorm'],
+    'beta2 0.9': ['--beta2', '0.9'],
+}
+
+
+def quality():
+    from tinygan.__main__ import open_generator, sample_noise
+    from tinygan.evaluate import apply_classifier, frechet_distance, load_classifier
+    classifier = load_classifier()
+    test = apply_classifier(classifier, data.mnist('test')[0])[0]
+    train = apply_classifier(classifier, data.mnist('train')[0][:10000])[0]
+    result, rows = {'steps': STEPS, 'samples': 10000, 'real train against real test': frechet_distance(train, test)}, []
+    for name, flags in VARIANTS.items():
+        distances = []
+        for seed in SEEDS:
+            folder = Path('runs/claims', f'{name}-{seed}'.replace(' ', '_'))
+            start = ['--resume', folder] if folder.exists() else ['--out', folder, '--seed', seed, '--device', 'cpu', *flags]
+            if code := train_mnist.main([*map(str, start), '--max-steps', str(STEPS)]):
+                sys.exit(code)
+            draw, z_dim = open_generator(folder)
+            images = draw(sample_noise(0, 10000, z_dim))
+            distances.append(frechet_distance(apply_classifier(classifier, images)[0], test))
+            if seed == SEEDS[0]:
+                rows.append(images[:16])
+        result[name] = {'each seed': distances, 'mean': np.mean(distances), 'std': np.std(distances, ddof=1)}
+        print(f'{name:24} Frechet distance {np.mean(distances):6.1f} +- {np.std(distances, ddof=1):4.1f}  {distances}')
+    save_png(RESULTS / 'claims_quality.png', grid(np.concatenate(rows), columns=16))
+    return result
+
+
+def gradient_norms(recipe, steps=100):
+    """Norms of G's gradient over the first steps, under both of the GAN paper's losses for G, as recipe trains."""
+    gan = GAN.from_recipe(recipe)
+    images = data.ImageSet(data.mnist('train')[0])
+    found = []
+    for step in range(1, steps + 1):
+        x, z = data.normalise(images.batch(step - 1, recipe.batch_size), np), noise(0, step, recipe.batch_size, recipe.z_dim)
+        gan.step(x, z)
+        fake, norms = gan.G(z), []
+        gan.D.freeze()
+        for loss in losses.minimax(), losses.non_saturating():
+            gan.G.zero_grad()
+            gan.G.backward(gan.D.backward(loss.generator(gan.D(fake))[1]))
+            norms.append(np.linalg.norm(gan.G.gradients))
+        gan.D.unfreeze()
+        found.append(norms)
+    return np.array(found)
+
+
+def gradients():
+    result = {}
+    for name, recipe in {'LeakyReLU in D': dcgan, 'ReLU in D': RECIPES['relu_in_D'],
+                         'LeakyReLU in D, G trained by minimax': dcgan._replace(loss='minimax')}.items():
+        norms = gradient_norms(recipe)
+        row = result[name] = {f'steps {a + 1} to {b}': {'minimax': np.median(norms[a:b, 0]), 'non-saturating':
+                                                        np.median(norms[a:b, 1])} for a, b in ((0, 10), (10, 50), (50, 100))}
+        for when, median in row.items():
+            print(f"{name:38} {when:16} |dG| minimax {median['minimax']:8.4f}  non-saturating {median['non-saturating']:8.4f}"
+                  f"  ratio {median['minimax'] / median['non-saturating']:.3f}")
+    return result
+
+
+if __name__ == '__main__':
+    experiment = {'gradients': gradients, 'quality': quality}[sys.argv[1]]
+    arrays.start_workers()
+    found = experiment()
+    (RESULTS / f'claims_{sys.argv[1]}.json').write_text(json.dumps(found, indent=1, default=float) + '\n')

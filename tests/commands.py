@@ -1,0 +1,105 @@
+"""What the tests of the command line share: processes that run it, and looks at what they leave behind."""
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tinygan.checkpoint import newest_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = 8                                         # of the run `trained`
+SMALL = '--device', 'cpu', '--data', 'digits', '--batch-size', '8'
+NO_NETWORK = {'https_proxy': 'http://127.0.0.1:9', 'no_proxy': '', 'TINYGAN_DATA': ''}
+
+TINY_DATA = '''
+import numpy as np
+from tinygan import data
+images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), dtype=np.uint8)
+data.load = lambda name, folder, seed, shape: data.ImageSet(images, seed)
+'''
+
+DIVERGING = '''
+import numpy as np
+from tinygan.gan import GAN
+step = GAN.step
+def diverging(self, *arguments):
+    metrics = step(self, *arguments)
+    return metrics | {'loss_G': np.float32('nan')} if self.optim_G.t == 5 else metrics
+GAN.step = diverging
+'''
+
+
+def load(folder):
+    """(config, step, state) of the newest checkpoint that can be read."""
+    return newest_checkpoint(folder)[1:]
+
+
+def start(folder, program, *arguments, patch=None, environment={}, **options):
+    """A process that runs a real command line in the folder, after a patch, Python code, if there is one."""
+    name, arguments = str(ROOT / program), list(map(str, arguments))
+    if patch:
+        go = 'run_module("tinygan"' if program == 'tinygan' else f'run_path({name!r}'
+        code = f'{patch}\nimport runpy, sys\nsys.argv[0] = {name!r}\nrunpy.{go}, run_name="__main__")'
+        arguments = ['-c', code, *arguments]
+    else:
+        arguments = [*(['-m', 'tinygan'] if program == 'tinygan' else [name]), *arguments]
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'MPLCONFIGDIR': str(folder / '.mpl'), **environment}
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    return subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment, **pipes | options)
+
+
+def finish(process, check=0):
+    """What a process wrote to stdout and stderr until it ended, as it should, with exit code `check`."""
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == check, out + err
+    assert 'Traceback' not in err
+    return out, err
+
+
+def train(folder, *arguments, check=0, **options):
+    return finish(start(folder, 'train_mnist.py', *SMALL, *arguments, **options), check)
+
+
+def one_line(err, *parts, program='train_mnist.py'):
+    """All of stderr is one line, and says what it should."""
+    assert err.startswith(f'{program}: error: ') and err.count('\n') == 1 and err.endswith('\n'), err
+    for part in parts:
+        assert part in err
+    return True
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def metrics(run):
+    with open(run / 'metrics.csv', newline='') as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def same_run(one, other):
+    """Two runs are the same bit for bit: every array of the checkpoint, every metric and every picture."""
+    with np.load(one / 'checkpoint.npz') as a, np.load(other / 'checkpoint.npz') as b:
+        assert a.files == b.files
+        for name in a.files:
+            assert a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]), name
+    a, b = ({name: content for name, content in contents(run).items() if not name.endswith('.npz')}
+            for run in (one, other))
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name] == b[name], name
+    return True
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, 'it ended, or never came so far'
+        time.sleep(0.01)

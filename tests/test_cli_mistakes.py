@@ -1,0 +1,194 @@
+"""What a mistake is answered with, and what a terminal shows."""
+import codecs
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import termios
+
+import pytest
+from commands import DIVERGING, NO_NETWORK, ROOT, SMALL, STEPS, TINY_DATA, contents, one_line, start, train, wait_for
+
+from tinygan.digits import Digits
+from tinygan.errors import UserError
+
+
+# ---- mistakes
+
+@pytest.mark.parametrize('arguments, parts', [
+    ('--bogus', ['unrecognized arguments: --bogus', '--help']),
+    ('stray', ['unrecognized arguments: stray']),
+    ('--epochs 0', ['--epochs', '0']),
+    ('--epochs 1.5', ['--epochs', "invalid int value: '1.5'"]),
+    ('--lr -1', ['--lr', '-1']),
+    ('--lr nan', ['--lr', 'nan']),
+    ('--lr inf', ['--lr', 'inf']),
+    ('--lr fast', ['--lr', "invalid float value: 'fast'"]),
+    ('--beta1 1', ['--beta1', '1']),
+    ('--beta2 -0.1', ['--beta2', '-0.1']),
+    ('--batch-size x', ['--batch-size', "invalid int value: 'x'"]),
+    ('--batch-size', ['--batch-size', 'expected one argument']),
+    ('--seed -1', ['--seed', '-1']),
+    ('--max-steps 0', ['--max-steps', '0']),
+    ('--loss hinge', ['--loss', 'hinge', 'bce']),
+    ('--recipe biggan', ['--recipe', 'biggan', 'dcgan']),
+    ('--device tpu', ['--device', 'tpu', 'gpu']),
+    ('--resume absent', ['absent holds no checkpoint', 'train_mnist.py']),
+    ('--resume empty', ['empty holds no checkpoint']),
+    ('--resume file', ['file holds no checkpoint']),
+    ('--resume empty --out new', ['--resume', '--out']),
+    ('--dry-run --out new', ['--dry-run', '--out']),
+    ('--data digits --data-dir empty', ['--data digits', '--data-dir']),
+    ('--data digits --out file', ['file', 'irectory']),
+    ('--data digits --out file/deeper', ['file', 'irectory']),
+    ('--data digits --z-dim 2000000000', ['memory']),
+    ('--data nonsense', ['nonsense']),
+])
+def test_a_mistake_is_answered_with_one_line_and_nothing_is_made(command, tmp_path, arguments, parts):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'file').write_text('in the way')
+    done = command('train_mnist.py', *arguments.split(), check=2)
+    assert one_line(done.stderr, *parts)
+    assert set(contents(tmp_path)) == {'file'} and not (tmp_path / 'new').exists()
+
+
+def test_a_folder_that_holds_a_run_is_refused_with_a_hint_and_not_touched(command, copy):
+    before = contents(copy)
+    done = command('train_mnist.py', '--data', 'digits', '--out', copy, check=2)
+    assert one_line(done.stderr, f'{copy} already holds a run', f'--resume {copy}', 'another --out')
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize('arguments, was', [
+    ('--batch-size 16', '--batch-size 8'), ('--lr 0.1', '--lr 0.0002'), ('--seed 0', '--seed 5'),
+    ('--data mnist', '--data digits'), ('--beta1 0', '--beta1 0.5'), ('--z-dim 7', '--z-dim 100'),
+    ('--loss lsgan', '--loss bce')])
+def test_a_resumed_run_cannot_change_what_it_was_begun_with(command, trained, arguments, was):
+    run = trained[0]
+    before = contents(run)
+    done = command('train_mnist.py', '--resume', run, *arguments.split(), check=2)
+    flag, asked = arguments.split()
+    assert one_line(done.stderr, f'was begun with {was} and cannot go on with {asked}', f'leave {flag} away')
+    assert contents(run) == before
+
+
+def test_a_minibatch_larger_than_the_data_is_refused(tmp_path):
+    _, err = train(tmp_path, '--batch-size', '41', '--out', 'run', patch=TINY_DATA, check=2)
+    assert one_line(err, '--batch-size 41: the dataset has only 40 images')
+    assert not (tmp_path / 'run').exists()
+    with pytest.raises(UserError, match='--batch-size 60001'):
+        Digits().steps_per_epoch(60001)
+
+
+def test_no_data_and_no_network_mean_drawn_digits_and_a_message_nobody_can_miss(command, tmp_path):
+    arguments = '--device', 'cpu', '--batch-size', '8', '--max-steps', '1', '--out', 'run'
+    done = command('train_mnist.py', *arguments, check=0, XDG_CACHE_HOME=str(tmp_path / 'cache'),
+                   **NO_NETWORK)
+    first, second, *_, last = done.stderr.splitlines()
+    assert first == last == 100 * '*' and 'THIS IS NOT MNIST: training on DRAWN DIGITS instead.' in second
+    assert 'Connection refused' in ' '.join(done.stderr.replace('*', ' ').split())
+    assert 'data digits' in done.stdout
+    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['data'] == 'digits'
+
+
+@pytest.mark.parametrize('arguments, folder', [('--data mnist', 'cache/tinygan/mnist'),
+                                               ('--data-dir mine', 'mine')])
+def test_mnist_asked_for_and_not_to_be_had_is_an_error(command, tmp_path, arguments, folder):
+    done = command('train_mnist.py', *arguments.split(), '--out', 'run', check=2,
+                   XDG_CACHE_HOME=str(tmp_path / 'cache'), **NO_NETWORK)
+    assert one_line(done.stderr, f'{folder} holds no train-images-idx3-ubyte[.gz]', 'Connection refused',
+                    '--data-dir', 'TINYGAN_DATA', '--data digits')
+    assert not (tmp_path / 'run').exists()
+
+
+# ---- CuPy that is not there, or explodes
+
+def cupy_that(tmp_path, does):
+    (tmp_path / 'fake').mkdir()
+    (tmp_path / 'fake' / 'cupy.py').write_text(does + '\n')
+    return f'{tmp_path / "fake"}{os.pathsep}{ROOT}'
+
+
+def test_a_gpu_asked_for_without_cupy_is_refused_with_what_to_install(command, tmp_path):
+    path = cupy_that(tmp_path, 'raise ModuleNotFoundError("No module named cupy", name="cupy")')
+    for program, *arguments in (['train_mnist.py'], ['tinygan', 'gradcheck']):
+        done = command(program, *arguments, '--device', 'gpu', check=2, PYTHONPATH=path)
+        assert one_line(done.stderr, '--device gpu: CuPy is not installed', "pip install 'cupy-cuda12x[ctk]'",
+                        '--device cpu', program=program)
+
+
+@pytest.mark.parametrize('error', ['RuntimeError("no driver\\nmore of it")', 'RuntimeError()',
+                                   'OSError("libcuda.so")'])
+def test_whatever_a_broken_cupy_raises_auto_takes_numpy_and_says_why(command, tmp_path, error):
+    path = cupy_that(tmp_path, f'raise {error}')
+    done = command('train_mnist.py', '--resume', 'absent', check=2, PYTHONPATH=path)
+    assert done.stdout.startswith('cpu: NumPy (CuPy found no usable GPU') and done.stdout.count('\n') == 1
+    done = command('train_mnist.py', '--device', 'gpu', check=2, PYTHONPATH=path)
+    assert one_line(done.stderr, '--device gpu: CuPy found no usable GPU', 'nvidia-smi')
+
+
+def test_a_run_is_opened_and_trained_on_a_cpu_without_a_thought_of_cupy(command, copy, tmp_path):
+    path = cupy_that(tmp_path, 'import os; os._exit(99)')
+    command('tinygan', 'sample', copy, '-n', 1, check=0, PYTHONPATH=path)
+    command('tinygan', 'interpolate', copy, check=0, PYTHONPATH=path)
+    train(tmp_path, '--resume', copy, '--max-steps', STEPS + 1, environment={'PYTHONPATH': path})
+    exploded = command('tinygan', 'gradcheck', '--device', 'auto', PYTHONPATH=path)
+    assert exploded.returncode == 99
+
+
+# ---- on a terminal
+
+@pytest.fixture
+def terminal(tmp_path):
+    """Run a command on a pseudo-terminal of so many columns; all that it wrote there, and its exit code."""
+    def run(*arguments, columns=100, then=lambda process: None, **options):
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, columns, 0, 0))
+        process = start(tmp_path, *arguments, stdin=slave, stdout=slave, stderr=slave, **options)
+        os.close(slave)
+        then(process)
+        written = codecs.getincrementaldecoder('utf-8')()
+        text = ''
+        with contextlib.suppress(OSError):            # EIO: the last one who held the terminal has gone
+            while chunk := os.read(master, 4096):
+                text += written.decode(chunk)
+        os.close(master)
+        return text, process.wait()
+    return run
+
+
+def test_a_terminal_shows_a_bar_with_the_losses_and_the_speed(terminal):
+    text, code = terminal('train_mnist.py', *SMALL, '--max-steps', '20', '--out', 'run', columns=140)
+    assert code == 0
+    states = [state for state in text.split('\r') if '/20' in state]  # tqdm draws each over the one before
+    assert '0/20' in states[0] and '20/20' in states[-1]
+    for part in ('loss D ', 'D(x) ', 'D(G(z)) ', 'step/s'):
+        assert part in states[-1]
+    assert '\nrun: step 20 saved' in text             # the next line begins at its beginning
+
+
+def test_a_narrow_terminal_still_shows_the_losses(terminal):
+    text, _ = terminal('train_mnist.py', *SMALL, '--max-steps', '20', '--out', 'run', columns=80)
+    last = [state for state in text.replace('\n', '\r').split('\r') if '20/20' in state][-1]
+    assert len(last) <= 80 and 'D(x) ' in last and 'D(G(z)) ' in last
+
+
+def test_on_a_terminal_an_error_stands_on_a_line_of_its_own(terminal):
+    text, code = terminal('train_mnist.py', *SMALL, '--max-steps', '40', '--out', 'run',
+                          patch=DIVERGING.replace('== 5', '== 15'))
+    assert code == 2
+    lines = text.replace('\r', '\n').split('\n')
+    assert [line for line in lines if line][-1].startswith('train_mnist.py: error: training diverged'), text
+
+
+def test_ctrl_c_on_a_terminal_leaves_a_tidy_screen(terminal, tmp_path):
+    def interrupt(process):
+        wait_for((tmp_path / 'run' / 'samples' / 'step_000004.png').exists, process)
+        process.send_signal(signal.SIGINT)
+    text, code = terminal('train_mnist.py', *SMALL, '--out', 'run', then=interrupt)
+    assert code == 130
+    assert 'saving; once more to stop at once' in text and 'Traceback' not in text
+    assert text.splitlines()[-1] == 'go on with: python train_mnist.py --resume run'

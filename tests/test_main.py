@@ -1,0 +1,143 @@
+"""python -m tinygan, through the real command line."""
+import numpy as np
+import pytest
+from commands import finish, load, one_line, start
+from PIL import Image
+
+from tinygan import gradcheck
+from tinygan.losses import LOSSES
+
+
+def test_samples_are_a_picture_and_if_asked_for_an_array(command, trained, tmp_path):
+    done = command('tinygan', 'sample', trained[0], '--npy', 'samples.npy', check=0)
+    first, second = done.stdout.splitlines()
+    assert first.startswith('grid.png: 64 samples') and second == 'samples.npy: uint8 (64, 28, 28)'
+    samples = np.load(tmp_path / 'samples.npy', allow_pickle=False)
+    assert samples.shape == (64, 28, 28) and samples.dtype == np.uint8
+    assert len({sample.tobytes() for sample in samples}) == 64
+    with Image.open(tmp_path / 'grid.png') as picture:
+        pixels = np.asarray(picture)[::2, ::2]
+    assert pixels.shape == (8 * 30 + 2, 8 * 30 + 2)
+    for i, sample in enumerate(samples):
+        y, x = 2 + i // 8 * 30, 2 + i % 8 * 30
+        assert np.array_equal(pixels[y:y + 28, x:x + 28], sample)
+
+
+def test_samples_depend_on_the_seed_alone_and_more_of_them_begin_with_the_same(command, trained, tmp_path):
+    runs = {'default': (), 'again': ('--seed', 0), 'other': ('--seed', 1), 'few': ('-n', 5)}
+    for name, more in runs.items():
+        files = '--out', f'{name}.png', '--npy', f'{name}.npy'
+        command('tinygan', 'sample', trained[0], *files, *more, check=0)
+    default, again, other, few = (np.load(tmp_path / f'{name}.npy') for name in runs)
+    assert len(default) == 64 and np.array_equal(default, again) and not (default == other).all()
+    assert abs(default[:5].astype(int) - few).max() <= 1      # a smaller product may round otherwise
+    assert (tmp_path / 'default.png').read_bytes() == (tmp_path / 'again.png').read_bytes()
+
+
+def test_samples_come_from_the_trained_weights(command, trained, tmp_path):
+    """In evaluation mode: with the generator's running statistics, image by image."""
+    from tinygan.arrays import random_stream
+    from tinygan.models import RECIPES
+    config, _, state = load(trained[0])
+    G = RECIPES['dcgan'].generator(config['z_dim'])
+    G.parameters[:], G.statistics[:] = state['G.parameters'], state['G.statistics']
+    G.eval()
+    z = random_stream(0, 'sample').standard_normal((4, 100), np.float32)
+    expected = np.concatenate([G(z[i:i + 1]) for i in range(4)])[..., 0]
+    command('tinygan', 'sample', trained[0], '-n', 4, '--npy', 'four.npy', check=0)
+    assert abs(np.load(tmp_path / 'four.npy') - (expected + 1) * 127.5).max() <= 0.6
+
+
+def test_interpolation_strips_lead_from_one_image_to_another_by_small_steps(command, trained, tmp_path):
+    done = command('tinygan', 'interpolate', trained[0], check=0)
+    assert done.stdout.startswith('interpolation.png: ') and done.stderr == ''
+    command('tinygan', 'interpolate', trained[0], '--rows', 2, '--steps', 20, '--out', 'ways.png', check=0)
+    with Image.open(tmp_path / 'interpolation.png') as default, Image.open(tmp_path / 'ways.png') as picture:
+        assert default.size == (2 * (12 * 30 + 2), 2 * (6 * 30 + 2))
+        pixels = np.asarray(picture)[::2, ::2].astype(float)
+    assert pixels.shape == (2 * 30 + 2, 20 * 30 + 2)
+    for y in (2, 32):
+        images = [pixels[y:y + 28, x:x + 28] for x in range(2, 20 * 30, 30)]
+        pace = max(abs(a - b).mean() for a, b in zip(images, images[1:]))
+        assert 0 < 4 * pace < abs(images[0] - images[-1]).mean()
+
+
+def test_the_straight_way_differs_from_the_great_circle_between_its_ends(command, trained, tmp_path):
+    for path in 'linear', 'spherical':
+        command('tinygan', 'interpolate', trained[0], '--path', path, '--rows', 1, '--steps', 5, '--out', f'{path}.png',
+                check=0)
+    straight, curved = (np.asarray(Image.open(tmp_path / f'{path}.png')).astype(int) for path in ('linear', 'spherical'))
+    ends = np.r_[0:60, 4 * 60 + 4:5 * 60 + 4]
+    assert abs(straight - curved)[:, ends].max() <= 1 < abs(straight - curved).max()
+
+
+def test_an_interpolation_can_move(command, trained, tmp_path):
+    done = command('tinygan', 'interpolate', trained[0], '--rows', 3, '--steps', 7, '--gif', 'ways.gif', check=0)
+    assert done.stdout.splitlines()[1] == 'ways.gif: all the paths at once'
+    with Image.open(tmp_path / 'ways.gif') as picture:
+        assert picture.n_frames == 7 and picture.size == (2 * (3 * 30 + 2), 2 * (30 + 2))
+
+
+def test_arithmetic_shows_the_concepts_their_means_and_the_sum(command, trained, tmp_path):
+    """a - a + a is a: the middle of the nine is then the mean of the first column."""
+    same = [word for concept in 'abc' for word in (f'--{concept}', 3, 1, 4)]
+    command('tinygan', 'arithmetic', trained[0], *same, check=0)
+    command('tinygan', 'sample', trained[0], '-n', 5, '--npy', 'five.npy', check=0)
+    with Image.open(tmp_path / 'arithmetic.png') as picture:
+        pixels = np.asarray(picture)[::2, ::2].astype(int)
+    tile = {(row, column): pixels[2 + row * 30:30 + row * 30, 2 + column * 30:30 + column * 30]
+            for row in range(4) for column in range(7)}
+    for row, sample in zip(range(3), np.load(tmp_path / 'five.npy').astype(int)[[3, 1, 4]]):
+        for column in range(3):
+            assert abs(tile[row, column] - sample).max() <= 1
+    assert abs(tile[1, 5] - tile[3, 0]).max() <= 1
+    assert all(abs(tile[1, 5] - tile[row, column]).max() > 1 for row in range(3) for column in (4, 6))
+
+
+def test_every_gradient_is_checked_in_a_table(command):
+    done = command('tinygan', 'gradcheck', check=0)
+    what, *rows, verdict = [line for line in done.stdout.splitlines() if line][1:]
+    assert what.split() == ['layer,', 'loss', 'or', 'network', 'gradient', 'rel.', 'error', 'verdict']
+    assert verdict == 'every backward is the gradient of its forward'
+    for name in (*gradcheck.LAYERS, *gradcheck.LOSSES, *(f'dcgan, {loss}' for loss in LOSSES)):
+        assert any(row.startswith(name + '  ') for row in rows), name
+    for row in rows:
+        *_, error, passed = row.split()
+        assert passed == 'ok' and 0 <= float(error) < 1e-6
+    for gradient in ('dx', 'dw', 'db', 'dgamma', 'dbeta', 'dscore', 'D gradients', 'G gradients'):
+        assert any(f' {gradient} ' in row for row in rows)
+
+
+def test_a_wrong_backward_is_found_named_and_makes_the_exit_code_1(tmp_path):
+    wrong = '''
+from tinygan.layers import Tanh
+backward = Tanh.backward
+Tanh.backward = lambda self, dy: 1.001 * backward(self, dy)
+'''
+    out, _ = finish(start(tmp_path, 'tinygan', 'gradcheck', patch=wrong), check=1)
+    found = [(line[:48].strip(), line[48:63].strip()) for line in out.splitlines() if line.endswith('WRONG')]
+    assert {('Tanh', 'dx'), *((f'dcgan, {loss}', 'G gradients') for loss in LOSSES)} <= set(found)
+    assert {what for what, gradient in found if gradient != 'G gradients'} == {'Tanh'}
+    assert out.splitlines()[-1] == f'{len(found)} wrong'
+
+
+@pytest.mark.parametrize('arguments, parts', [
+    ('', ['COMMAND']),
+    ('dream', ['dream', 'sample', 'interpolate', 'gradcheck']),
+    ('sample', ['required: RUN']),
+    ('sample absent', ['absent holds no checkpoint']),
+    ('interpolate file', ['file holds no checkpoint']),
+    ('sample RUN -n 0', ['-n', '0']),
+    ('arithmetic RUN --a 1 2 --b 1 2 3 --c 1 2 3', ['--a', '3']),
+    ('arithmetic RUN --a 1 2 3 --b 1 2 3', ['--c']),
+    ('arithmetic RUN --a 1 2 -3 --b 1 2 3 --c 1 2 3', ['--a']),
+    ('interpolate RUN --path bent', ['bent', 'linear', 'spherical']),
+    ('sample RUN --seed -1', ['--seed', '-1']),
+    ('sample RUN --out absent/picture.png', ['absent/picture.png: No such file or directory']),
+    ('sample RUN --npy absent/array.npy', ['absent/array.npy: No such file or directory']),
+    ('sample RUN -n 2000000000', ['memory']),
+])
+def test_a_mistake_with_a_run_is_answered_with_one_line(command, trained, tmp_path, arguments, parts):
+    (tmp_path / 'file').write_text('in the way')
+    done = command('tinygan', *(trained[0] if word == 'RUN' else word for word in arguments.split()), check=2)
+    assert one_line(done.stderr, *parts, program='tinygan')
