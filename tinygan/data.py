@@ -124,14 +124,14 @@ def mnist(split='train', folder=None, download=True):
     The folder is the one given, else TINYGAN_DATA, else the user's cache. What it lacks is downloaded to it.
     Raises Unavailable, or UserError for a file that is not, byte for byte, MNIST's.
     """
-    folder = pathlib.Path(folder or os.environ.get('TINYGAN_DATA') or _cache_folder())
+    folder = pathlib.Path(folder or os.environ.get('TINYGAN_DATA') or cache_folder())
     prefix = {'train': 'train', 'test': 't10k'}[split]
     images = _read(folder, f'{prefix}-images-idx3-ubyte', download)
     labels = _read(folder, f'{prefix}-labels-idx1-ubyte', download)
     return images[..., None], labels
 
 
-def _cache_folder():
+def cache_folder():
     cache = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     return pathlib.Path(cache, 'tinygan', 'mnist')
 

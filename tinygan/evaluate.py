@@ -74,7 +74,7 @@ def load_classifier(show=print, train=None, build=build_classifier, **settings):
     source = ''.join(map(inspect.getsource, (build, moved, train_classifier)))
     recipe = hashlib.sha256(f'{source}{sorted(settings.items())}{images.shape}'.encode())
     recipe.update(images.tobytes() + labels.tobytes())
-    path = data._cache_folder().with_name('classifiers') / f'{recipe.hexdigest()[:16]}.npz'
+    path = data.cache_folder().with_name('classifiers') / f'{recipe.hexdigest()[:16]}.npz'
     try:
         return read_classifier(path, build(random_stream(0, 'replaced')))
     except FileNotFoundError:
