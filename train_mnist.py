@@ -23,7 +23,7 @@ from tinygan.errors import Parser, UserError, count, number, one_line_errors, se
 from tinygan.gan import GAN, generate, noise
 from tinygan.images import grid
 from tinygan.losses import LOSSES
-from tinygan.models import RECIPES, find_recipe
+from tinygan.recipes import RECIPES, find_recipe
 
 LOG_EVERY = 10                      # steps between two looks at the losses: each look waits for the device
 SETTINGS = 'batch_size', 'lr', 'beta1', 'beta2', 'z_dim', 'loss', 'epochs'      # options that a recipe has a value for

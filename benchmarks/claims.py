@@ -23,7 +23,7 @@ from tinygan import arrays, data, losses
 from tinygan.gan import GAN, noise
 from tinygan.images import grid, save_png
 from tinygan.layers import BatchNorm2d, LeakyReLU, ReLU
-from tinygan.models import RECIPES
+from tinygan.recipes import RECIPES
 from tinygan.network import Sequential
 
 RESULTS = Path(__file__).parent / 'results'

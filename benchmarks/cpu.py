@@ -19,7 +19,7 @@ import numpy as np
 
 from tinygan import arrays, layers
 from tinygan.gan import GAN, noise
-from tinygan.models import RECIPES
+from tinygan.recipes import RECIPES
 
 STEPS = 3                           # of each contender in a round
 

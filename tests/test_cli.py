@@ -12,7 +12,7 @@ from commands import (DIVERGING, ROOT, SMALL, STEPS, TINY_DATA, contents, finish
                       train, wait_for)
 from PIL import Image
 
-from tinygan.models import RECIPES
+from tinygan.recipes import RECIPES
 
 
 # ---- what a run leaves behind

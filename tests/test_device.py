@@ -14,7 +14,7 @@ from tinygan import data, gradcheck, losses, optim
 from tinygan.arrays import array_module, select_device, to_numpy
 from tinygan.errors import UserError
 from tinygan.gan import GAN, generate, noise
-from tinygan.models import RECIPES
+from tinygan.recipes import RECIPES
 from tinygan.network import Sequential
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,7 +14,7 @@ from tinygan.evaluate import (apply_classifier, build_classifier, classifier_sco
                               frechet_distance, interval, load_classifier, moved, nearest, save_neighbours,
                               train_classifier)
 from tinygan.layers import Flatten, Linear
-from tinygan.models import RECIPES
+from tinygan.recipes import RECIPES
 from tinygan.network import Sequential
 
 

@@ -8,7 +8,7 @@ from tinygan.checkpoint import COLUMNS
 from tinygan.gan import GAN, generate, noise
 from tinygan.gradcheck import TOLERANCE, check_gan, numeric_gradient, relative_error
 from tinygan.layers import BatchNorm2d
-from tinygan.models import RECIPES
+from tinygan.recipes import RECIPES
 from tinygan.optim import SGD, Adam
 
 

@@ -37,7 +37,7 @@ def test_samples_depend_on_the_seed_alone_and_more_of_them_begin_with_the_same(c
 def test_samples_come_from_the_trained_weights(command, trained, tmp_path):
     """In evaluation mode: with the generator's running statistics, image by image."""
     from tinygan.arrays import random_stream
-    from tinygan.models import RECIPES
+    from tinygan.recipes import RECIPES
     config, _, state = load(trained[0])
     G = RECIPES['dcgan'].generator(config['z_dim'])
     G.parameters[:], G.statistics[:] = state['G.parameters'], state['G.statistics']

@@ -5,7 +5,7 @@ import pytest
 from tinygan.errors import UserError
 from tinygan.gan import GAN, noise
 from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, LeakyReLU, Linear, Sigmoid
-from tinygan.models import RECIPES, find_recipe
+from tinygan.recipes import RECIPES, find_recipe
 
 SHAPES = {
     'dcgan': ([(1, 1, 100), (7, 7, 128), (14, 14, 64), (28, 28, 1)],

@@ -9,7 +9,7 @@ import pytest
 
 from tinygan.gan import GAN, noise
 from tinygan.losses import bce_with_logits
-from tinygan.models import RECIPES
+from tinygan.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / 'README.md').read_text()

@@ -2,7 +2,7 @@
 from .gan import GAN, generate, noise
 from .layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, Layer, LeakyReLU, Linear, ReLU,
                      Reshape, Sigmoid, Tanh)
-from .models import RECIPES, Recipe
+from .recipes import RECIPES, Recipe
 from .network import Sequential
 from .optim import SGD, Adam, Momentum, RMSprop
 

@@ -1,6 +1,5 @@
 """python -m tinygan sample | interpolate | arithmetic | evaluate | gradcheck: look at a trained run and measure it, and
 check every gradient."""
-import argparse
 import json
 import sys
 
@@ -12,7 +11,7 @@ from .data import to_uint8
 from .errors import Parser, UserError, count, number, one_line_errors, seed
 from .gan import generate
 from .images import grid, linear, save_gif, save_png, spherical, to_pillow
-from .models import find_recipe
+from .recipes import find_recipe
 
 
 def open_generator(folder):

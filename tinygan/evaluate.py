@@ -12,7 +12,6 @@ import numpy as np
 from . import data
 from .arrays import random_stream
 from .checkpoint import atomically
-from .errors import UserError
 from .images import grid, save_png
 from .layers import BatchNorm2d, Conv2d, Flatten, Linear, ReLU
 from .losses import softmax_cross_entropy

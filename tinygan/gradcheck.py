@@ -11,7 +11,7 @@ from .arrays import array_module, to_numpy
 from .gan import GAN
 from .layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                      Reshape, Sigmoid, Tanh)
-from .models import RECIPES
+from .recipes import RECIPES
 from .network import Sequential
 from .optim import SGD
 

@@ -1,0 +1,42 @@
+"""The recipes: two networks each, and the settings they are trained with."""
+from functools import partial
+from typing import Callable, NamedTuple
+
+from . import models, models64
+from .errors import UserError
+
+
+class Recipe(NamedTuple):
+    """Two networks and how they are trained. Images are shape (H, W, C), with black at `black` and white at 1."""
+    generator: Callable
+    discriminator: Callable
+    shape: tuple = (28, 28, 1)
+    black: float = -1
+    z_dim: int = 100
+    loss: str = 'bce'
+    order: str = 'both'             # of the updates: see GAN
+    D_rests_at: float | None = None
+    lr: float = 2e-4
+    beta1: float = 0.5
+    beta2: float = 0.999
+    batch_size: int = 128
+    epochs: int = 10
+
+
+RECIPES = {
+    'dcgan': Recipe(models.dcgan_generator, models.dcgan_discriminator),
+    'dcgan_gap': Recipe(models.dcgan_generator, models.dcgan_gap_discriminator),
+    'lsgan': Recipe(models.lsgan_generator, models.lsgan_discriminator, z_dim=62, loss='lsgan', epochs=30),
+    'dcgan64': Recipe(partial(models64.generator64, channels=1, bias=True), models64.dcgan64_discriminator,
+                      shape=(64, 64, 1), z_dim=20),
+    'tutorial64': Recipe(models64.generator64, models64.tutorial64_discriminator, shape=(64, 64, 3)),
+    'lsgan64': Recipe(models64.lsgan64_generator, models64.lsgan64_discriminator, shape=(64, 64, 3), black=0,
+                      loss='mse', order='alternate', D_rests_at=0.1, lr=1e-3, beta1=0.9, batch_size=10),
+}
+
+
+def find_recipe(name):
+    """The recipe of that name; UserError when there is none, as when a run is of somebody's own."""
+    if name not in RECIPES:
+        raise UserError(f'there is no recipe {name}; choose from {", ".join(RECIPES)}')
+    return RECIPES[name]
