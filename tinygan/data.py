@@ -72,7 +72,7 @@ class ImageSet:
     def __init__(self, images, seed=0, name='mnist'):
         self.images, self.seed, self.name = images, seed, name
         self.shape = images.shape[1:]
-        self.epoch, self.order = None, None       # the last epoch asked for, and its order of the images
+        self.shuffled = None, None                # the last epoch asked for, and its order of the images
 
     def __len__(self):
         return len(self.images)
@@ -86,10 +86,13 @@ class ImageSet:
     def batch(self, step, size):
         """Minibatch number `step`, uint8 (size, H, W, C): a pure function of (seed, step, size)."""
         epoch, i = divmod(step, self.steps_per_epoch(size))
-        if epoch != self.epoch:
-            self.epoch = epoch
-            self.order = random_stream(self.seed, 'shuffle', epoch).permutation(len(self))
-        return self.images[self.order[i * size:(i + 1) * size]]
+        return self.images[self.order(epoch)[i * size:(i + 1) * size]]
+
+    def order(self, epoch):
+        """The numbers of the images as they are shuffled for that epoch."""
+        if epoch != self.shuffled[0]:
+            self.shuffled = epoch, random_stream(self.seed, 'shuffle', epoch).permutation(len(self))
+        return self.shuffled[1]
 
 
 def fit(images, shape):

@@ -227,10 +227,11 @@ class Tanh(Layer):
 
 
 class Sigmoid(Layer):
-    """y = 1 / (1 + exp(-x)), into (0, 1), written with tanh so that no x overflows."""
+    """y = 1 / (1 + exp(-x)), into (0, 1), from its logarithm: no x overflows, and a y near 0 keeps its digits."""
 
     def forward(self, x):
-        y = self.cache = (1 + array_module(x).tanh(x / 2)) / 2
+        xp = array_module(x)
+        y = self.cache = xp.exp(-xp.logaddexp(0, -x))
         return y
 
     def backward(self, dy):

@@ -77,8 +77,8 @@ class AdversarialLoss(NamedTuple):
 
 def non_saturating():
     """Goodfellow et al. 2014, section 3: G maximises log D(G(z)), that is, it wants its fakes called real."""
-    return AdversarialLoss(real=lambda s: bce_with_logits(s, 1), fake=lambda s: bce_with_logits(s, 0),
-                           generator=lambda s: bce_with_logits(s, 1), output=sigmoid)
+    return AdversarialLoss(real=partial(bce_with_logits, target=1), fake=partial(bce_with_logits, target=0),
+                           generator=partial(bce_with_logits, target=1), output=sigmoid)
 
 
 def minimax():
@@ -92,14 +92,14 @@ def lsgan(a=0, b=1, c=1):
     The paper proposes two choices: a=-1, b=1, c=0 minimises the Pearson chi^2 divergence; a=0, b=c=1 asks G for
     fakes as real as can be.
     """
-    return AdversarialLoss(real=lambda s: least_squares(s, b), fake=lambda s: least_squares(s, a),
-                           generator=lambda s: least_squares(s, c), output=lambda s: s)
+    return AdversarialLoss(real=partial(least_squares, target=b), fake=partial(least_squares, target=a),
+                           generator=partial(least_squares, target=c), output=lambda s: s)
 
 
 def mse():
     """lsgan's 0, 1, 1 with the mean squared error of the frameworks: twice the loss, twice the gradient."""
-    return AdversarialLoss(real=lambda s: mean_squared_error(s, 1), fake=lambda s: mean_squared_error(s, 0),
-                           generator=lambda s: mean_squared_error(s, 1), output=lambda s: s)
+    return AdversarialLoss(real=partial(mean_squared_error, target=1), fake=partial(mean_squared_error, target=0),
+                           generator=partial(mean_squared_error, target=1), output=lambda s: s)
 
 
 LOSSES = {'bce': non_saturating, 'minimax': minimax, 'lsgan': lsgan, 'lsgan_chi2': partial(lsgan, a=-1, b=1, c=0),

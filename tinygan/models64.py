@@ -1,5 +1,9 @@
 """The networks for images of 64x64 pixels, as models.py has them for 28x28."""
-from .layers import Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Reshape, Sigmoid, Tanh
+import math
+
+import numpy as np
+
+from .layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Reshape, Sigmoid, Tanh
 from .models import down, up
 from .network import Sequential
 
@@ -41,23 +45,36 @@ def tutorial64_discriminator(width=64, **new):
         Conv2d(8 * width, 1, 4, bias=False, **new), Flatten())
 
 
+def framework_weights(network, rng=None):
+    """The same network with weights as PyTorch draws them where nothing is said, and nothing is in lsgan64's source:
+    uniform in (-1, 1) / sqrt(fan_in), fan_in = K * K * C for w (K, K, C, F); and gamma = 1. With N(0, 0.02) instead its
+    D, at a learning rate of 1e-3, is sure of everything after two steps, and its sigmoid lets no gradient through."""
+    rng = np.random.default_rng() if rng is None else rng
+    for leaf in network.leaves():
+        if isinstance(leaf, BatchNorm2d):
+            leaf.gamma[...] = 1
+        elif 'w' in leaf.parameter_names:
+            leaf.w[...] = rng.uniform(-1, 1, leaf.w.shape) / math.sqrt(math.prod(leaf.w.shape[:3]))
+    return network
+
+
 def lsgan64_generator(z_dim=100, width=64, **new):
     """z (N, z_dim) -> images (N, 64, 64, 3) in (0, 1): tutorial64's way up, narrower at its start, into a sigmoid."""
-    return Sequential(
+    return framework_weights(Sequential(
         Reshape(1, 1, z_dim),
         *up(z_dim, 4 * width, stride=1, padding=0, **new),
         *up(4 * width, 4 * width, **new),
         *up(4 * width, 2 * width, **new),
         *up(2 * width, width, **new),
-        ConvTranspose2d(width, 3, 4, stride=2, padding=1, bias=False, **new), Sigmoid())
+        ConvTranspose2d(width, 3, 4, stride=2, padding=1, bias=False, **new), Sigmoid()), new.get('rng'))
 
 
 def lsgan64_discriminator(width=64, **new):
     """images (N, 64, 64, 3) -> scores (N, 1) in (0, 1): unlike in the LSGAN paper, D ends in a sigmoid
     in the introduction that this follows."""
-    return Sequential(
+    return framework_weights(Sequential(
         Conv2d(3, width, 4, stride=2, padding=1, bias=False, **new), LeakyReLU(0.2),
         *down(width, 2 * width, **new),
         *down(2 * width, 4 * width, **new),
         *down(4 * width, 4 * width, **new),
-        Conv2d(4 * width, 1, 4, bias=False, **new), Flatten(), Sigmoid())
+        Conv2d(4 * width, 1, 4, bias=False, **new), Flatten(), Sigmoid()), new.get('rng'))
