@@ -5,24 +5,45 @@ narrower: only the names and arguments below exist. `count` holds
     launches    kernels, fills and copies on the device; a view is free, and the end of `a[k] += b`
     syncs       waits for the device: float(), bool(), int(), .get(), .item(), a boolean mask
     h2d         copies from the computer's memory to the device's
+    graphs      launches of a captured graph, each of whose kernels is one of the launches too
+While the current stream captures a graph, only RawKernels are recorded, and whatever else would run, wait or
+take new memory raises. (CuPy records its own kernels too, and may hand the memory out again afterwards.)
 With `driver_error` set to an exception, whatever needs a GPU raises it, as CuPy does without a driver.
 """
 from collections import Counter
 from types import SimpleNamespace
 
+import cuda_on_host as _on_host
 import numpy as np
 
 __name__ = 'cupy'                       # the module's and so its classes': array_module() looks there
 __version__ = '14.2.0'
 count = Counter()
 driver_error = None
-float32, float64, uint8 = np.float32, np.float64, np.uint8
+RawKernel, RawModule = _on_host.RawKernel, _on_host.RawModule
+float32, float64 = np.float32, np.float64
+uint8, int32, uint32, int64 = np.uint8, np.int32, np.uint32, np.int64
 
 
 def _note(what):
+    _refuse_in_capture(what)
     if driver_error is not None:
         raise driver_error
     count[what] += 1
+
+
+def _refuse_in_capture(what):
+    """As CuPy does what it refuses, and in its words; what the stand-in refuses in its own."""
+    if not _on_host.get_current_stream().is_capturing():
+        return
+    if what == 'cuBLAS':
+        raise NotImplementedError('calling cuBLAS API during stream capture is currently unsupported')
+    if what in ('syncs', 'h2d'):
+        raise RuntimeError('the current stream is capturing, so synchronous API calls are disallowed')
+    raise RuntimeError(f'the current stream is capturing, and only RawKernels are recorded here, not {what}')
+
+
+_on_host.note = _note
 
 
 def _host(x, scalars=True):
@@ -50,6 +71,7 @@ def _ufunc(name):
     def call(*args, out=None, dtype=None, casting='same_kind', **wrong):
         if wrong:
             raise TypeError(f'Wrong arguments {wrong}')
+        _refuse_in_capture(name)
         target = None if out is None else _host(out, scalars=False)
         new = _launch(getattr(np, name)(*map(_host, args), out=target, dtype=dtype, casting=casting))
         return new if out is None else out
@@ -57,13 +79,14 @@ def _ufunc(name):
 
 
 for _name in ('add subtract multiply divide floor_divide remainder power negative absolute abs sqrt exp log '
-              'log1p tanh sign maximum minimum greater greater_equal less less_equal equal not_equal '
-              'bitwise_and bitwise_or invert').split():
+              'log1p logaddexp tanh sign maximum minimum greater greater_equal less less_equal equal '
+              'not_equal bitwise_and bitwise_or invert').split():
     globals()[_name] = _ufunc(_name)
 
 
 def matmul(a, b, out=None):
     a, b = _host(a, scalars=False), _host(b, scalars=False)
+    _refuse_in_capture('cuBLAS')
     new = _launch(np.matmul(a, b, out=None if out is None else _host(out, scalars=False)))
     return new if out is None else out
 
@@ -80,9 +103,11 @@ sum, mean, max, min, any, all = map(_reduction, ('sum', 'mean', 'max', 'min', 'a
 class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array of the device. Only this module looks at `_host`, where its numbers really are."""
     __slots__ = ('_host',)
-    shape, dtype, ndim, size, itemsize, strides = (
+    shape, dtype, ndim, size, itemsize, nbytes, strides = (
         property(lambda self, _name=_name: getattr(self._host, _name))
-        for _name in ('shape', 'dtype', 'ndim', 'size', 'itemsize', 'strides'))
+        for _name in ('shape', 'dtype', 'ndim', 'size', 'itemsize', 'nbytes', 'strides'))
+    flags = property(lambda self: SimpleNamespace(c_contiguous=self._host.flags.c_contiguous))
+    data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data, mem=_memory(self._host)))
     T = property(lambda self: _new(self._host.T))
     sum, mean, max, min, any, all = sum, mean, max, min, any, all
 
@@ -125,6 +150,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         value = value._host if isinstance(value, ndarray) else value
         if not gathers and getattr(value, '__array_interface__', 0) == self._host[key].__array_interface__:
             return                      # `a[k] += b` assigns a[k] to itself
+        _refuse_in_capture('a copy or a fill')
         self._host[key] = value
         _note('launches')
 
@@ -141,8 +167,21 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
         host = self._host.reshape(*shape)
         return (_new if np.may_share_memory(host, self._host) else _launch)(host)
 
+    def ravel(self):
+        return self.reshape(-1)
+
+    def view(self, dtype):
+        return _new(self._host.view(dtype))
+
     def transpose(self, *axes):
         return _new(self._host.transpose(*axes))
+
+
+def _memory(host):
+    """The array that the memory of this one belongs to."""
+    while getattr(host, 'base', None) is not None:
+        host = host.base
+    return host
 
 
 def _index(key):
@@ -166,6 +205,7 @@ def asarray(a, dtype=None):
 
 
 def empty(shape, dtype=float):
+    _refuse_in_capture('new memory')
     return _new(np.full(shape, 77, dtype))             # what lies there: nothing to rely on
 
 
@@ -175,6 +215,14 @@ def zeros(shape, dtype=float):
 
 def ones(shape, dtype=float):
     return _launch(np.ones(shape, dtype))
+
+
+def full(shape, fill_value, dtype=None):
+    return _launch(np.full(shape, fill_value, dtype))
+
+
+def stack(tup, axis=0):
+    return _launch(np.stack([_host(a, scalars=False) for a in tup], axis))
 
 
 def arange(stop):
@@ -201,4 +249,21 @@ def _windows(x, window_shape, axis=None):
 
 
 lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided, sliding_window_view=_windows))
-cuda = SimpleNamespace(runtime=SimpleNamespace(getDeviceProperties=lambda device: {'name': b'a stand-in'}))
+
+
+class _Device:
+    compute_capability = '90'
+
+    def __init__(self, device=None):
+        if driver_error is not None:
+            raise driver_error
+
+    def synchronize(self):
+        _note('syncs')
+
+
+cuda = SimpleNamespace(
+    Device=_Device, Graph=_on_host.Graph, Stream=_on_host.Stream,
+    get_current_stream=_on_host.get_current_stream,
+    runtime=SimpleNamespace(CUDARuntimeError=_on_host.CUDARuntimeError,
+                            getDeviceProperties=lambda device: {'name': b'a stand-in'}))

@@ -1,0 +1,408 @@
+// Compiles CUDA kernels for the CPU, to test them where there is no GPU (see cuda_on_host.py).
+//
+// Each thread of a block is a fiber, and the blocks run one after another. A thread runs alone until it has
+// to wait for others, for its block at __syncthreads(), for its warp at __syncwarp(), mma() or a shuffle.
+// That is one of the orders a GPU may choose, and `reverse` makes it the opposite one: a kernel that needs a
+// barrier it does not have is wrong in one of the two. Shared memory holds NaN until it is written, in every
+// block anew. What a GPU would leave undefined ends the run, with a message instead of a result.
+//
+// Not here: blocks that wait for one another, dynamic shared memory, masks of less than a whole warp.
+#define HOST_SHIM
+
+#define _GLIBCXX_INCLUDE_NEXT_C_HEADERS     // C's own headers: libstdc++'s take much longer to compile
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+#ifdef __linux__
+#include <link.h>
+#endif
+#undef _GLIBCXX_INCLUDE_NEXT_C_HEADERS
+#undef INFINITY                             // NVRTC has none of these
+#undef NAN
+#undef M_PI
+
+#define __global__
+#define __device__
+#define __host__
+#define __constant__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
+// Thread-local, so that all of it, also what templates have, lies in one piece and can be filled with NaN. On
+// a GPU it belongs to a block; here one block runs at a time.
+#define __shared__ static thread_local
+
+struct uint3 { unsigned x, y, z; };
+typedef uint3 dim3;
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) double2 { double x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+inline double2 make_double2(double x, double y) { return {x, y}; }
+inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
+
+static uint3 threadIdx, blockIdx;
+static dim3 blockDim, gridDim;
+
+namespace on_host {
+
+const int WARP = 32, MAX_THREADS = 1024, STACK_BYTES = 1 << 16, MAX_COPIES = 128;
+const unsigned WHOLE_WARP = 0xffffffff;
+const char RETURNED[] = "", BARRIER[] = "__syncthreads()";
+
+struct Copy {
+    void* to;
+    const void* from;               // null: fill with zeros
+    int bytes, group;
+};
+
+struct Fiber {
+    bool begun;
+    ucontext_t beginning;
+    jmp_buf here;                   // where it goes on
+    char* stack;
+    const char* place;              // what it waits at,
+    int line;                       // of the .cu source,
+    void (*operation)(Fiber* warp); // and what is to be done once its whole warp is there,
+    void* operands[3];              // with these
+    int source;
+    Copy copies[MAX_COPIES];        // asynchronous, not there yet
+    int copying, committed;         // how many copies, how many groups
+};
+
+static Fiber *fibers, *current;     // `current` is null while the scheduler runs
+static jmp_buf scheduler, failure;
+static void (*kernel)();
+static void** arguments;
+static char message[600];
+static char* shared_memory;
+static size_t shared_bytes;
+
+static uint3 position(int thread) {
+    unsigned row = thread / blockDim.x;
+    return {thread % blockDim.x, row % blockDim.y, row / blockDim.y};
+}
+
+// Ends the whole run; on the GPU it might have gone on, with anything as its result.
+[[noreturn]] static void fail(const char* format, ...) {
+    int used = snprintf(message, sizeof message, "block (%u, %u, %u)", blockIdx.x, blockIdx.y, blockIdx.z);
+    if (current)
+        used += snprintf(message + used, sizeof message - used, ", thread (%u, %u, %u)", threadIdx.x,
+                         threadIdx.y, threadIdx.z);
+    used += snprintf(message + used, sizeof message - used, ": ");
+    va_list values;
+    va_start(values, format);
+    vsnprintf(message + used, sizeof message - used, format, values);
+    va_end(values);
+    _longjmp(failure, 1);
+}
+
+static void on_signal(int number, siginfo_t* info, void*) {
+    if (number == SIGFPE) fail("an integer divided by zero");
+    fail("address %p belongs to no array", info->si_addr);
+}
+
+// Called where a thread must wait for others: back to the scheduler, until it is this thread's turn again.
+[[gnu::noinline]] static void wait_at(const char* place, int line, void (*operation)(Fiber*) = nullptr) {
+    current->place = place;
+    current->line = line;
+    current->operation = operation;
+    asm volatile("" ::: "memory");
+    if (!_setjmp(current->here)) _longjmp(scheduler, 1);
+}
+
+// A fiber lives on from block to block: making one anew costs more than most threads' work.
+static void all_blocks() {
+    for (;;) {
+        kernel();
+        wait_at(RETURNED, 0);
+    }
+}
+
+static void begin(Fiber& fiber) {
+    if (!fiber.stack) fiber.stack = static_cast<char*>(malloc(STACK_BYTES));
+    getcontext(&fiber.beginning);
+    fiber.beginning.uc_stack.ss_sp = fiber.stack;
+    fiber.beginning.uc_stack.ss_size = STACK_BYTES;
+    fiber.beginning.uc_link = nullptr;
+    makecontext(&fiber.beginning, all_blocks, 0);
+    fiber.begun = true;
+    setcontext(&fiber.beginning);
+}
+
+// Returns when the thread waits, or has returned.
+static void run_thread(int thread) {
+    current = &fibers[thread];
+    threadIdx = position(thread);
+    if (!_setjmp(scheduler)) {
+        if (current->begun) _longjmp(current->here, 1);
+        begin(*current);
+    }
+    current = nullptr;
+}
+
+static void describe(int thread, char* text, size_t size) {
+    uint3 p = position(thread);
+    const Fiber& fiber = fibers[thread];
+    if (fiber.place == RETURNED) snprintf(text, size, "thread (%u, %u, %u) has returned", p.x, p.y, p.z);
+    else snprintf(text, size, "thread (%u, %u, %u) waits at %s in line %d", p.x, p.y, p.z, fiber.place,
+                  fiber.line);
+}
+
+static void must_agree(int one, int other) {
+    if (fibers[one].place == fibers[other].place && fibers[one].line == fibers[other].line) return;
+    char first[200], second[200];
+    describe(one, first, sizeof first);
+    describe(other, second, sizeof second);
+    fail("%s, but %s", first, second);
+}
+
+// Until its threads wait for other warps.
+static void run_warp(int first, int lanes, bool reverse) {
+    const Fiber& leader = fibers[first];
+    do {
+        for (int lane = 0; lane < lanes; lane++) run_thread(first + (reverse ? lanes - 1 - lane : lane));
+        for (int lane = 1; lane < lanes; lane++) must_agree(first, first + lane);
+        if (leader.operation) {
+            if (lanes < WARP) fail("%s in line %d needs 32 threads", leader.place, leader.line);
+            leader.operation(&fibers[first]);
+        }
+    } while (leader.place != RETURNED && leader.place != BARRIER);
+}
+
+static void run_block(bool reverse) {
+    int threads = blockDim.x * blockDim.y * blockDim.z, warps = (threads + WARP - 1) / WARP;
+    memset(shared_memory, 0xff, shared_bytes);
+    for (int thread = 0; thread < threads; thread++) fibers[thread].copying = fibers[thread].committed = 0;
+    do {
+        for (int turn = 0; turn < warps; turn++) {
+            int first = WARP * (reverse ? warps - 1 - turn : turn);
+            run_warp(first, threads - first < WARP ? threads - first : WARP, reverse);
+        }
+        for (int warp = 1; warp < warps; warp++) must_agree(0, WARP * warp);
+    } while (fibers[0].place != RETURNED);
+}
+
+static void run_grid(bool reverse) {
+    unsigned long blocks = 1UL * gridDim.x * gridDim.y * gridDim.z;
+    for (unsigned long turn = 0; turn < blocks; turn++) {
+        unsigned long block = reverse ? blocks - 1 - turn : turn, row = block / gridDim.x;
+        blockIdx = {unsigned(block % gridDim.x), unsigned(row % gridDim.y), unsigned(row / gridDim.y)};
+        run_block(reverse);
+    }
+}
+
+#ifdef __linux__
+// All the thread-local variables of a library lie in one piece: the one that `known` lies in.
+static int find_shared_memory(dl_phdr_info* library, size_t, void* known) {
+    for (int i = 0; i < library->dlpi_phnum; i++) {
+        char* start = static_cast<char*>(library->dlpi_tls_data);
+        size_t bytes = library->dlpi_phdr[i].p_memsz;
+        if (library->dlpi_phdr[i].p_type != PT_TLS || known < start || known >= start + bytes) continue;
+        shared_memory = start;
+        shared_bytes = bytes;
+        return 1;
+    }
+    return 0;
+}
+
+static void find_shared_memory() {
+    static thread_local char known;
+    asm volatile("" :: "r"(&known) : "memory");
+    dl_iterate_phdr(find_shared_memory, &known);
+}
+#else
+static void find_shared_memory() {}         // it keeps what the block before has left there
+#endif
+
+// Runs the kernel that `body` calls with `values`; returns what went wrong, or null. `sizes` are the grid's
+// and the block's.
+static const char* run(void (*body)(), const unsigned* sizes, void** values, int max_threads, bool reverse) {
+    if (!fibers) fibers = static_cast<Fiber*>(calloc(MAX_THREADS, sizeof(Fiber)));
+    gridDim = {sizes[0], sizes[1], sizes[2]};
+    blockDim = {sizes[3], sizes[4], sizes[5]};
+    blockIdx = {0, 0, 0};
+    kernel = body;
+    arguments = values;
+    find_shared_memory();
+
+    const int numbers[] = {SIGSEGV, SIGBUS, SIGFPE};
+    struct sigaction ours = {}, theirs[3];
+    ours.sa_sigaction = on_signal;
+    ours.sa_flags = SA_SIGINFO | SA_NODEFER;
+    for (int i = 0; i < 3; i++) sigaction(numbers[i], &ours, &theirs[i]);
+    bool failed = _setjmp(failure);
+    if (failed) {                           // these fibers never return from where they are
+        for (int thread = 0; thread < MAX_THREADS; thread++) fibers[thread].begun = false;
+    } else {
+        current = nullptr;
+        int threads = blockDim.x * blockDim.y * blockDim.z;
+        if (threads > max_threads) fail("%d threads, but __launch_bounds__(%d)", threads, max_threads);
+        run_grid(reverse);
+    }
+    for (int i = 0; i < 3; i++) sigaction(numbers[i], &theirs[i], nullptr);
+    return failed ? message : nullptr;
+}
+
+// What a whole warp does at once, when all its threads have come to it.
+
+static float tf32_value(unsigned bits) {    // the hardware does not look at the last 13 bits
+    bits &= 0xffffe000;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+typedef float Row __attribute__((vector_size(32)));
+
+static void multiply(Fiber* warp) {
+    float a[16][8];                         // of which thread t holds rows t/4 (+ 8), columns t%4 (+ 4)
+    Row b[8], product[16] = {};
+    for (int lane = 0; lane < WARP; lane++) {
+        const unsigned* mine = static_cast<unsigned*>(warp[lane].operands[1]);
+        for (int i = 0; i < 4; i++) a[lane / 4 + i % 2 * 8][lane % 4 + i / 2 * 4] = tf32_value(mine[i]);
+        mine = static_cast<unsigned*>(warp[lane].operands[2]);
+        for (int i = 0; i < 2; i++) b[lane % 4 + i * 4][lane / 4] = tf32_value(mine[i]);
+    }
+    for (int row = 0; row < 16; row++)
+        for (int k = 0; k < 8; k++) product[row] += a[row][k] * b[k];
+    for (int lane = 0; lane < WARP; lane++) {
+        float* mine = static_cast<float*>(warp[lane].operands[0]);
+        for (int i = 0; i < 4; i++) mine[i] += product[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
+    }
+}
+
+template <class T> void shuffle(Fiber* warp) {
+    T before[WARP];
+    for (int lane = 0; lane < WARP; lane++) before[lane] = *static_cast<T*>(warp[lane].operands[0]);
+    for (int lane = 0; lane < WARP; lane++)
+        *static_cast<T*>(warp[lane].operands[0]) = before[warp[lane].source];
+}
+
+static int lane() { return (current - fibers) % WARP; }
+
+static void whole_warp(unsigned mask) {
+    if (mask != WHOLE_WARP) fail("only the mask 0xffffffff is emulated, not %#x", mask);
+}
+
+template <class T> T value_of(const char* place, unsigned mask, T value, int source, int line) {
+    whole_warp(mask);
+    current->operands[0] = &value;
+    current->source = source;
+    wait_at(place, line, shuffle<T>);
+    return value;
+}
+
+// An asynchronous copy is there when the thread that issued it has waited for it, and not before.
+
+static void issue(void* to, const void* from, bool valid, int bytes, int line) {
+    if (reinterpret_cast<size_t>(to) % bytes || reinterpret_cast<size_t>(from) % bytes)
+        fail("copy%d in line %d from %p to %p: not a multiple of %d", bytes, line, from, to, bytes);
+    if (shared_bytes && (to < shared_memory || to >= shared_memory + shared_bytes))
+        fail("copy%d in line %d to %p, which is not in shared memory", bytes, line, to);
+    if (current->copying == MAX_COPIES) fail("over %d copies under way in line %d", MAX_COPIES, line);
+    memset(to, 0xff, bytes);                // no longer the old bytes, for whoever still reads them
+    current->copies[current->copying++] = {to, valid ? from : nullptr, bytes, current->committed};
+}
+
+static void arrive(int groups_still_under_way) {
+    int kept = 0;
+    for (int i = 0; i < current->copying; i++) {
+        Copy copy = current->copies[i];
+        if (copy.group >= current->committed - groups_still_under_way) current->copies[kept++] = copy;
+        else if (copy.from) memcpy(copy.to, copy.from, copy.bytes);
+        else memset(copy.to, 0, copy.bytes);
+    }
+    current->copying = kept;
+}
+
+struct SourceLine { const char* file; unsigned line, column; };
+
+}  // namespace on_host
+
+// The compiler's own checks (-fsanitize=bounds,alignment) call these.
+extern "C" void __ubsan_handle_out_of_bounds(on_host::SourceLine* at, unsigned long index) {
+    on_host::fail("index %ld is outside of its array in line %u", index, at->line);
+}
+extern "C" void __ubsan_handle_type_mismatch_v1(on_host::SourceLine* at, unsigned long address) {
+    on_host::fail("address %#lx is misaligned for its type in line %u", address, at->line);
+}
+
+// CUDA's functions. The line, wherever it is asked for, is the caller's.
+
+inline void __syncthreads(int line = __builtin_LINE()) { on_host::wait_at(on_host::BARRIER, line); }
+inline void __syncwarp(unsigned mask = on_host::WHOLE_WARP, int line = __builtin_LINE()) {
+    on_host::whole_warp(mask);
+    on_host::wait_at("__syncwarp()", line);
+}
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+
+template <class T> T __shfl_sync(unsigned mask, T value, int source, int line = __builtin_LINE()) {
+    return on_host::value_of("__shfl_sync()", mask, value, source % 32, line);
+}
+template <class T> T __shfl_xor_sync(unsigned mask, T value, int lanes, int line = __builtin_LINE()) {
+    return on_host::value_of("__shfl_xor_sync()", mask, value, (on_host::lane() ^ lanes) % 32, line);
+}
+template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned by, int line = __builtin_LINE()) {
+    unsigned lane = on_host::lane();
+    return on_host::value_of("__shfl_down_sync()", mask, value, lane + by < 32 ? lane + by : lane, line);
+}
+template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned by, int line = __builtin_LINE()) {
+    unsigned lane = on_host::lane();
+    return on_host::value_of("__shfl_up_sync()", mask, value, by <= lane ? lane - by : lane, line);
+}
+
+inline int atomicAdd(int* at, int value) { int old = *at; *at += value; return old; }
+inline unsigned atomicAdd(unsigned* at, unsigned value) { unsigned old = *at; *at += value; return old; }
+inline float atomicAdd(float* at, float value) { float old = *at; *at += value; return old; }
+
+template <class A, class B> constexpr auto min(A a, B b) { return b < a ? b : a; }
+template <class A, class B> constexpr auto max(A a, B b) { return a < b ? b : a; }
+inline float abs(float x) { return fabsf(x); }
+inline float rsqrtf(float x) { return 1 / sqrtf(x); }
+inline float __expf(float x) { return expf(x); }
+inline float __logf(float x) { return logf(x); }
+inline float __fdividef(float x, float y) { return x / y; }
+template <class T> T __ldg(const T* at) { return *at; }
+inline unsigned __float_as_uint(float x) { unsigned bits; memcpy(&bits, &x, 4); return bits; }
+inline int __float_as_int(float x) { return __float_as_uint(x); }
+inline float __uint_as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
+inline float __int_as_float(int bits) { return __uint_as_float(bits); }
+inline unsigned __umulhi(unsigned a, unsigned b) { return 1ULL * a * b >> 32; }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return static_cast<unsigned __int128>(a) * b >> 64;
+}
+
+// What a .cu source has inline PTX for, and leaves to this file where HOST_SHIM is defined.
+
+inline unsigned tf32(float x) {             // to 10 bits of mantissa, ties away from zero
+    if (x != x) return 0x7fffffff;
+    return (__float_as_uint(x) + 0x1000) & 0xffffe000;
+}
+inline void mma(float* c, const unsigned* a, const unsigned* b, int line = __builtin_LINE()) {
+    void** operands = on_host::current->operands;
+    operands[0] = c;
+    operands[1] = const_cast<unsigned*>(a);
+    operands[2] = const_cast<unsigned*>(b);
+    on_host::wait_at("mma()", line, on_host::multiply);
+}
+inline void copy16(void* to_shared, const void* from_global, bool valid, int line = __builtin_LINE()) {
+    on_host::issue(to_shared, from_global, valid, 16, line);
+}
+inline void copy4(void* to_shared, const void* from_global, bool valid, int line = __builtin_LINE()) {
+    on_host::issue(to_shared, from_global, valid, 4, line);
+}
+inline void commit_copies() { on_host::current->committed++; }
+template <int N> void wait_copies() { on_host::arrive(N); }

@@ -1,0 +1,597 @@
+"""CUDA kernels on the CPU: right ones come out right, and what would go wrong on a GPU is noticed here."""
+import gc
+import sys
+
+import cuda_on_host
+import fake_cupy
+import numpy as np
+import pytest
+from cuda_on_host import CompileError, KernelError
+
+pytestmark = pytest.mark.skipif(cuda_on_host.COMPILER is None,
+                                reason='no C++ compiler: neither g++ nor c++ is on the path')
+
+SOURCE = r'''
+#ifndef HOST_SHIM
+#error "a real device has its own tf32, mma, copy16 ..."
+#endif
+#define SIDE 8
+#define THREADS (32 * SIDE)
+#ifndef FACTOR
+#define FACTOR 1
+#endif
+
+extern "C" __global__ void __launch_bounds__(256) reversed(const float* x, float* y, int has_barrier) {
+    __shared__ float kept[256];
+    kept[threadIdx.x] = x[blockIdx.x * 256 + threadIdx.x];
+    if (has_barrier) __syncthreads();
+    y[blockIdx.x * 256 + threadIdx.x] = FACTOR * kept[255 - threadIdx.x];
+}
+
+// What a thread reads here was written by one of its own warp, so that this much is enough.
+extern "C" __global__ void neighbour(const float* x, float* y, int has_barrier) {
+    __shared__ float kept[64];
+    kept[threadIdx.x] = x[threadIdx.x];
+    if (has_barrier) __syncwarp();
+    y[threadIdx.x] = kept[threadIdx.x ^ 1];
+}
+
+extern "C" __global__ __launch_bounds__(THREADS, 2) void block_sum(const float* x, float* sum, int n) {
+    __shared__ float part[256];
+    float mine = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) mine += x[i];
+    part[threadIdx.x] = mine;
+    for (int half = blockDim.x / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) *sum = part[0];
+}
+
+extern "C" __global__ void shuffles(const double* x, double* y, unsigned mask) {
+    double mine = x[threadIdx.x], sum = mine;
+    y[threadIdx.x] = __shfl_down_sync(mask, mine, 3);
+    y[threadIdx.x + 64] = __shfl_up_sync(mask, mine, 3);
+    y[threadIdx.x + 128] = __shfl_sync(mask, mine, 7);
+    for (int by = 1; by < 32; by *= 2) sum += __shfl_xor_sync(mask, sum, by);
+    y[threadIdx.x + 192] = sum;
+}
+
+extern "C" __global__ void coordinates(int* out) {
+    int thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+    int block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+    int at = block * blockDim.x * blockDim.y * blockDim.z + thread;
+    out[at] = threadIdx.x + 100 * threadIdx.y + 10000 * blockIdx.y + 1000000 * blockIdx.x;
+}
+
+extern "C" __global__ void two_barriers(int* x) {
+    if (threadIdx.x < 40)
+        __syncthreads();
+    else
+        __syncthreads();
+}
+
+extern "C" __global__ void early_return(int* x, int n) {
+    if (threadIdx.x >= n) return;
+    __syncthreads();
+    x[threadIdx.x] = 1;
+}
+
+extern "C" __global__ void diverged_warp(float* x) {
+    unsigned a[4] = {}, b[2] = {};
+    float c[4] = {};
+    if (threadIdx.x != 7) mma(c, a, b);
+    x[threadIdx.x] = c[0];
+}
+
+template <int N> __device__ __forceinline__ float* remembered() {
+    __shared__ float memory[N];
+    return memory;
+}
+
+extern "C" __global__ void old_memory(float* x) {          // also in a template
+    x[blockIdx.x * 32 + threadIdx.x] = remembered<SIDE>()[threadIdx.x % SIDE];
+    remembered<SIDE>()[threadIdx.x % SIDE] = 1;
+}
+
+// Doubles tiles of 256 numbers, each copied while the one before is in use; every flag takes one guard away.
+extern "C" __global__ void pipeline(const float* x, float* y, int tiles, int has_wait, int has_barrier,
+                                    int has_second_barrier) {
+    __shared__ __align__(16) float tile[2][256];
+    int thread = threadIdx.x;
+    copy16(&tile[0][thread * 4], x + thread * 4, true);
+    commit_copies();
+    for (int i = 0; i < tiles; i++) {
+        bool more = i + 1 < tiles;
+        copy16(&tile[(i + 1) % 2][thread * 4], more ? x + (i + 1) * 256 + thread * 4 : x, more);
+        commit_copies();
+        if (has_wait) wait_copies<1>();
+        if (has_barrier) __syncthreads();
+        for (int k = 0; k < 4; k++) y[i * 256 + thread + k * 64] = 2 * tile[i % 2][(thread + k * 64) ^ 37];
+        if (has_second_barrier) __syncthreads();
+    }
+}
+
+extern "C" __global__ void copies(const float* x, float* y, int to, int from) {
+    __shared__ __align__(16) float buffer[12];
+    copy16(buffer + to, x + from, true);
+    copy4(buffer + 4, x + 9, true);
+    copy4(buffer + 5, nullptr, false);
+    commit_copies();
+    copy16(buffer + 8, nullptr, false);
+    wait_copies<0>();
+    for (int i = 0; i < 12; i++) y[i] = buffer[i];
+}
+
+extern "C" __global__ void copy_to_global(const float* x, float* y) { copy16(y, x, true); }
+
+extern "C" __global__ void round_to_tf32(const float* x, unsigned* y) {
+    y[threadIdx.x] = tf32(x[threadIdx.x]);
+}
+
+extern "C" __global__ void product(const float* a, const float* b, float* c, int rounds) {
+    int row = threadIdx.x / 4, column = threadIdx.x % 4;
+    unsigned fa[4], fb[2];
+    float fc[4] = {1, 1, 1, 1};
+    for (int i = 0; i < 4; i++) {
+        float value = a[(row + i % 2 * 8) * 8 + column + i / 2 * 4];
+        fa[i] = rounds ? tf32(value) : __float_as_uint(value);
+    }
+    for (int i = 0; i < 2; i++) {
+        float value = b[(column + i * 4) * 8 + row];
+        fb[i] = rounds ? tf32(value) : __float_as_uint(value);
+    }
+    mma(fc, fa, fb);
+    for (int i = 0; i < 4; i++) c[(row + i / 2 * 8) * 8 + column * 2 + i % 2] = fc[i];
+}
+
+// The last block to be done adds up what all have written, and resets the counter.
+extern "C" __global__ void last_block(const float* x, float* parts, unsigned* done, float* sum) {
+    __shared__ bool last;
+    if (threadIdx.x == 0) {
+        parts[blockIdx.x] = x[blockIdx.x];
+        __threadfence();
+        last = atomicAdd(done, 1) == gridDim.x - 1;
+    }
+    __syncthreads();
+    if (!last || threadIdx.x) return;
+    float all = 0;
+    for (int i = 0; i < gridDim.x; i++) all += parts[i];
+    *sum = all;
+    *done = 0;
+}
+
+extern "C" __global__ void count_up(int* total) { atomicAdd(total, 1); }
+
+extern "C" __global__ void move(const float* x, float* y, int n, int from, int to) {
+    for (int i = 0; i < n; i++) y[to + i] = x[from + i];
+}
+
+extern "C" __global__ void move_four(const float* x, float* y, int from) {
+    *(float4*)y = *(const float4*)(x + from);
+}
+
+extern "C" __global__ void shared_index(float* x, int i) {
+    __shared__ float memory[4][8];
+    memory[threadIdx.x][i] = 1;
+    x[threadIdx.x] = memory[threadIdx.x][i];
+}
+
+extern "C" __global__ void divide(int* x, int by) { *x /= by; }
+
+extern "C" __global__ void every_type(const float* __restrict__ f, double* d, const int *i, unsigned* u,
+                                      unsigned char* b, long long* q, float x, double y, int n,
+                                      unsigned int m, long long k) {
+    d[0] = f[0] + x + y + i[0] + n + u[0] + m + b[0] + q[0] + k;
+}
+
+extern "C" __global__ void functions(const float* x, float* y) {
+    float v = x[0];
+    float values[] = {expf(v), logf(v), log1pf(v), tanhf(v), sqrtf(v), rsqrtf(v), cosf(v), sinf(v),
+                      powf(v, 3), fmaxf(v, 1), fminf(v, 1), fabsf(-v), abs(-v), max(v, 1.f),
+                      (float)min(3, 2u), (float)__umulhi(1u << 31, 6), (float)__umul64hi(1ull << 63, 10)};
+    for (int i = 0; i < sizeof(values) / 4; i++) y[i] = values[i];
+}
+
+// A step of training in small: its number lies on the device, or is the host's.
+extern "C" __global__ void add_step(float* x, const int* step, int host_step) {
+    *x += 10 * *step + host_step;
+}
+extern "C" __global__ void next_step(int* step) { ++*step; }
+'''
+f32, i32, u32 = np.float32, np.int32, np.uint32
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cupy', fake_cupy)
+    monkeypatch.setattr(cuda_on_host, 'reverse', False)
+    fake_cupy.count.clear()
+    return fake_cupy
+
+
+def kernel(name, *options):
+    return fake_cupy.RawModule(code=SOURCE, options=options).get_function(name)
+
+
+def in_both_orders(run):
+    """What run() returns with the threads and blocks in either order."""
+    results = []
+    for cuda_on_host.reverse in (False, True):
+        results.append(run())
+    return results
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_barriers_make_a_sum_right(cupy):
+    x = numbers(1000)
+
+    def run():
+        total = cupy.zeros(1, f32)
+        kernel('block_sum')((1,), (256,), (cupy.asarray(x), total, i32(1000)))
+        return float(total[0])
+    for total in in_both_orders(run):
+        assert abs(total - x.sum(dtype=float)) < 1e-4
+
+
+@pytest.mark.parametrize('name, threads, partner', [('reversed', 256, lambda i: 255 - i),
+                                                    ('neighbour', 64, lambda i: i ^ 1)])
+def test_without_its_barrier_a_kernel_is_wrong_in_either_order(cupy, name, threads, partner):
+    x = numbers(threads)
+
+    def run(has_barrier):
+        y = cupy.zeros(threads, f32)
+        kernel(name)((1,), (threads,), (cupy.asarray(x), y, i32(has_barrier)))
+        return y.get()
+    expected = x[partner(np.arange(threads))]
+    for right in in_both_orders(lambda: run(1)):
+        np.testing.assert_array_equal(right, expected)
+    too_early = [np.isnan(wrong) for wrong in in_both_orders(lambda: run(0))]
+    thread = np.arange(threads)
+    np.testing.assert_array_equal(too_early, [partner(thread) > thread, partner(thread) < thread])
+
+
+def test_shuffles_stay_in_their_warp(cupy):
+    x, y = np.arange(64.0), cupy.zeros((4, 2, 32), np.float64)
+    lane, warps = np.arange(32), x.reshape(2, 32)
+    expected = [warps[:, np.where(lane < 29, lane + 3, lane)], warps[:, np.where(lane > 2, lane - 3, lane)],
+                warps[:, lane * 0 + 7], warps.sum(1, keepdims=True) + 0 * warps]
+    for found in in_both_orders(lambda: kernel('shuffles')((1,), (64,), (cupy.asarray(x), y, u32(2**32 - 1)))
+                                or y.get()):
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(KernelError, match='mask'):
+        kernel('shuffles')((1,), (64,), (cupy.asarray(x), y, u32(0xffff)))
+
+
+def test_threads_and_blocks_know_where_they_are(cupy):
+    out = cupy.zeros((2, 3, 8, 32), np.int32)
+    for counts in in_both_orders(lambda: kernel('coordinates')((3, 2), (32, 8), (out,)) or out.get()):
+        y, x, row, column = np.indices((2, 3, 8, 32))
+        np.testing.assert_array_equal(counts, column + 100 * row + 10000 * y + 1000000 * x)
+
+
+def test_a_barrier_that_not_all_threads_meet_is_an_error_and_the_next_run_is_right(cupy):
+    x = cupy.zeros(64, i32)
+    line = 1 + SOURCE[:SOURCE.index('else\n        __sync')].count('\n')
+    with pytest.raises(KernelError, match=rf'\(32, 0, 0\) waits.* line {line - 1}, but .*\(40, 0, 0\) waits '
+                                          rf'at __syncthreads\(\) in line {line + 1}'):
+        kernel('two_barriers')((1,), (64,), (x,))
+    for n, left, gone in (40, 32, 40), (32, 0, 32):         # within a warp, and a whole one
+        with pytest.raises(KernelError, match=rf'\({left}, 0, 0\) waits at __syncthreads.*, but '
+                                              rf'thread \({gone}, 0, 0\) has returned'):
+            kernel('early_return')((1,), (64,), (x, i32(n)))
+    kernel('early_return')((1,), (64,), (x, i32(64)))
+    assert x.get().tolist() == [1] * 64
+
+
+def test_a_product_of_less_than_a_warp_is_an_error(cupy):
+    with pytest.raises(KernelError, match=r'\(0, 0, 0\) waits at mma.*\(7, 0, 0\) has returned'):
+        kernel('diverged_warp')((1,), (32,), (cupy.zeros(32, f32),))
+    with pytest.raises(KernelError, match='needs 32 threads'):
+        kernel('product')((1,), (16,), (*(cupy.zeros((16, 8), f32) for _ in 'abc'), i32(1)))
+
+
+def test_shared_memory_holds_nan_in_every_block_anew(cupy):
+    out = cupy.zeros((3, 32), f32)
+    kernel('old_memory')((3,), (32,), (out,))
+    seen = out.get()
+    assert np.isnan(seen[:, :8]).all() and (seen[:, 8:] == 1).all()
+
+
+def pipelines(cupy, **flags):
+    """Doubled tiles from the pipeline in either order, each rightly or not."""
+    x = numbers(5 * 256)
+    flags = [i32({'wait': 1, 'barrier': 1, 'second_barrier': 1, **flags}[name])
+             for name in ('wait', 'barrier', 'second_barrier')]
+
+    def run():
+        y = cupy.zeros(x.size, f32)
+        kernel('pipeline')((1,), (64,), (cupy.asarray(x), y, i32(5), *flags))
+        return np.array_equal(y.get(), 2 * x.reshape(5, 256)[:, np.arange(256) ^ 37].ravel())
+    return in_both_orders(run)
+
+
+def test_asynchronous_copies_need_their_wait_and_both_barriers(cupy):
+    assert pipelines(cupy) == [True, True]
+    assert pipelines(cupy, wait=0) == [False, False]
+    assert False in pipelines(cupy, barrier=0)
+    assert False in pipelines(cupy, second_barrier=0)
+
+
+def test_copies_arrive_at_the_wait_for_their_group(cupy):
+    x, y = numbers(16), cupy.zeros(12, f32)
+    kernel('copies')((200,), (1,), (cupy.asarray(x), y, i32(0), i32(4)))    # none goes over to the next block
+    np.testing.assert_array_equal(y.get(), [*x[4:8], x[9], 0] + 6 * [np.nan])       # the last: not committed
+
+
+@pytest.mark.parametrize('to, from_', [(1, 0), (0, 2)])
+def test_a_misaligned_copy_is_an_error(cupy, to, from_):
+    with pytest.raises(KernelError, match='copy16 in line .* not a multiple of 16'):
+        kernel('copies')((1,), (1,), (cupy.zeros(16, f32), cupy.zeros(12, f32), i32(to), i32(from_)))
+
+
+def test_an_asynchronous_copy_goes_to_shared_memory_only(cupy):
+    with pytest.raises(KernelError, match='not in shared memory'):
+        kernel('copy_to_global')((1,), (1,), (cupy.zeros(4, f32), cupy.zeros(4, f32)))
+
+
+def tf32(x):
+    """To the nearest of 10 bits of mantissa, ties away from zero, in float64."""
+    mantissa, exponent = np.frexp(np.asarray(x, float))
+    return np.ldexp(np.copysign(np.floor(np.abs(mantissa) * 2048 + 0.5), mantissa) / 2048, exponent)
+
+
+def test_tf32_rounds_to_the_nearest_and_ties_away_from_zero(cupy):
+    ties = f32([1 + 1 / 2048, -1 - 1 / 2048, 1 + 3 / 2048, 1 + 0.999 / 2048, 2 - 1e-7, 1e-30, 0])
+    unwritten = np.array([0xffffffff], np.uint32).view(np.float32)
+    x = np.concatenate([ties, 100 * numbers(240), f32([np.inf, -np.inf]), unwritten])
+    y = cupy.zeros(x.size, u32)
+    kernel('round_to_tf32')((1,), (x.size,), (cupy.asarray(x), y))
+    bits = y.get()
+    rounded = bits.view(np.float32)
+    assert rounded[:5].tolist() == [1 + 1 / 1024, -1 - 1 / 1024, 1 + 2 / 1024, 1, 2]
+    np.testing.assert_array_equal(rounded[:-3], tf32(x[:-3]))
+    np.testing.assert_array_equal(rounded[-3:], x[-3:])
+    assert not (bits[:-1] & 0x1fff).any()
+
+
+def test_a_product_of_tensor_cores_is_that_of_the_rounded_operands(cupy):
+    a, b = numbers(16, 8), numbers(8, 8, seed=1)
+
+    def run(rounds):
+        c = cupy.zeros((16, 8), f32)
+        kernel('product')((1,), (32,), (cupy.asarray(a), cupy.asarray(b), c, i32(rounds)))
+        return c.get()
+    for c in in_both_orders(lambda: run(1)):
+        np.testing.assert_allclose(c, 1 + tf32(a) @ tf32(b), rtol=0, atol=3e-6)
+    cut = [(x.view(np.uint32) & 0xffffe000).view(np.float32).astype(float) for x in (a, b)]
+    np.testing.assert_allclose(run(0), 1 + cut[0] @ cut[1], rtol=0, atol=3e-6)
+
+
+def test_the_last_block_done_sees_what_all_have_written(cupy):
+    x, parts, done = numbers(20), cupy.zeros(20, f32), cupy.zeros(1, u32)
+
+    def run():
+        total = cupy.zeros(1, f32)
+        kernel('last_block')((20,), (64,), (cupy.asarray(x), parts, done, total))
+        return float(total[0]), int(done[0])
+    for total, left in in_both_orders(run):
+        assert abs(total - x.sum(dtype=float)) < 1e-5 and left == 0
+    total = cupy.zeros(1, i32)
+    kernel('count_up')((5, 2), (32, 8), (total,))
+    assert int(total[0]) == 10 * 256
+
+
+def test_a_kernel_sees_views_of_one_memory_as_one_memory(cupy):
+    flat = cupy.asarray(np.arange(12, dtype=f32))
+    kernel('move')((1,), (1,), (flat, flat[4:10].reshape(2, 3), i32(6), i32(3), i32(0)))
+    np.testing.assert_array_equal(flat.get(), [0, 1, 2, 3, 3, 3, 3, 3, 3, 3, 10, 11])
+
+
+def test_writing_beside_an_array_is_an_error_and_reading_there_gives_nan(cupy):
+    flat = cupy.asarray(np.arange(12, dtype=f32))
+    x, y = flat[:4], flat[4:8]
+    for to in -1, 1, 5000:
+        with pytest.raises(KernelError, match="move wrote beside the array 'y'"):
+            kernel('move')((1,), (1,), (x, y, i32(4), i32(0), i32(to)))
+    np.testing.assert_array_equal(flat.get(), np.arange(12))
+    kernel('move')((1,), (1,), (x, y, i32(4), i32(2), i32(0)))
+    np.testing.assert_array_equal(flat.get(), [0, 1, 2, 3, 2, 3, np.nan, np.nan, 8, 9, 10, 11])
+
+
+def test_what_would_end_the_process_is_an_error(cupy):
+    x, y = cupy.zeros(8, f32), cupy.zeros(8, f32)
+    attempts = {
+        'address .* belongs to no array':
+            lambda: kernel('move')((1,), (1,), (x, y, i32(1), i32(2**31 - 1), i32(0))),
+        'address .* is misaligned': lambda: kernel('move_four')((1,), (1,), (x, y, i32(1))),
+        r'thread \(0, 0, 0\): index 8 is outside': lambda: kernel('shared_index')((1,), (4,), (x, i32(8))),
+        r'thread \(4, 0, 0\): index 4 is outside': lambda: kernel('shared_index')((1,), (5,), (x, i32(0))),
+        'divided by zero': lambda: kernel('divide')((1,), (1,), (cupy.zeros(1, i32), i32(0)))}
+    for message, attempt in [*attempts.items(), *attempts.items()]:
+        with pytest.raises(KernelError, match=message):
+            attempt()
+    kernel('move_four')((1,), (1,), (x + 3, y, i32(4)))
+    assert y.get().tolist() == [3, 3, 3, 3, 0, 0, 0, 0]
+
+
+def arguments(cupy):
+    arrays = [cupy.ones(1, dtype) for dtype in (f32, np.float64, i32, u32, np.uint8, np.int64)]
+    return [*arrays, f32(1), np.float64(1), i32(1), u32(1), np.int64(1)]
+
+
+def test_each_type_of_argument_arrives(cupy):
+    args = arguments(cupy)
+    kernel('every_type')((1,), (1,), tuple(args))
+    assert float(args[1][0]) == 10
+
+
+@pytest.mark.parametrize('at, wrong', [
+    (6, 1.0), (7, 1.0), (8, 1), (10, 1), (8, True), (8, None), (6, np.float64(1)), (8, u32(1)),
+    (8, np.int64(1)), (9, i32(1)), (10, i32(1)), (0, np.ones(1, f32)), (0, 1), (6, fake_cupy.ones((), f32)),
+    (0, fake_cupy.ones(1, np.float64)), (2, fake_cupy.ones(1, np.int64)), (3, fake_cupy.ones(1, i32)),
+    (4, fake_cupy.ones(1, bool)), (0, fake_cupy.ones((2, 2), f32).T)])
+def test_an_argument_of_another_type_is_refused(cupy, at, wrong):
+    args = arguments(cupy)
+    args[at] = wrong
+    with pytest.raises(TypeError, match='takes'):
+        kernel('every_type')((1,), (1,), tuple(args))
+
+
+def test_a_launch_of_the_wrong_form_is_refused(cupy):
+    x, run = cupy.zeros(2048, i32), kernel('count_up')
+    for args in (), (x, x):
+        with pytest.raises(TypeError, match='takes 1 argument'):
+            run((1,), (1,), args)
+    for grid, block in ((0,), (32,)), ((1, 0), (32,)), ((1,), (0,)), ((1,), (1025,)), ((1,), (33, 32)), \
+            ((1,), (1, 1, 65)), ((1, 65536), (1,)):
+        with pytest.raises(ValueError):
+            run(grid, block, (x,))
+    for grid, block in (1, (32,)), ((1,), 32), ([1], (32,)), ((1,), (1, 1, 1, 1)):
+        with pytest.raises(TypeError):
+            run(grid, block, (x,))
+    many = cupy.zeros(512, f32)
+    for name in 'reversed', 'block_sum':
+        with pytest.raises(KernelError, match='512 threads.*launch_bounds.*256'):
+            kernel(name)((1,), (512,), (many, many, i32(1)))
+    assert x.get().sum() == 0
+
+
+def test_the_functions_of_cuda_are_there(cupy):
+    v, out = 0.7, cupy.zeros(17, f32)
+    kernel('functions')((1,), (1,), (cupy.full(1, v, f32), out))
+    expected = [np.exp(v), np.log(v), np.log1p(v), np.tanh(v), v**.5, v**-.5, np.cos(v), np.sin(v), v**3,
+                1, v, v, v, 1, 2, 3, 5]
+    np.testing.assert_allclose(out.get(), expected, rtol=1e-6)
+
+
+def test_a_module_is_compiled_with_its_options_and_once_for_all_runs(cupy, monkeypatch):
+    x, y = cupy.ones(256, f32), cupy.zeros(256, f32)
+    kernel('reversed', '-DFACTOR=3', '--std=c++17', '--use_fast_math')((1,), (256,), (x, y, i32(1)))
+    assert y.get().tolist() == [3] * 256
+    kernel('reversed')((1,), (256,), (x, y, i32(1)))
+    assert y.get().tolist() == [1] * 256
+    cuda_on_host.build.cache_clear()
+    monkeypatch.setattr(cuda_on_host.subprocess, 'run', None)           # not asked again
+    kernel('reversed', '-DFACTOR=3', '--std=c++17', '--use_fast_math')((1,), (256,), (x, y, i32(1)))
+    assert y.get().tolist() == [3] * 256
+
+
+def test_a_module_says_what_is_wrong_with_it(cupy):
+    broken = 'extern "C" __global__ void f(int* x) {\n    *x = y;\n}\n'
+    with pytest.raises(CompileError, match="kernels.cu:2:.*'y'"):
+        cupy.RawKernel(broken, 'f')((1,), (1,), (cupy.zeros(1, i32),))
+    with pytest.raises(CompileError, match='unknown option -O3'):
+        kernel('reversed', '-O3')
+    with pytest.raises(KernelError, match='CUDA_ERROR_NOT_FOUND.* absent'):
+        kernel('absent')
+    with pytest.raises(TypeError, match='tuple'):
+        cupy.RawModule(code=SOURCE, options=['-DFACTOR=3'])
+
+
+def steps(cupy):
+    """(x, run): a run adds the step on the device, times ten, and the host's to x, and advances both."""
+    x, step, host_step = cupy.zeros(1, f32), cupy.ones(1, i32), [0]
+
+    def run():
+        host_step[0] += 1
+        kernel('add_step')((1,), (1,), (x, step, i32(host_step[0])))
+        kernel('next_step')((1,), (1,), (step,))
+    return x, run
+
+
+def test_a_replayed_graph_advances_what_lies_on_the_device_and_nothing_else(cupy):
+    x, run = steps(cupy)
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        assert not stream.is_capturing()
+        stream.begin_capture()
+        assert stream.is_capturing() and cupy.cuda.get_current_stream() is stream
+        run()
+        graph = stream.end_capture()
+        assert not stream.is_capturing() and float(x[0]) == 0
+        assert cupy.count['launches'] == 2                  # zeros and ones
+        cupy.count.clear()
+        graph.upload(stream)
+        for _ in range(3):
+            graph.launch(stream)
+        stream.synchronize()
+    assert cupy.cuda.get_current_stream() is cupy.cuda.Stream.null
+    assert (cupy.count['graphs'], cupy.count['launches'], cupy.count['syncs']) == (3, 6, 1)
+    assert float(x[0]) == 10 + 20 + 30 + 3 * 1              # eagerly it would be 10 + 20 + 30 and 1 + 2 + 3
+    graph.launch()
+    assert float(x[0]) == 103 + 1
+
+
+def test_a_graph_does_not_keep_its_arrays(cupy):
+    flat, step = cupy.zeros(4, f32), cupy.ones(1, i32)
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        stream.begin_capture()
+        kernel('add_step')((1,), (1,), (flat[2:3], step, i32(0)))
+        graph = stream.end_capture()
+    graph.launch()                                          # the view has gone, its memory has not
+    assert flat.get().tolist() == [0, 0, 10, 0]
+    del step
+    gc.collect()
+    with pytest.raises(KernelError, match="add_step: the array 'step' has been freed"):
+        graph.launch()
+
+
+def test_nothing_but_kernels_is_captured(cupy):
+    a, square, host, zeros = cupy.ones(4, f32), cupy.ones((4, 4), f32), np.ones(4, f32), cupy.zeros(2, f32)
+    refused = {
+        'cuBLAS': (NotImplementedError, lambda: square @ square),
+        'cuBLAS, out=': (NotImplementedError, lambda: cupy.matmul(square, square, out=square)),
+        'get': (RuntimeError, a.get),
+        'float': (RuntimeError, lambda: float(a[0])),
+        'asarray': (RuntimeError, lambda: cupy.asarray(host)),
+        'a ufunc': (RuntimeError, lambda: a + a),
+        'in place': (RuntimeError, lambda: a.__iadd__(a)),
+        'a fill': (RuntimeError, lambda: square.fill(3)),
+        'a copy': (RuntimeError, lambda: a.__setitem__(slice(2), zeros)),
+        'a reduction': (RuntimeError, a.sum),
+        'empty': (RuntimeError, lambda: cupy.empty(4, f32)),
+        'zeros': (RuntimeError, lambda: cupy.zeros(4, f32)),
+        'the device': (RuntimeError, cupy.cuda.Device().synchronize)}
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        stream.begin_capture()
+        graph_before = stream.end_capture()
+        stream.begin_capture()
+        cupy.count.clear()
+        for what, (error, attempt) in {**refused, 'a graph': (RuntimeError, graph_before.launch)}.items():
+            with pytest.raises(error, match='captur'):
+                attempt()
+                pytest.fail(what)
+        assert a[1:].reshape(3, 1).T.shape == (1, 3) and cupy.asarray(a) is a        # views are free
+        stream.end_capture()
+        assert not cupy.count
+        a += 1
+    assert a.get().tolist() == [2] * 4 and square.get().tolist() == [[1] * 4] * 4
+
+
+def test_a_wait_ends_a_capture_and_some_cannot_begin(cupy):
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match='StreamCaptureUnsupported'):
+            stream.synchronize()
+        with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match='StreamCaptureInvalidated'):
+            stream.end_capture()
+        with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match='IllegalState'):
+            stream.end_capture()
+    for null in cupy.cuda.Stream.null, cupy.cuda.Stream(null=True):
+        with pytest.raises(RuntimeError, match='cannot capture on the default'):
+            null.begin_capture()
+    with pytest.raises(NotImplementedError):
+        cupy.cuda.Graph()
+
+
+def test_without_a_driver_no_kernel_runs(cupy, monkeypatch):
+    x = cupy.zeros(1, i32)
+    monkeypatch.setattr(cupy, 'driver_error', RuntimeError('cudaErrorInsufficientDriver'))
+    for attempt in (lambda: kernel('count_up')((1,), (1,), (x,)), cupy.cuda.Device):
+        with pytest.raises(RuntimeError, match='cudaErrorInsufficientDriver'):
+            attempt()
+    assert x._host[0] == 0
