@@ -25,7 +25,7 @@ from tinygan.images import grid
 from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES, find_recipe
 
-LOG_EVERY = 10                      # steps between two looks at the losses: each look waits for the device
+LOG_EVERY = {'cpu': 10, 'gpu': 100}  # steps between two looks at the losses: each look waits for the device
 SETTINGS = 'batch_size', 'lr', 'beta1', 'beta2', 'z_dim', 'loss', 'epochs'      # options that a recipe has a value for
 
 
@@ -35,25 +35,55 @@ def train(gan, images, run, last, options, xp):
     recipe = RECIPES[config['recipe']]
     z_fixed = random_stream(config['seed'], 'preview').standard_normal((64, config['z_dim']), np.float32)
     np.seterr(all='ignore')                       # run.flush finds what is not a number, and says so once
+    captured = capture(gan, images, run, xp)
+    log_every = LOG_EVERY['gpu' if captured else 'cpu']
     signals = catch_signals()
     with Progress(run.step, last, per_epoch) as progress:
         for step in range(run.step + 1, last + 1):
-            batch = data.fit(images.batch(step - 1, config['batch_size']), recipe.shape)
-            x = data.normalise(batch, xp, recipe.black)
-            z = xp.asarray(noise(config['seed'], step, config['batch_size'], config['z_dim']))
-            run.log(step, gan.step(x, z, step))
+            if captured:
+                metrics = captured.step(step)
+            else:
+                batch = data.fit(images.batch(step - 1, config['batch_size']), recipe.shape)
+                x = data.normalise(batch, xp, recipe.black)
+                z = xp.asarray(noise(config['seed'], step, config['batch_size'], config['z_dim']))
+                metrics = gan.step(x, z, step)
+            run.log(step, metrics)
 
             stop = step == last or bool(signals)  # asked once: a signal may come at any moment
-            if stop or is_due(step, LOG_EVERY) or step == progress.first:
+            if stop or is_due(step, log_every) or step == progress.first:
                 progress.show(step, run.flush())
             for name in due_samples(step, per_epoch, options.sample_every):
                 run.save_sample(name, grid(data.to_uint8(generate(gan.G, z_fixed), recipe.black)))
             if stop or is_due(step, per_epoch) or is_due(step, options.checkpoint_every):
-                run.save(step, gan.state())
+                run.save(step, (captured or gan).state())
             if stop:
                 break
     run.save_pictures()
     return signals[0] if signals else None
+
+
+def capture(gan, images, run, xp):
+    """GAN.step as captured CUDA kernels; None on a CPU, and where there are no kernels for it."""
+    if xp is np:
+        return None
+    from tinygan.cuda import CapturedGAN, NotCovered
+    config, recipe = run.config, RECIPES[run.config['recipe']]
+    tf32 = find_precision(config['precision'], xp) == 'tf32'
+    try:
+        captured = CapturedGAN(gan, images, recipe.shape, recipe.black, config['batch_size'], config['z_dim'],
+                               config['seed'], tf32, run.step + 1)
+        print(f'a captured step of kernels in {"TF32" if tf32 else "float32"}', flush=True)
+        return captured
+    except NotCovered as what:
+        print(f'there are no kernels for {what}: going on layer by layer, in float32', flush=True)
+
+
+def find_precision(asked, xp):
+    """'tf32' or 'fp32': what was asked for, else tf32 where there is a GPU that has it."""
+    capable = xp is not np and int(xp.cuda.Device().compute_capability) >= 80
+    if asked == 'tf32' and not capable:
+        raise UserError('--precision tf32: only GPUs since Ampere (compute capability 8.0) have TF32; leave it away')
+    return asked or ('tf32' if capable else 'fp32')
 
 
 def is_due(step, every):
@@ -117,6 +147,8 @@ def parse(arguments):
     add('--beta2', type=number(float, 0, 1), help="Adam's beta2 (the recipe's)")
     add('--z-dim', type=count, metavar='N', help="numbers in a z (the recipe's)")
     add('--loss', choices=LOSSES, help="what D and G minimise (the recipe's)")
+    add('--precision', choices=['fp32', 'tf32'],
+        help='of the products on a GPU: tf32 is faster and rounds what it multiplies to 10 bits (tf32 if it can)')
     add('--seed', type=seed, metavar='N', help='of everything random (0)')
     add('--out', metavar='RUN', help='the folder to fill (a new one in runs/)')
     add('--resume', metavar='RUN', help='go on with this run from its last checkpoint')
@@ -142,7 +174,7 @@ def begin(options, xp):
     folder = options.out or unused_folder(name)
     check_unused(folder)                          # now, not after a download
     images = data.load(options.data, options.data_dir, options.seed or 0, RECIPES[name].shape)
-    config = {'recipe': name, 'data': images.name, 'seed': options.seed or 0}
+    config = {'recipe': name, 'data': images.name, 'seed': options.seed or 0, 'precision': options.precision}
     for setting in SETTINGS:
         asked = getattr(options, setting)
         config[setting] = getattr(RECIPES[name], setting) if asked is None else asked
@@ -167,6 +199,7 @@ def resume(options, xp):
         raise UserError(f'{options.resume}: {config["data"]} has not as many images as when the run began')
     run, state = Run.resume(options.resume)
     run.config['epochs'] = options.epochs or run.config['epochs']
+    run.config['precision'] = options.precision or run.config.get('precision')
     gan = make_gan(run.config, xp)
     gan.load_state(state)
     print(f'going on after step {run.step}', flush=True)
@@ -217,6 +250,7 @@ def main(arguments=None):
 def run_training(options):
     xp, device_line = select_device(options.device)
     print(device_line, flush=True)
+    find_precision(options.precision, xp)         # refuses what the device has not
     if xp is np:
         start_workers()
     gan, images, run = resume(options, xp) if options.resume else begin(options, xp)

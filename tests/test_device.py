@@ -9,17 +9,22 @@ from pathlib import Path
 import fake_cupy
 import numpy as np
 import pytest
+from cuda_on_host import COMPILER
 
 from tinygan import data, gradcheck, losses, optim
 from tinygan.arrays import array_module, select_device, to_numpy
 from tinygan.errors import UserError
 from tinygan.gan import GAN, generate, noise
-from tinygan.recipes import RECIPES
+from tinygan.cuda import NotCovered
 from tinygan.network import Sequential
+from tinygan.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
-LAUNCHES = {'bce': 593, 'minimax': 584, 'lsgan': 497, 'lsgan_chi2': 497, 'mse': 503}           # measured, in a step of the DCGAN
+LAUNCHES = {'bce': 593, 'minimax': 584, 'lsgan': 497, 'lsgan_chi2': 497, 'mse': 503}       # measured, in a DCGAN's step
 OPTIMISERS = {name: getattr(optim, name) for name in ('SGD', 'Momentum', 'RMSprop', 'Adam')}
+
+
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason='no C++ compiler to run the kernels on the CPU')
 
 
 @pytest.fixture
@@ -278,7 +283,12 @@ def test_cpu_never_imports_cupy(trap):
     assert choose('auto').returncode == 99                      # the trap does close
 
 
-def test_a_run_trained_on_the_device_goes_on_without_it(cupy, command, trap, monkeypatch, tmp_path):
+@pytest.mark.parametrize('kernels', [pytest.param(True, marks=needs_compiler), False])
+def test_a_run_trained_on_the_device_goes_on_without_it(cupy, command, trap, monkeypatch, tmp_path, capsys, kernels):
+    if not kernels:
+        def refuse(*_):
+            raise NotCovered('this GAN')
+        monkeypatch.setattr('tinygan.cuda.CapturedGAN', refuse)
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.setenv('MPLCONFIGDIR', str(tmp_path / 'mpl'))
     train_mnist = importlib.import_module('train_mnist')
@@ -289,7 +299,11 @@ def test_a_run_trained_on_the_device_goes_on_without_it(cupy, command, trap, mon
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    assert cupy.count['launches'] > 2 * 600
+    said = capsys.readouterr().out
+    if kernels:
+        assert cupy.count['graphs'] == 1 and 'a captured step of kernels in TF32' in said
+    else:
+        assert cupy.count['launches'] > 2 * 600 and 'no kernels for this GAN: going on layer by layer' in said
     command('tinygan', 'sample', 'run', '-n', '4', '--out', 'grid.png', check=0, PYTHONPATH=trap)
     assert (tmp_path / 'grid.png').stat().st_size > 0
     done = command('train_mnist.py', '--resume', 'run', '--max-steps', '3', '--device', 'cpu', check=0,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cuda_on_host import COMPILER
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,19 +72,35 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
         ('gan', "int(state['G.t'])", '0', 'test_gan.py -k bit_for_bit'),
     'noise is drawn from the same stream every step':
         ('gan', "random_stream(seed, 'noise', step)", "random_stream(seed, 'noise')", 'test_gan.py -k noise'),
+    'a kernel reads a tile that others are still copying':
+        ('cuda/conv.cu', '        __syncthreads();                           // everybody', '        // everybody',
+         'test_cuda.py -k products and host and DCGAN'),
+    'a kernel does not wait for its own copies':
+        ('cuda/conv.cu', 'wait_copies<STAGES - 2>();', '', 'test_cuda.py -k products and host and DCGAN'),
+    'a kernel gives a pixel the weights of its neighbour':
+        ('cuda/conv.cu', 'kh = (rh + P) % S', 'kh = rh % S', 'test_cuda.py -k products and host and odd'),
+    'a kernel loses the last slice of a sum':
+        ('cuda/conv.cu', 'z < slices; z++', 'z < slices - 1; z++', 'test_cuda.py -k products and host and slices'),
+    'a kernel lets the running statistics see the fakes before the real images':
+        ('cuda/pointwise.cu', 'int g = groups - 1; g >= 0; g--', 'int g = 0; g < groups; g++',
+         'test_cuda.py -k computes_what and host and channels'),
+    'a replayed step is always the same one':
+        ('cuda/pointwise.cu', '*step += 1;', '', 'test_cuda.py -k steps_are and host-lsgan]'),
 }
 
 
 @pytest.mark.parametrize('bug', BUGS)
 def test_a_planted_bug_is_caught(bug, tmp_path):
     file, right, wrong, tests = BUGS[bug]
+    if file.endswith('.cu') and COMPILER is None:
+        pytest.skip('no C++ compiler to run the kernels on the CPU')
     for folder in 'tinygan', 'tests':
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns('__pycache__'))
-    source = tmp_path / 'tinygan' / f'{file}.py'
+    source = tmp_path / 'tinygan' / (file if '.' in file else f'{file}.py')
     text = source.read_text()
     assert right in text, 'the line to spoil has changed'
     source.write_text(text.replace(right, wrong))
-    done = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', *tests.split()], cwd=tmp_path / 'tests',
+    done = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', *tests.split(maxsplit=2)], cwd=tmp_path / 'tests',
                           env={**os.environ, 'PYTHONPATH': str(tmp_path)}, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout[-2000:]           # 1: tests ran and failed; 0 passed, 2-5 did not run
     assert ' failed' in done.stdout

@@ -1,0 +1,344 @@
+"""The kernels of tinygan/cuda and the captured step: as the layers compute, on a GPU and, wherever there is a C++
+compiler, on the CPU, where cuda_on_host.py runs the same source."""
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import cuda_on_host
+import fake_cupy
+import numpy as np
+import pytest
+
+from tinygan import conv, data, losses, optim
+from tinygan.arrays import select_device, to_numpy
+from tinygan.cuda import CapturedGAN, NotCovered, network
+from tinygan.cuda.network import Device, Network, Product, Sizes
+from tinygan.gan import GAN
+from tinygan.layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
+                            Reshape, Sigmoid, Tanh)
+from tinygan.network import Sequential
+from tinygan.recipes import RECIPES
+
+# float32 is up to 1e-6 off float64 here; a number rounded to TF32's 10 bits is 2.4e-4 off on average
+TOLERANCE = {'fp32': 5e-6, 'tf32': 1e-3}
+LAUNCHES = {'dcgan': 48, 'dcgan_gap': 52, 'lsgan': 48, 'dcgan64': 70, 'tutorial64': 87, 'lsgan64': (45, 59)}
+needs_compiler = pytest.mark.skipif(cuda_on_host.COMPILER is None,
+                                    reason='no C++ compiler to run the kernels on the CPU')
+
+
+@pytest.fixture(params=[pytest.param('host', marks=needs_compiler), pytest.param('gpu', marks=pytest.mark.gpu)])
+def cupy(request, monkeypatch):
+    if request.param == 'gpu':
+        xp, line = select_device('auto')
+        return pytest.skip(line) if xp is np else xp
+    monkeypatch.setitem(sys.modules, 'cupy', fake_cupy)
+    monkeypatch.setattr(network, 'SHARES', 2**16)                         # of which the host copies each, every time
+    fake_cupy.count.clear()
+    return fake_cupy
+
+
+@pytest.fixture(params=['fp32', 'tf32'])
+def precision(request, cupy):
+    if request.param == 'tf32' and int(cupy.cuda.Device().compute_capability) < 80:
+        pytest.skip('this GPU has no TF32')
+    return request.param
+
+
+def close(on_device, expected, tolerance):
+    found = to_numpy(on_device).reshape(expected.shape)
+    assert np.isfinite(found).all()
+    assert np.linalg.norm(found - expected) <= tolerance * np.linalg.norm(expected)
+
+
+def poisoned(cupy, shape):
+    return cupy.asarray(np.full(shape, np.nan, np.float32))
+
+
+GEOMETRIES = {                                    # N, H, W, C, F, K, S, P
+    'of the DCGAN': (3, 14, 14, 8, 12, 4, 2, 1), 'one channel in': (5, 9, 9, 1, 3, 4, 2, 1),
+    '3x3': (3, 5, 4, 2, 3, 3, 1, 1),
+    'odd sizes': (2, 7, 5, 3, 5, 3, 2, 1), 'stride beyond the kernel': (2, 7, 9, 2, 2, 2, 3, 0),
+    'the whole image': (4, 3, 3, 8, 4, 3, 1, 0), 'more than a tile each way': (3, 6, 6, 68, 72, 4, 2, 1),
+    'a sum in slices': (40, 8, 8, 4, 4, 4, 2, 1)}
+
+
+@pytest.mark.parametrize('geometry', GEOMETRIES)
+def test_products_are_those_of_conv_in_float64(cupy, precision, geometry, rng, monkeypatch):
+    N, H, W, C, F, K, S, P = GEOMETRIES[geometry]
+    OH, OW = conv.output_size(H, K, S, P), conv.output_size(W, K, S, P)
+    x, w, dy, b, c = (rng.standard_normal(shape) for shape in
+                      ((N, H, W, C), (K, K, C, F), (N, OH, OW, F), (F,), (C,)))
+    on_device = [cupy.asarray(a.astype(np.float32)) for a in (x, w, dy, b, c)]
+    product = Product(Device(cupy, precision == 'tf32'), Sizes(H, W, C, OH, OW, F, K, S, P), on_device[1], None)
+    y, dx, dw = (poisoned(cupy, a.shape) for a in (dy, x, w))
+    product.forward(on_device[0], y, N)
+    product.input_grad(on_device[2], dx, N)
+    product.weight_grad(on_device[0], on_device[2], dw, N)
+    close(y, conv.forward(x, w, S, P), TOLERANCE[precision])
+    close(dx, conv.input_grad(dy, w, (H, W), S, P), TOLERANCE[precision])
+    close(dw, conv.weight_grad(x, dy, K, S, P), TOLERANCE[precision])
+
+
+def test_a_product_adds_its_bias_and_goes_through_its_activation(cupy, rng):
+    x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 3, 5), (3, 3, 4, 5), (4,)))
+    on_device = [cupy.asarray(a) for a in (x, w, b)]
+    product = Product(Device(cupy, False), Sizes(5, 5, 4, 3, 3, 5, 3, 1, 0), *on_device[1:])
+    linear = conv.input_grad(x, w, (5, 5), 1, 0) + b
+    for activation, expected in (((0, 0.2), np.where(linear > 0, linear, 0.2 * linear)), ((1, 1.0), np.tanh(linear)),
+                                 ((2, 1.0), 1 / (1 + np.exp(-linear)))):
+        y = poisoned(cupy, linear.shape)
+        product.input_grad(on_device[0], y, 2, on_device[2], activation)
+        close(y, expected, 1e-6)
+
+
+NETWORKS = {                                      # layers, and the shape of an input
+    'Conv2d, LeakyReLU': (lambda **new: [Conv2d(3, 5, 3, stride=2, padding=1, **new), LeakyReLU(0.2)], (5, 6, 3)),
+    'Conv2d alone': (lambda **new: [Conv2d(2, 3, 3, bias=False, **new)], (4, 5, 2)),
+    'Conv2d, no bias, ReLU': (lambda **new: [Conv2d(2, 3, 3, bias=False, **new), ReLU()], (4, 5, 2)),
+    'ConvTranspose2d, BatchNorm2d, ReLU': (lambda **new: [
+        ConvTranspose2d(3, 4, 4, stride=2, padding=1, **new), BatchNorm2d(4, **new), ReLU()], (3, 2, 3)),
+    'ConvTranspose2d, output padding, Tanh': (lambda **new: [
+        ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1, **new), Tanh()], (3, 2, 2)),
+    'Linear, BatchNorm2d of channels': (lambda **new: [
+        Linear(6, 2 * 3 * 40, bias=False, **new), Reshape(2, 3, 40), BatchNorm2d(40, **new), LeakyReLU(0.1)], (6,)),
+    'Linear, Sigmoid': (lambda **new: [Flatten(), Linear(8, 3, **new), Sigmoid()], (2, 2, 2)),
+    'two stages and a pool': (lambda **new: [
+        Conv2d(2, 4, 3, **new), BatchNorm2d(4, **new), LeakyReLU(0.2), GlobalAvgPool2d(), Linear(4, 1, **new)],
+        (5, 4, 2))}
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_a_network_computes_what_its_layers_do(cupy, rng, name):
+    """On more rows than one block takes, in two groups: to the layers, two minibatches whose gradients add up."""
+    make, shape = NETWORKS[name]
+    N = 40
+    x = rng.standard_normal((2 * N, *shape)).astype(np.float32)
+    ours, layers = (Sequential(*make(rng=np.random.default_rng(1))).to(xp) for xp in (cupy, np))
+    arrays = {'x': cupy.asarray(x), 'dx': poisoned(cupy, x.shape)}
+    kernels = Network(Device(cupy, False), ours, shape, 2 * N, 2, **arrays)
+    dy = rng.standard_normal(kernels.y.shape).astype(np.float32)
+    kernels.dy[...] = cupy.asarray(dy)
+    kernels.forward(2 * N, 2)
+    ours.gradients.fill(np.nan)
+    kernels.backward(2 * N, 2)
+    dx = []
+    for group in slice(N, None), slice(N):        # the last group first, as the running statistics follow them
+        y = layers(x[group])
+        close(kernels.y[group], y, 2e-6)
+        dx.insert(0, layers.backward(dy[group].reshape(y.shape)))
+    bias_before_norm = [leaf for leaf, after in zip(ours.leaves(), ours.leaves()[1:])
+                        if isinstance(after, BatchNorm2d) and leaf.parameter_names == ('w', 'b')]
+    for leaf in bias_before_norm:
+        assert not np.isfinite(to_numpy(leaf.db)).any()                   # nothing is written there
+        leaf.db.fill(0)
+    close(ours.gradients, layers.gradients, 5e-6)
+    close(ours.statistics, layers.statistics, 1e-6)
+
+    kernels.dy[...] = cupy.asarray(dy)            # frozen: the same dx, and the gradients stay as they are
+    ours.gradients.fill(7)
+    kernels.backward(2 * N, 2, frozen=True)
+    close(arrays['dx'], np.concatenate(dx), 5e-6)
+    assert (to_numpy(ours.gradients) == 7).all()
+
+
+def images_for(recipe):
+    return data.ImageSet(np.random.default_rng(0).integers(0, 256, (7, *recipe.shape), np.uint8))
+
+
+def small_gan(xp, recipe, z_dim=5, width=4):
+    rng = np.random.default_rng(3)
+    G, D = recipe.generator(z_dim, width, rng=rng).to(xp), recipe.discriminator(width, rng=rng).to(xp)
+    optimisers = [optim.Adam(net, recipe.lr, recipe.beta1, recipe.beta2) for net in (G, D)]
+    return GAN(G, D, losses.LOSSES[recipe.loss](), *optimisers, recipe.order, recipe.D_rests_at)
+
+
+def captured_gan(xp, recipe, N=3, tf32=False, number=1, gan=None, seed=0):
+    gan = gan or small_gan(xp, recipe)
+    return CapturedGAN(gan, images_for(recipe), recipe.shape, recipe.black, N, 5, seed, tf32, number)
+
+
+VARIANTS = {name: recipe for name, recipe in RECIPES.items()} | {
+    f'dcgan with {loss}': RECIPES['dcgan']._replace(loss=loss) for loss in ('minimax', 'lsgan_chi2')} | {
+    'D rests': RECIPES['dcgan']._replace(D_rests_at=1.386)}               # 2 log 2 = 1.38629: D rests soon
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_steps_are_those_of_the_gan_on_the_same_minibatches_and_noise(cupy, name):
+    recipe = VARIANTS[name]
+    captured, plain, images = captured_gan(cupy, recipe), small_gan(np, recipe), images_for(recipe)
+    ours = captured.gan
+    for number in range(1, 4):                    # by kernels, captured, and replayed, then in the second epoch
+        before = captured.state()
+        if cupy is fake_cupy:
+            fake_cupy.count.clear()
+        metrics = captured.step(number)
+        if cupy is fake_cupy and name in LAUNCHES:
+            check_launches(LAUNCHES[name], recipe.order, number)
+        x = data.normalise(images.batch(number - 1, 3), np, recipe.black)
+        np.testing.assert_allclose(to_numpy(captured.x[3:]), x, atol=1e-6)
+        plain.load_state(before)
+        expected = plain.step(x, to_numpy(captured.z), number)
+        assert set(metrics) == set(expected)
+        for key, value in expected.items():
+            assert float(metrics[key]) == pytest.approx(float(value), rel=1e-4, abs=1e-5), (number, key)
+        for turn in 'GD' if recipe.order == 'both' else 'D' if number % 2 else 'G':
+            close(getattr(ours, turn).gradients, without_biases_before_norms(getattr(plain, turn)), 2e-5)
+        close(ours.G.statistics, plain.G.statistics, 1e-5)
+        if plain.D.statistics.size:
+            close(ours.D.statistics, plain.D.statistics, 1e-5)
+        check_adam(ours, plain, before, captured.state())
+
+
+def check_launches(expected, order, number):
+    """A step is one call of a graph that neither waits nor copies anything in, but for the order of a new epoch."""
+    new_epoch = number in (1, 3)
+    kernels = expected if order == 'both' else expected[(number - 1) % 2]
+    captured = number > (1 if order == 'both' else 2)
+    assert fake_cupy.count == Counter(launches=kernels + new_epoch, h2d=new_epoch, graphs=captured)
+
+
+def without_biases_before_norms(network):
+    """The gradients of a network, with zeros where BatchNorm subtracts the bias again: rounding is all there is."""
+    leaves = network.leaves()
+    for leaf, after in zip(leaves, leaves[1:]):
+        if isinstance(after, BatchNorm2d) and 'b' in leaf.parameter_names:
+            leaf.db.fill(0)
+    return network.gradients
+
+
+def check_adam(ours, plain, before, after):
+    """What a step made of parameters, m and v is what Adam makes of the gradients that the step found."""
+    plain.load_state(before)
+    for name, optimiser in (('G', plain.optim_G), ('D', plain.optim_D)):
+        network = optimiser.network
+        if after[f'{name}.t'] > before[f'{name}.t']:
+            network.gradients[...] = to_numpy(getattr(ours, name).gradients)
+            optimiser.step()
+        np.testing.assert_allclose(after[f'{name}.parameters'], network.parameters, rtol=1e-6, atol=1e-4 * optimiser.lr)
+        for vector in 'm', 'v':
+            close(after[f'{name}.{vector}'], getattr(optimiser, vector), 1e-6)
+        assert after[f'{name}.t'] == optimiser.t
+
+
+def test_a_whole_dcgan_in_its_real_width(cupy, precision):
+    """With its tiles full, its sums in slices, numbers copied four at a time."""
+    recipe = RECIPES['dcgan']
+    gan, plain = (GAN.from_recipe(recipe._replace(z_dim=5), 0, xp) for xp in (cupy, np))
+    captured = captured_gan(cupy, recipe, 2, precision == 'tf32', gan=gan)
+    captured.step(1)
+    plain.step(to_numpy(captured.x[2:]), to_numpy(captured.z))
+    close(captured.x[:2], GAN.from_recipe(recipe._replace(z_dim=5)).G(to_numpy(captured.z)), 5 * TOLERANCE[precision])
+    if precision == 'fp32':                       # of two images, TF32 gives gradients that are a few percent off
+        close(gan.G.gradients, plain.G.gradients, 1e-4)
+        close(gan.D.gradients, plain.D.gradients, 1e-4)
+
+
+def test_replayed_steps_equal_steps_launched_kernel_by_kernel(cupy, request):
+    on_gpu = request.node.callspec.params['cupy'] == 'gpu'
+    recipe, steps = RECIPES['dcgan'], 100 if on_gpu else 4
+    replayed, launched = captured_gan(cupy, recipe), captured_gan(cupy, recipe)
+    for number in range(1, steps + 1):
+        replayed.step(number)
+        launched.feed(number)
+        launched.play('DG')
+    for name, array in replayed.state().items():
+        np.testing.assert_array_equal(array, launched.state()[name], name)
+
+
+def test_a_run_resumed_goes_on_as_the_unbroken_one_bit_for_bit(cupy):
+    recipe = RECIPES['dcgan']
+    unbroken = captured_gan(cupy, recipe)
+    states = []
+    for number in range(1, 6):
+        unbroken.step(number)
+        states.append(unbroken.state())
+    gan = small_gan(cupy, recipe)
+    gan.load_state(states[2])
+    resumed = captured_gan(cupy, recipe, gan=gan, number=4)
+    resumed.step(4)
+    resumed.step(5)
+    for name, array in resumed.state().items():
+        np.testing.assert_array_equal(array, states[4][name], name)
+
+
+@needs_compiler
+def test_results_do_not_depend_on_the_order_of_blocks_and_threads(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cupy', fake_cupy)
+    states = []
+    for reverse in False, True:
+        monkeypatch.setattr(cuda_on_host, 'reverse', reverse)
+        captured = captured_gan(fake_cupy, RECIPES['dcgan'], tf32=True)
+        captured.step(1)
+        states.append(captured.state())
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name], name)
+
+
+def test_philox_makes_the_bits_of_its_authors(rng):
+    """Known answers from the authors' own test file, and the numpy version that the kernel's noise is compared with."""
+    zeros, ones = np.zeros((1, 4), np.uint32), np.full((1, 4), 0xffffffff, np.uint32)
+    assert [f'{x:08x}' for x in philox(zeros, (0, 0))[0]] == ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
+    assert [f'{x:08x}' for x in philox(ones, (0xffffffff,) * 2)[0]] == ['408f276d', '41c83b0e', 'a20bc7c6', '6d5451fd']
+
+
+def philox(counter, key):
+    """Philox4x32-10 of counters uint32 (N, 4)."""
+    counter, key = counter.astype(np.uint64), [np.uint64(k) for k in key]
+    mask = np.uint64(0xffffffff)
+    for _ in range(10):
+        a, b = counter[:, 0] * np.uint64(0xD2511F53), counter[:, 2] * np.uint64(0xCD9E8D57)
+        counter = np.stack([b >> np.uint64(32) ^ counter[:, 1] ^ key[0], b & mask,
+                            a >> np.uint64(32) ^ counter[:, 3] ^ key[1], a & mask], 1)
+        key = [(key[0] + np.uint64(0x9E3779B9)) & mask, (key[1] + np.uint64(0xBB67AE85)) & mask]
+    return counter
+
+
+def test_noise_is_philox_and_normal(cupy):
+    n, seed, step = 4099, (3 << 32) + 5, 17
+    z, count = poisoned(cupy, (n,)), cupy.asarray(np.array([step], np.int32))
+    Device(cupy, False).each('noise', -(-n // 4), z, n, count, np.uint32(5), np.uint32(3))
+    i = np.arange(-(-n // 4), dtype=np.uint32)
+    bits = philox(np.stack([i, np.full_like(i, step), 0 * i, 0 * i], 1), (seed & 0xffffffff, seed >> 32)).astype(float)
+    radius = np.sqrt(-2 * np.log((bits[:, ::2] + 1) / 2**32))
+    angle = 2 * np.pi * bits[:, 1::2] / 2**32
+    expected = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 2).reshape(-1)[:n]
+    np.testing.assert_allclose(to_numpy(z), expected, atol=2e-3)          # near 1, log is as good as float32's bits
+    assert abs(expected.mean()) < 0.05 and abs(expected.std() - 1) < 0.05
+
+
+def test_what_has_no_kernels_is_refused_by_name(cupy):
+    device = Device(cupy, False)
+    x = cupy.zeros((2, 4, 4, 2), np.float32)
+    for what, layers in (('BatchNorm2d after', [Conv2d(2, 3, 3), ReLU(), BatchNorm2d(3)]),
+                         ('Tanh after', [Conv2d(2, 3, 3), Tanh(), Tanh()]),
+                         ('BatchNorm2d at the beginning', [BatchNorm2d(2), Conv2d(2, 3, 3)])):
+        with pytest.raises(NotCovered, match=what):
+            Network(device, Sequential(*layers).to(cupy), (4, 4, 2), 2, x=x)
+    recipe = RECIPES['dcgan']
+    for change in ({'optim_D': lambda gan: optim.SGD(gan.D, 1e-3)},
+                   {'loss': lambda gan: gan.loss._replace(real=lambda s: losses.least_squares(s, 1))}):
+        gan = small_gan(cupy, recipe)
+        for name, make in change.items():
+            setattr(gan, name, make(gan))
+        with pytest.raises(NotCovered):
+            captured_gan(cupy, recipe, gan=gan)
+
+
+ARCHITECTURES = 'sm_75', 'sm_80', 'sm_90'
+
+
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+@pytest.mark.parametrize('name', ['conv', 'pointwise'])
+def test_kernels_compile_for_a_gpu_without_spilling(tmp_path, name, architecture):
+    nvcc = shutil.which('nvcc')
+    if not nvcc:
+        pytest.skip('no nvcc')
+    tf32 = architecture != 'sm_75'
+    sizes = Sizes(14, 14, 64, 7, 7, 128, 4, 2, 1)._asdict() | {'BIASES': 128, 'W_ALIGNED': 1} if name == 'conv' else {}
+    (tmp_path / 'kernels.cu').write_text(network.source(name, **sizes))
+    options = f'-arch={architecture} -std=c++17 -DTF32={int(tf32)} -cubin -Xptxas -v -o kernels.cubin'
+    done = subprocess.run([nvcc, *options.split(), 'kernels.cu'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    spills = [line for line in done.stderr.splitlines() if 'spill' in line]
+    assert spills and all('0 bytes spill stores, 0 bytes spill loads' in line for line in spills), spills

@@ -1,0 +1,175 @@
+// The three products of ../conv.py on a GPU: forward, input_grad, weight_grad, each one tiled product of two matrices.
+//
+// Compiled for the sizes of one layer, which are constants here, named as in conv.py: x (N, H, W, C), y (N, OH, OW, F),
+// w (K, K, C, F), stride S, padding P; only N, the images, is known when a kernel runs. The matrix cols of conv.py is
+// never stored: the kernels read each of its numbers where it lies in the image. So the three differ in nothing but
+// where a number of the left and of the right matrix lives, and where one of the result goes.
+//
+//     kernel         row m of the result    column n    summed over k       left[m][k]          right[k][n]
+//     forward        (image, i, j)          f           (kh, kw, c)         x in the patch      w
+//     input_grad     (image, u, v)          c           (th, tw, f)         dy of a patch       w
+//     weight_grad    (kh, kw, c)            f           (image, i, j)       x in the patch      dy
+//
+// With TF32 the products run on tensor cores, which read 10 of the 23 bits behind a number's point and add in float32.
+
+const int ROWS = 64, DEPTH = 16, STAGES = 4, THREADS = 128;
+const int WIDTH_C = C % 4 ? 1 : 4, WIDTH_F = F % 4 ? 1 : 4;        // numbers of a pixel that can be copied at once
+const int WIDTH_W = W_ALIGNED ? WIDTH_F : 1;
+const int TILE_F = F > 8 ? 64 : 8, TILE_C = C > 8 ? 64 : 8;        // few channels need no wide tile
+
+// LINES rows of the left matrix, or columns of the right one, by DEPTH of what is summed over, in shared memory. It is
+// kept as it was in memory, where neighbours are neighbours along k or along the lines, and WIDTH of them are copied
+// at once; the pitch is such that what 32 threads read at once lies in 32 banks.
+template<int LINES, bool ALONG_K, int WIDTH> struct alignas(16) Tile {
+    static const int PITCH = ALONG_K ? DEPTH + 4 : LINES + 8;
+    float numbers[(ALONG_K ? LINES : DEPTH) * PITCH];
+
+    __device__ float& at(int line, int k) { return numbers[ALONG_K ? line * PITCH + k : k * PITCH + line]; }
+
+    // Start copying the tile that begins at (line0, k0). source(line, k) is where a number lies, null for a zero.
+    template<class Source> __device__ void fetch(Source source, int line0, int k0) {
+        #pragma unroll
+        for (int i = threadIdx.x * WIDTH; i < LINES * DEPTH; i += THREADS * WIDTH) {
+            int line = ALONG_K ? i / DEPTH : i % LINES, k = ALONG_K ? i % DEPTH : i / LINES;
+            const float* from = source(line0 + line, k0 + k);
+            if (WIDTH == 4) copy16(&at(line, k), from, from);
+            else copy4(&at(line, k), from, from);
+        }
+    }
+};
+
+// result(m, n, sum over k < depth of left[m][k] * right[k][n]) for every m < M and n < N of the block's tile, which is
+// ROWS x COLUMNS. Its four warps divide it into pieces of 16 x 8, the shape of the tensor cores' mma: each thread holds
+// four numbers of a piece. While one slice of DEPTH is multiplied, the copies of the next ones are under way.
+//
+// With slices > 1, as many blocks divide the sum: each leaves its share in memory, and the last to come adds them all,
+// always in the same order, so that a result does not depend on which block that was.
+template<int COLUMNS, bool LEFT_ALONG_K, int LEFT_WIDTH, bool RIGHT_ALONG_K, int RIGHT_WIDTH,
+         class Left, class Right, class Result>
+__device__ void product(int M, int N, int depth, Left left, Right right, Result result,
+                        int slice, int slices, float* shares, int* arrived) {
+    const int WARPS_ACROSS = COLUMNS > 8 ? 2 : 1, WARPS_DOWN = 4 / WARPS_ACROSS;
+    const int DOWN = ROWS / WARPS_DOWN / 16, ACROSS = COLUMNS / WARPS_ACROSS / 8;           // pieces of a warp
+    __shared__ Tile<ROWS, LEFT_ALONG_K, LEFT_WIDTH> a[STAGES];
+    __shared__ Tile<COLUMNS, RIGHT_ALONG_K, RIGHT_WIDTH> b[STAGES];
+    const int warp = threadIdx.x / 32, q = threadIdx.x % 32 / 4, t = threadIdx.x % 4;       // 4q + t: see mma
+    const int row = warp / WARPS_ACROSS * DOWN * 16 + q, column = warp % WARPS_ACROSS * ACROSS * 8;
+    const int m0 = blockIdx.x * ROWS, n0 = blockIdx.y * COLUMNS;
+    float sum[DOWN][ACROSS][4] = {};
+
+    const int share = (depth + slices * DEPTH - 1) / (slices * DEPTH) * DEPTH;
+    const int begin = slice * share, end = min(depth, begin + share);
+    auto fetch = [&](int k0) {
+        if (k0 < end) {
+            a[k0 / DEPTH % STAGES].fetch(left, m0, k0);
+            b[k0 / DEPTH % STAGES].fetch(right, n0, k0);
+        }
+        commit_copies();
+    };
+    for (int ahead = 0; ahead < STAGES - 1; ahead++) fetch(begin + ahead * DEPTH);
+    for (int k0 = begin; k0 < end; k0 += DEPTH) {
+        wait_copies<STAGES - 2>();                 // my copies of this slice have come
+        __syncthreads();                           // everybody's have, and nobody still reads the slice before it
+        fetch(k0 + (STAGES - 1) * DEPTH);          // to where that one was
+        auto& x = a[k0 / DEPTH % STAGES];
+        auto& y = b[k0 / DEPTH % STAGES];
+        #pragma unroll
+        for (int k = 0; k < DEPTH; k += 8) {
+#if TF32
+            unsigned left_piece[DOWN][4], right_piece[ACROSS][2];
+            for (int i = 0; i < DOWN; i++)
+                for (int e = 0; e < 4; e++)
+                    left_piece[i][e] = tf32(x.at(row + i * 16 + e % 2 * 8, k + t + e / 2 * 4));
+            for (int j = 0; j < ACROSS; j++)
+                for (int e = 0; e < 2; e++)
+                    right_piece[j][e] = tf32(y.at(column + j * 8 + q, k + t + e * 4));
+            for (int i = 0; i < DOWN; i++)
+                for (int j = 0; j < ACROSS; j++) mma(sum[i][j], left_piece[i], right_piece[j]);
+#else
+            #pragma unroll 1
+            for (int l = k; l < k + 8; l++)
+                for (int i = 0; i < DOWN; i++)
+                    for (int j = 0; j < ACROSS; j++)
+                        for (int e = 0; e < 4; e++)
+                            sum[i][j][e] += x.at(row + i * 16 + e / 2 * 8, l) * y.at(column + j * 8 + 2 * t + e % 2, l);
+#endif
+        }
+    }
+    auto each = [&](auto visit) {
+        #pragma unroll
+        for (int i = 0; i < DOWN; i++)
+            for (int j = 0; j < ACROSS; j++)
+                for (int e = 0; e < 4; e++) {
+                    int m = m0 + row + i * 16 + e / 2 * 8, n = n0 + column + j * 8 + 2 * t + e % 2;
+                    if (m < M && n < N) visit(m, n, sum[i][j][e]);
+                }
+    };
+    if (slices > 1) {
+        each([&](int m, int n, float& s) { shares[(slice * M + m) * N + n] = s; });
+        if (!last_to_arrive(arrived + blockIdx.y * gridDim.x + blockIdx.x, slices)) return;
+        each([&](int, int, float& s) { s = 0; });
+        #pragma unroll 1
+        for (int z = 0; z < slices; z++)           // its numbers side by side: many loads at a time
+            each([&](int m, int n, float& s) { s += shares[(z * M + m) * N + n]; });
+    }
+    each([&](int m, int n, float& s) { result(m, n, s); });
+}
+
+// x[image][y][x][c] for row (image, i, j) of cols and its column (kh, kw, c)
+__device__ __forceinline__ const float* in_patch(const float* x, int row, int column) {
+    int c = column % C, kw = column / C % K, kh = column / C / K;
+    int j = row % OW, i = row / OW % OH, image = row / OW / OH;
+    int h = S * i + kh - P, w = S * j + kw - P;
+    return 0 <= h && h < H && 0 <= w && w < W ? x + ((image * H + h) * W + w) * C + c : nullptr;
+}
+
+// y = cols @ w, and perhaps + b and through an activation
+extern "C" __global__ void __launch_bounds__(THREADS, 4) forward(
+        const float* x, const float* w, const float* b, float* y, int N, int activation, float slope,
+        float* shares, int* arrived) {
+    const int M = N * OH * OW, DEEP = K * K * C;
+    product<TILE_F, true, WIDTH_C, false, WIDTH_W>(M, F, DEEP,
+        [=](int m, int k) { return m < M && k < DEEP ? in_patch(x, m, k) : nullptr; },
+        [=](int f, int k) { return f < F && k < DEEP ? w + k * F + f : nullptr; },
+        [=](int m, int f, float sum) { y[m * F + f] = activate(sum + b[f % BIASES], activation, slope); },
+        blockIdx.z, gridDim.z, shares, arrived);
+}
+
+// dw = cols.T @ dy
+extern "C" __global__ void __launch_bounds__(THREADS, 4) weight_grad(
+        const float* x, const float* dy, float* dw, int N, float* shares, int* arrived) {
+    const int M = K * K * C, DEEP = N * OH * OW;
+    product<TILE_F, false, WIDTH_C, false, WIDTH_F>(M, F, DEEP,
+        [=](int m, int k) { return m < M && k < DEEP ? in_patch(x, k, m) : nullptr; },
+        [=](int f, int k) { return f < F && k < DEEP ? dy + k * F + f : nullptr; },
+        [=](int m, int f, float sum) { dw[m * F + f] = sum; },
+        blockIdx.z, gridDim.z, shares, arrived);
+}
+
+// dx = the sum of dy w over all patches that a pixel was part of; as a layer's forward (ConvTranspose2d) perhaps + b
+// and through an activation.
+//
+// Pixel h was number kh = h + P - S i of patch i, where 0 <= kh < K. Pixels S apart, a class, meet the same kh: those
+// of h = S u + r are kh = (r + P) % S + S th, with th = 0, 1 ... So each class is a product of its own, over (th, tw, f),
+// and blockIdx.z says which. Nothing is scattered: each pixel is written once.
+extern "C" __global__ void __launch_bounds__(THREADS, 4) input_grad(
+        const float* dy, const float* w, const float* b, float* dx, int N, int activation, float slope) {
+    const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, TAPS = (K + S - 1) / S;
+    const int M = N * UH * UW, DEEP = TAPS * TAPS * F, rh = blockIdx.z / S, rw = blockIdx.z % S;
+    product<TILE_C, true, WIDTH_F, true, WIDTH_W>(M, C, DEEP,
+        [=](int m, int k) -> const float* {
+            int f = k % F, j = m % UW + (rw + P) / S - k / F % TAPS, i = m / UW % UH + (rh + P) / S - k / F / TAPS;
+            bool valid = m < M && k < DEEP && 0 <= i && i < OH && 0 <= j && j < OW;
+            return valid ? dy + ((m / UW / UH * OH + i) * OW + j) * F + f : nullptr;
+        },
+        [=](int c, int k) -> const float* {
+            int kw = (rw + P) % S + S * (k / F % TAPS), kh = (rh + P) % S + S * (k / F / TAPS);
+            return c < C && k < DEEP && kh < K && kw < K ? w + ((kh * K + kw) * C + c) * F + k % F : nullptr;
+        },
+        [=](int m, int c, float sum) {
+            int h = S * (m / UW % UH) + rh, v = S * (m % UW) + rw;
+            if (h < H && v < W)
+                dx[((m / UW / UH * H + h) * W + v) * C + c] = activate(sum + b[c % BIASES], activation, slope);
+        },
+        0, 1, nullptr, nullptr);
+}

@@ -1,0 +1,279 @@
+"""A network as a row of kernel launches over arrays that are allocated once.
+
+layers.py stays the reference: a Stage computes what its layers compute, with their own parameters, gradients and
+running statistics. But what follows a product is fused, and nothing is allocated while it runs, so that a whole
+training step can be captured in a CUDA graph.
+"""
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import conv
+from ..layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, LeakyReLU, Linear, Reshape, Sigmoid,
+                      Tanh)
+
+ROWS, DEPTH = 64, 16                              # of a tile, as in conv.cu
+BLOCKS = 264                                      # that keep a GPU busy: two for each multiprocessor of an H100
+MOST_SLICES = 32                                  # the last block adds them, while the others are done
+SHARES, COUNTERS = 2**22, 4096                    # numbers of memory that blocks share: see last_to_arrive
+LINEAR = 0, 1.0                                   # an activation is a kind, as in device.cuh, and a slope
+
+
+class NotCovered(Exception):
+    """What the kernels were not written for; the layers do it."""
+
+
+class Device:
+    """The compiled kernels, and the memory in which several blocks finish one sum."""
+
+    def __init__(self, cupy, tf32):
+        self.cupy, self.tf32 = cupy, tf32
+        self.shares, self.double_shares = cupy.empty(SHARES, np.float32), cupy.empty(SHARES // 4, np.float64)
+        self.arrived = cupy.zeros(COUNTERS, np.int32)
+        self.pointwise = self.compile('pointwise')
+
+    def compile(self, name, **constants):
+        """launch(kernel, grid, block, *arguments) for the kernels of a .cu file, compiled with these constants."""
+        options = '-std=c++17', f'-DTF32={int(self.tf32)}'
+        module = self.cupy.RawModule(code=source(name, **constants), options=options)
+        kernels = {}
+
+        def launch(kernel, grid, block, *arguments):
+            if kernel not in kernels:
+                kernels[kernel] = module.get_function(kernel)
+            kernels[kernel](grid, block, tuple(map(c_type, arguments)))
+        return launch
+
+    def each(self, kernel, count, *arguments):
+        """Launch a pointwise kernel with a thread for each of `count` numbers."""
+        self.pointwise(kernel, (ceil(count, 256),), (256,), *arguments)
+
+    def sums(self, kernel, rows, C, groups, *arguments):
+        """Launch a pointwise kernel that sums the rows of each group for each of C channels."""
+        parts = min(512, ceil(rows, 32), SHARES // (8 * groups * C))
+        self.pointwise(kernel, (ceil(C, 32), parts, groups), (32, 8), *arguments, self.double_shares, self.arrived)
+
+
+def source(name, **constants):
+    """The text of a .cu file with what it includes in front."""
+    folder = Path(__file__).parent
+    text = ''.join(f'const int {constant} = {value};\n' for constant, value in constants.items())
+    return text + (folder / 'device.cuh').read_text() + (folder / f'{name}.cu').read_text()
+
+
+def c_type(argument):
+    """Kernels take their arguments bit by bit: int and float have 32 there, 64 in Python."""
+    return {int: np.int32, float: np.float32}.get(type(argument), lambda same: same)(argument)
+
+
+def ceil(a, b):
+    return -(-a // b)
+
+
+class Sizes(NamedTuple):
+    """Of a convolution from x (N, H, W, C) to y (N, OH, OW, F) with w (K, K, C, F)."""
+    H: int
+    W: int
+    C: int
+    OH: int
+    OW: int
+    F: int
+    K: int = 1
+    S: int = 1
+    P: int = 0
+
+    @classmethod
+    def of(cls, layer, shape):
+        """Of the convolution that the layer is, or is the transpose of, for an input of that shape."""
+        if isinstance(layer, Linear):
+            return cls(1, 1, layer.w.shape[0], 1, 1, layer.w.shape[1])
+        K, _, C, F = layer.w.shape
+        S, P = layer.stride, layer.padding
+        if isinstance(layer, Conv2d):
+            H, W = shape[:2]
+            OH, OW = (conv.output_size(size, K, S, P) for size in (H, W))
+        else:
+            OH, OW = shape[:2]
+            H, W = (layer.output_size(size) for size in (OH, OW))
+        return cls(H, W, C, OH, OW, F, K, S, P)
+
+    def simplest(self):
+        """A patch that is the whole image is but a row of numbers, and the convolution a product of two matrices."""
+        H, W, C, _, _, F, K, _, P = self
+        return Sizes(1, 1, K * K * C, 1, 1, F) if (H, W, P) == (K, K, 0) else self
+
+
+class Product:
+    """The three functions of conv.py for the sizes of one layer, as kernels whose results go into given arrays.
+    N is how many images count; b is added to the result, if there is one, and the activation applied."""
+
+    def __init__(self, device, sizes, w, b):
+        self.device, self.sizes, self.w = device, sizes.simplest(), w
+        biases = 1 if b is None else b.size
+        self.no_bias = device.cupy.zeros(biases, np.float32)
+        self.launch = device.compile('conv', **self.sizes._asdict(), BIASES=biases, W_ALIGNED=int(w.data.ptr % 16 == 0))
+
+    def forward(self, x, y, N, b=None, activation=LINEAR):
+        H, W, C, OH, OW, F, K, S, P = self.sizes
+        self.launch('forward', self.grid(N * OH * OW, F, K * K * C), (128,), x, self.w,
+                    self.no_bias if b is None else b, y, N, *activation, self.device.shares, self.device.arrived)
+
+    def weight_grad(self, x, dy, dw, N):
+        H, W, C, OH, OW, F, K, S, P = self.sizes
+        self.launch('weight_grad', self.grid(K * K * C, F, N * OH * OW), (128,), x, dy, dw, N,
+                    self.device.shares, self.device.arrived)
+
+    def input_grad(self, dy, dx, N, b=None, activation=LINEAR):
+        H, W, C, OH, OW, F, K, S, P = self.sizes
+        down, across, _ = self.grid(N * ceil(H, S) * ceil(W, S), C, 0)
+        self.launch('input_grad', (down, across, S * S), (128,), dy, self.w,
+                    self.no_bias if b is None else b, dx, N, *activation)
+
+    def grid(self, M, N, depth):
+        """Tiles down and across, and into how many slices the sum is divided, to keep the GPU busy."""
+        down, across = ceil(M, ROWS), ceil(N, 64 if N > 8 else 8)
+        slices = min(ceil(BLOCKS, down * across), MOST_SLICES, depth // (8 * DEPTH), SHARES // (M * N))
+        return down, across, max(1, slices)
+
+
+class Stage:
+    """y = activation(BatchNorm(product(x) + b)): a layer with a weight and what follows it, as much as there is.
+
+    x and dx, y and dy are arrays for at least N images, the number that a call is about. They come in `groups` of
+    equal size: to BatchNorm, as many minibatches.
+    """
+
+    def __init__(self, device, layers, shape):
+        layer, *rest = layers
+        self.device, self.layer = device, layer
+        self.norm = rest.pop(0) if rest and isinstance(rest[0], BatchNorm2d) else None
+        self.activation = activation_of(rest.pop(0)) if rest else LINEAR
+        if rest:
+            raise NotCovered(f'{type(rest[0]).__name__} after an activation')
+        sizes = Sizes.of(layer, shape)
+        self.product = Product(device, sizes, layer.w, layer.b)
+        self.transposed = isinstance(layer, ConvTranspose2d)
+        self.shape = ((sizes.F,) if isinstance(layer, Linear) else sizes[:3] if self.transposed else sizes[3:6])
+        owner = self.norm.gamma if self.norm else layer.b
+        self.C = self.shape[-1] if owner is None else owner.size
+
+    def allocate(self, N, groups):
+        empty = self.device.cupy.empty
+        if self.norm:
+            self.pre = empty((N, *self.shape), np.float32)                # what BatchNorm is given
+            self.mu, self.var = (empty((groups, self.C), np.float32) for _ in range(2))
+            self.sums = empty((groups, self.C, 2), np.float32)
+        self.unused = [empty(self.C, np.float32) for _ in range(2)]       # for the gradients of a frozen stage
+
+    def forward(self, N, groups):
+        norm, sums, each = self.norm, self.device.sums, self.device.each
+        product = self.product.input_grad if self.transposed else self.product.forward
+        if not norm:
+            product(self.x, self.y, N, self.layer.b, self.activation)
+            return
+        product(self.x, self.pre, N, self.layer.b)
+        rows = N * prod(self.shape) // self.C // groups
+        sums('batch_statistics', rows, self.C, groups, self.pre, self.mu, self.var, rows, self.C)
+        each('normalise', groups * rows * self.C, self.pre, self.mu, self.var, norm.gamma, norm.beta,
+             norm.running_mean, norm.running_var, self.y, rows, self.C, groups, norm.eps, norm.momentum,
+             *self.activation)
+
+    def backward(self, N, groups, weights, inputs):
+        """From dy, in whose place comes the gradient before activation and BatchNorm, those of the parameters and dx,
+        where they are wanted. They are written, not added to what was there."""
+        layer, norm, sums, each = self.layer, self.norm, self.device.sums, self.device.each
+        rows = N * prod(self.shape) // self.C
+        if norm:
+            dgamma, dbeta = (norm.dgamma, norm.dbeta) if weights else self.unused
+            rows //= groups
+            sums('normalise_sums', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
+                 self.dy, self.sums, rows, self.C, norm.eps, *self.activation)
+            each('normalise_grad', groups * rows * self.C, self.pre, self.mu, self.var, norm.gamma, self.sums,
+                 self.dy, dgamma, dbeta, rows, self.C, groups, norm.eps)      # and db = 0: BatchNorm subtracts b again
+        elif self.activation != LINEAR or layer.b is not None and weights:
+            db = layer.db if weights and layer.b is not None else self.unused[0]
+            sums('activation_sums', rows, self.C, 1, self.y, self.dy, db, rows, self.C, *self.activation)
+        if weights:
+            self.product.weight_grad(*((self.dy, self.x) if self.transposed else (self.x, self.dy)), layer.dw, N)
+        if inputs:
+            product = self.product.forward if self.transposed else self.product.input_grad
+            product(self.dy, self.dx, N)
+
+
+class Pool:
+    """GlobalAvgPool2d as a stage."""
+
+    def __init__(self, device, layers, shape):
+        if layers[1:]:
+            raise NotCovered(f'{type(layers[1]).__name__} after pooling')
+        H, W, self.C = shape
+        self.device, self.pixels, self.shape = device, H * W, (self.C,)
+
+    def allocate(self, N, groups):
+        pass
+
+    def forward(self, N, groups):
+        self.device.each('pool', N * self.C, self.x, self.y, self.pixels, self.C, N * self.C)
+
+    def backward(self, N, groups, weights, inputs):
+        count = N * self.pixels * self.C
+        self.device.each('pool_grad', count, self.dy, self.dx, self.pixels, self.C, count)
+
+
+class Network:
+    """The stages of a Sequential for up to N inputs of that shape, which lie in x. y is the output, dy takes its
+    gradient; frozen, a network leaves its own gradients alone and gives that of x in dx. Raises NotCovered."""
+
+    def __init__(self, device, network, shape, N, groups=1, *, x, dx=None, y=None, dy=None):
+        self.stages = list(stages(device, network.leaves(), shape))
+        empty = device.cupy.empty
+        for stage, below in zip(self.stages, [None, *self.stages]):
+            stage.allocate(N, groups)
+            stage.x, stage.dx = (below.y, below.dy) if below else (x, dx)
+            stage.y, stage.dy = (empty((N, *stage.shape), np.float32) for _ in range(2))
+        if y is not None:
+            self.stages[-1].y, self.stages[-1].dy = y, dy
+        self.y, self.dy = self.stages[-1].y, self.stages[-1].dy
+
+    def forward(self, N, groups=1):
+        for stage in self.stages:
+            stage.forward(N, groups)
+
+    def backward(self, N, groups=1, frozen=False):
+        for stage in reversed(self.stages):
+            stage.backward(N, groups, weights=not frozen, inputs=frozen or stage is not self.stages[0])
+
+
+def stages(device, leaves, shape):
+    """The layers of a network for inputs of that shape, divided before each layer that opens a stage."""
+    opening = Conv2d, ConvTranspose2d, Linear, GlobalAvgPool2d
+    starts = [i for i, leaf in enumerate(leaves) if isinstance(leaf, opening)]
+    for leaf in leaves[:starts[0]]:
+        if not isinstance(leaf, Reshape):
+            raise NotCovered(f'{type(leaf).__name__} at the beginning')
+    shape = reshaped(shape, leaves[:starts[0]])
+    for start, end in zip(starts, [*starts[1:], len(leaves)]):
+        layers = [leaf for leaf in leaves[start:end] if not isinstance(leaf, Reshape)]
+        stage = (Pool if isinstance(layers[0], GlobalAvgPool2d) else Stage)(device, layers, shape)
+        shape = reshaped(stage.shape, leaves[start:end])
+        yield stage
+
+
+def reshaped(shape, leaves):
+    """That shape after what Reshapes there are among the leaves."""
+    for leaf in leaves:
+        if isinstance(leaf, Reshape):
+            shape = np.empty((1, *shape), bool).reshape(1, *leaf.shape).shape[1:]
+    return shape
+
+
+def activation_of(layer):
+    """The kind and slope that the kernels know a layer by."""
+    if isinstance(layer, LeakyReLU):
+        return 0, float(layer.slope)
+    kinds = {Tanh: 1, Sigmoid: 2}
+    if type(layer) not in kinds:
+        raise NotCovered(f'{type(layer).__name__} where an activation was expected')
+    return kinds[type(layer)], 1.0

@@ -1,0 +1,246 @@
+// What a training step does besides products: BatchNorm and activations, forward and backward, losses, Adam, noise and
+// minibatches. Rows are all but the last axis: of images, a row is a pixel and C its channels.
+//
+// D sees fake and real images in one pass, but to BatchNorm they are two minibatches: `groups` equal parts of the rows,
+// each with statistics of its own. `rows` counts those of one group.
+
+// Sums of two numbers a row, pair(row, c), over the rows of a group, for each channel c. Blocks of 32 channels x 8 rows
+// share the rows; the last to finish adds the shares, in double, and returns true in the thread that has c's total.
+template<class Pair>
+__device__ bool column_sums(int rows, int C, Pair pair, double2* shares, int* arrived, double2& total) {
+    __shared__ double2 parts[8][32];
+    const int c = blockIdx.x * 32 + threadIdx.x, group = blockIdx.z;
+    auto over_threads = [&](double2 mine) {
+        parts[threadIdx.y][threadIdx.x] = mine;
+        __syncthreads();
+        total = make_double2(0, 0);
+        for (int i = 0; i < 8; i++) {
+            total.x += parts[i][threadIdx.x].x;
+            total.y += parts[i][threadIdx.x].y;
+        }
+        __syncthreads();
+    };
+    const int share = (rows + gridDim.y - 1) / gridDim.y, end = min(rows, (int)(blockIdx.y + 1) * share);
+    double2 mine = make_double2(0, 0);
+    for (int row = blockIdx.y * share + threadIdx.y; row < end && c < C; row += 8) {
+        float2 numbers = pair(group * rows + row, c);
+        mine.x += numbers.x;
+        mine.y += numbers.y;
+    }
+    over_threads(mine);
+    if (threadIdx.y == 0 && c < C) shares[(group * gridDim.y + blockIdx.y) * C + c] = total;
+    if (!last_to_arrive(arrived + group * gridDim.x + blockIdx.x, gridDim.y)) return false;
+    mine = make_double2(0, 0);
+    #pragma unroll 8
+    for (int i = threadIdx.y; i < gridDim.y && c < C; i += 8) {
+        mine.x += shares[(group * gridDim.y + i) * C + c].x;
+        mine.y += shares[(group * gridDim.y + i) * C + c].y;
+    }
+    over_threads(mine);
+    return threadIdx.y == 0 && c < C;
+}
+
+// BatchNorm forward, first half: mean and variance of each channel of x
+extern "C" __global__ void batch_statistics(const float* x, float* mu, float* var, int rows, int C,
+                                            double* shares, int* arrived) {
+    double2 total;
+    auto pair = [=](int row, int c) { float number = x[row * C + c]; return make_float2(number, number * number); };
+    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) {
+        const int c = blockIdx.x * 32 + threadIdx.x;
+        double mean = total.x / rows;
+        mu[blockIdx.z * C + c] = mean;
+        var[blockIdx.z * C + c] = max(0.0, total.y / rows - mean * mean);
+    }
+}
+
+// and second half: y = activation(gamma * xhat + beta). The running statistics follow the last group, the real images,
+// first.
+extern "C" __global__ void normalise(const float* x, const float* mu, const float* var, const float* gamma,
+                                     const float* beta, float* running_mean, float* running_var, float* y, int rows,
+                                     int C, int groups, float eps, float momentum, int activation, float slope) {
+    if (blockIdx.x == 0)
+        for (int c = threadIdx.x; c < C; c += blockDim.x)
+            for (int g = groups - 1; g >= 0; g--) {
+                running_mean[c] += momentum * (mu[g * C + c] - running_mean[c]);
+                running_var[c] += momentum * (var[g * C + c] * (rows / (rows - 1.f)) - running_var[c]);
+            }
+    const int i = blockIdx.x * blockDim.x + threadIdx.x, c = i % C, g = i / C / rows;
+    if (g >= groups) return;
+    float xhat = (x[i] - mu[g * C + c]) / sqrtf(var[g * C + c] + eps);
+    y[i] = activate(gamma[c] * xhat + beta[c], activation, slope);
+}
+
+// Their backward, first half: dy goes back through the activation, in place, and sums[g][c] = (sum dy, sum dy * xhat),
+// which are the group's part of dbeta and dgamma
+extern "C" __global__ void normalise_sums(const float* x, const float* mu, const float* var, const float* gamma,
+                                          const float* beta, float* dy, float* sums, int rows, int C, float eps,
+                                          int activation, float slope, double* shares, int* arrived) {
+    double2 total;
+    auto pair = [=](int row, int c) {
+        float xhat = (x[row * C + c] - mu[blockIdx.z * C + c]) / sqrtf(var[blockIdx.z * C + c] + eps);
+        float y = activate(gamma[c] * xhat + beta[c], activation, slope);
+        float d = dy[row * C + c] *= activation_grad(y, activation, slope);
+        return make_float2(d, d * xhat);
+    };
+    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) {
+        const int c = blockIdx.x * 32 + threadIdx.x;
+        sums[(blockIdx.z * C + c) * 2] = total.x;
+        sums[(blockIdx.z * C + c) * 2 + 1] = total.y;
+    }
+}
+
+// and second half, dx = gamma * rstd * (dy - mean of dy - xhat * mean of dy * xhat), in place of dy
+extern "C" __global__ void normalise_grad(const float* x, const float* mu, const float* var, const float* gamma,
+                                          const float* sums, float* dy, float* dgamma, float* dbeta,
+                                          int rows, int C, int groups, float eps) {
+    if (blockIdx.x == 0)
+        for (int c = threadIdx.x; c < C; c += blockDim.x) {
+            float2 total = make_float2(0, 0);
+            for (int g = 0; g < groups; g++) {
+                total.x += sums[(g * C + c) * 2];
+                total.y += sums[(g * C + c) * 2 + 1];
+            }
+            dbeta[c] = total.x;
+            dgamma[c] = total.y;
+        }
+    const int i = blockIdx.x * blockDim.x + threadIdx.x, c = i % C, g = i / C / rows;
+    if (g >= groups) return;
+    const float* sum = sums + (g * C + c) * 2;
+    float rstd = 1 / sqrtf(var[g * C + c] + eps), xhat = (x[i] - mu[g * C + c]) * rstd;
+    dy[i] = gamma[c] * rstd * (dy[i] - sum[0] / rows - xhat * (sum[1] / rows));
+}
+
+// Without BatchNorm: dy goes back through the activation, in place, and db = sum of dy
+extern "C" __global__ void activation_sums(const float* y, float* dy, float* db, int rows, int C,
+                                           int activation, float slope, double* shares, int* arrived) {
+    double2 total;
+    auto pair = [=](int row, int c) {
+        return make_float2(dy[row * C + c] *= activation_grad(y[row * C + c], activation, slope), 0);
+    };
+    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) db[blockIdx.x * 32 + threadIdx.x] = total.x;
+}
+
+// The mean of each channel, x (N, pixels, C) -> y (N, C), and its backward; n counts the numbers that are written
+extern "C" __global__ void pool(const float* x, float* y, int pixels, int C, int n) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    float sum = 0;
+    for (int p = 0; p < pixels; p++) sum += x[(i / C * pixels + p) * C + i % C];
+    y[i] = sum / pixels;
+}
+
+extern "C" __global__ void pool_grad(const float* dy, float* dx, int pixels, int C, int n) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) dx[i] = dy[i / C / pixels * C + i % C] / pixels;
+}
+
+// The losses of ../losses.py, times weight: binary cross-entropy of sigmoid(score), or half the squared error. A single
+// block writes dscore and returns, in thread 0, the mean of the loss; mean_output is what is reported as D's opinion.
+const int CROSS_ENTROPY = 0, LEAST_SQUARES = 1;
+
+__device__ float softplus(float s) { return fmaxf(s, 0) + log1pf(expf(-fabsf(s))); }
+
+__device__ float loss_and_grad(const float* score, float* dscore, int N, int kind, float target, float weight,
+                               float& mean_output) {
+    __shared__ double2 parts[256];
+    double2 mine = make_double2(0, 0);
+    for (int i = threadIdx.x; i < N; i += 256) {
+        float s = score[i], p = expf(-softplus(-s));
+        bool entropy = kind == CROSS_ENTROPY;
+        float loss = entropy ? target * softplus(-s) + (1 - target) * softplus(s) : (s - target) * (s - target) / 2;
+        mine.x += weight * loss;
+        mine.y += entropy ? p : s;
+        dscore[i] = weight * ((entropy ? p : s) - target) / N;
+    }
+    parts[threadIdx.x] = mine;
+    for (int half = 128; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) {
+            parts[threadIdx.x].x += parts[threadIdx.x + half].x;
+            parts[threadIdx.x].y += parts[threadIdx.x + half].y;
+        }
+    }
+    double2 total = parts[0];
+    __syncthreads();
+    mean_output = total.y / N;
+    return total.x / N;
+}
+
+// An optimiser's step count goes up, and with it Adam's corrections 1 / (1 - beta^t)
+__device__ void advance(int* t, float* corrections, double beta1, double beta2) {
+    *t += 1;
+    corrections[0] = 1 / (1 - pow(beta1, (double)*t));
+    corrections[1] = 1 / (1 - pow(beta2, (double)*t));
+}
+
+// D's loss on N fake scores and, behind them, N real ones. Row step % log_rows of the log gets loss, D(x), D(G(z)).
+// While the loss is at most rests_at, D rests: its corrections are 0, and Adam does nothing.
+extern "C" __global__ void discriminator_loss(
+        const float* score, float* dscore, int N, int kind, float real, float fake, float weight, float rests_at,
+        int* t, float* corrections, double beta1, double beta2, float* log, int log_rows, int* step, int ends_step) {
+    float output_real, output_fake;
+    float loss = loss_and_grad(score + N, dscore + N, N, kind, real, weight, output_real);
+    loss += loss_and_grad(score, dscore, N, kind, fake, weight, output_fake);
+    if (threadIdx.x != 0) return;
+    float* row = log + *step % log_rows * 5;
+    row[0] = loss, row[1] = output_real, row[2] = output_fake;
+    corrections[0] = 0;
+    if (!(loss <= rests_at)) advance(t, corrections, beta1, beta2);
+    *step += ends_step;
+}
+
+// G's loss on the scores of its N fakes: the log gets it and D(G(z)) after D's update
+extern "C" __global__ void generator_loss(
+        const float* score, float* dscore, int N, int kind, float target, float weight,
+        int* t, float* corrections, double beta1, double beta2, float* log, int log_rows, int* step) {
+    float output;
+    float loss = loss_and_grad(score, dscore, N, kind, target, weight, output);
+    if (threadIdx.x != 0) return;
+    float* row = log + *step % log_rows * 5;
+    row[3] = loss, row[4] = output;
+    advance(t, corrections, beta1, beta2);
+    *step += 1;
+}
+
+// Adam, as in ../optim.py, with m and v moved by rate = 1 - beta toward what is new
+extern "C" __global__ void adam(float* theta, float* m, float* v, const float* g, int n, const float* corrections,
+                                float lr, float rate1, float rate2, float eps) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n || corrections[0] == 0) return;
+    m[i] += rate1 * (g[i] - m[i]);
+    v[i] += rate2 * (g[i] * g[i] - v[i]);
+    theta[i] -= lr * (m[i] * corrections[0]) / (sqrtf(v[i] * corrections[1]) + eps);
+}
+
+// Philox4x32-10 (Salmon et al. 2011): ten rounds make a counter and a key into 128 random bits
+__device__ uint4 philox(uint4 counter, uint2 key) {
+    for (int round = 0; round < 10; round++) {
+        unsigned a = __umulhi(0xD2511F53, counter.x), b = __umulhi(0xCD9E8D57, counter.z);
+        counter = make_uint4(b ^ counter.y ^ key.x, 0xCD9E8D57 * counter.z,
+                             a ^ counter.w ^ key.y, 0xD2511F53 * counter.x);
+        key = make_uint2(key.x + 0x9E3779B9, key.y + 0xBB67AE85);
+    }
+    return counter;
+}
+
+// z ~ N(0, 1), a pure function of (seed, step): a thread makes four of the n numbers, by Box and Muller's transform
+extern "C" __global__ void noise(float* z, int n, const int* step, unsigned seed_low, unsigned seed_high) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (4 * i >= n) return;
+    uint4 bits = philox(make_uint4(i, *step, 0, 0), make_uint2(seed_low, seed_high));
+    unsigned pairs[4] = {bits.x, bits.y, bits.z, bits.w};
+    for (int k = 0; k < 4 && 4 * i + k < n; k++) {
+        float radius = sqrtf(-2 * logf((pairs[k / 2 * 2] + 1.f) / 4294967296.f));
+        float angle = 6.283185307f * (pairs[k / 2 * 2 + 1] / 4294967296.f);
+        z[4 * i + k] = radius * (k % 2 ? sinf(angle) : cosf(angle));
+    }
+}
+
+// x = the minibatch of this step, as ../data.py has it: images uint8 of `numbers` each, taken in the epoch's order
+extern "C" __global__ void minibatch(const unsigned char* images, const int* order, float* x, int N, int numbers,
+                                     const int* step, int steps_per_epoch, float scale, float black) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= N * numbers) return;
+    const int image = order[*step % steps_per_epoch * N + i / numbers];
+    x[i] = images[(long long)image * numbers + i % numbers] * scale + black;
+}

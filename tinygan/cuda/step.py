@@ -1,0 +1,154 @@
+"""GAN.step as a row of kernels, captured once in a CUDA graph and then replayed by a single call."""
+import gc
+from functools import partial
+
+import numpy as np
+
+from .. import data
+from ..arrays import to_numpy
+from ..losses import bce_with_logits, least_squares, mean_squared_error, minimax_generator
+from ..optim import Adam
+from .network import Device, Network, NotCovered
+
+CROSS_ENTROPY, LEAST_SQUARES = 0, 1               # as in pointwise.cu
+LOSSES = {bce_with_logits: (CROSS_ENTROPY, 1.0), minimax_generator: (CROSS_ENTROPY, -1.0),         # and their weights
+          least_squares: (LEAST_SQUARES, 1.0), mean_squared_error: (LEAST_SQUARES, 2.0)}
+METRICS = 'loss_D', 'D_x', 'D_G_z1', 'loss_G', 'D_G_z2'                   # the first three of an update of D
+LOG_ROWS = 128                                    # steps whose metrics can be read before newer ones take their place
+
+
+class CapturedGAN:
+    """Trains a GAN that is on the GPU by kernels alone: step(number) is GAN.step, on a minibatch and noise of its own.
+
+    It changes the same vectors, but for rounding in the same way, with three differences: D looks at fake and real
+    images in one pass (to BatchNorm they stay two minibatches), gradients are written instead of added up, and
+    the noise is not NumPy's, though a pure function of (seed, number) as well. The numbers of the steps
+    must follow one another, from `number` on. Raises NotCovered for a GAN that has no kernels.
+    """
+
+    def __init__(self, gan, images, shape, black, N, z_dim, seed, tf32, number=1):
+        import cupy
+        if not (type(gan.optim_D) is type(gan.optim_G) is Adam and gan.G.parameters.dtype == np.float32):
+            raise NotCovered('an optimiser other than Adam, or float64')
+        self.gan, self.images, self.shape, self.black, self.N, self.seed = gan, images, shape, black, N, seed
+        self.device = Device(cupy, tf32)
+        self.z = cupy.empty((N, z_dim), np.float32)
+        self.x = cupy.empty((2 * N, *shape), np.float32)                  # fake images, and behind them real ones
+        self.dfake = cupy.empty((N, *shape), np.float32)
+        self.G = Network(self.device, gan.G, (z_dim,), N, x=self.z, y=self.x, dy=self.dfake)
+        self.D = Network(self.device, gan.D, shape, 2 * N, groups=2, x=self.x, dx=self.dfake)
+        gan.G.zero_grad()                         # the gradient of a bias before a BatchNorm, and never anything else
+        gan.D.zero_grad()
+        self.terms = {name: term(getattr(gan.loss, name)) for name in ('real', 'fake', 'generator')}
+        self.counts = cupy.asarray(np.array([number - 1, gan.optim_G.t, gan.optim_D.t], np.int32))
+        self.step_count, self.G_count, self.D_count = self.counts[:1], self.counts[1:2], self.counts[2:]
+        self.G_corrections, self.D_corrections = cupy.zeros(2, np.float32), cupy.zeros(2, np.float32)
+        self.log = cupy.zeros((LOG_ROWS, len(METRICS)), np.float32)
+        self.dataset, self.order, self.epoch = upload(cupy, images, shape), cupy.zeros(len(images), np.int32), None
+        self.stream, self.graphs = cupy.cuda.Stream(), {}
+
+    def step(self, number):
+        """Train on minibatch `number`. Returns the metrics by name, still on the GPU, valid for LOG_ROWS steps."""
+        self.feed(number)
+        turns = 'DG' if self.gan.order == 'both' else 'D' if number % 2 else 'G'
+        with self.stream:
+            if turns not in self.graphs:          # the first time kernel by kernel, which loads them
+                self.play(turns)
+                self.graphs[turns] = None
+            else:
+                self.graphs[turns] = self.graphs[turns] or self.capture(turns)
+                self.graphs[turns].launch()
+        row = self.log[(number - 1) % LOG_ROWS]
+        return {name: row[i] for i, name in enumerate(METRICS) if ('D' if i < 3 else 'G') in turns}
+
+    def feed(self, number):
+        """The order of a new epoch; of a dataset without end, the images themselves."""
+        epoch, i = divmod(number - 1, self.images.steps_per_epoch(self.N))
+        if self.dataset is None:
+            batch = data.fit(self.images.batch(number - 1, self.N), self.shape)
+            self.x[self.N:] = data.normalise(batch, self.device.cupy, self.black)
+        elif epoch != self.epoch:
+            self.epoch = epoch
+            self.order[...] = self.device.cupy.asarray(self.images.order(epoch).astype(np.int32))
+
+    def capture(self, turns):
+        gc.disable()                              # freeing an array would not belong to the step
+        self.stream.begin_capture()
+        try:
+            self.play(turns)
+        finally:
+            graph = self.stream.end_capture()
+            gc.enable()
+        return graph
+
+    def play(self, turns):
+        """All kernels of a step, in order: GAN.step."""
+        each, N = self.device.each, self.N
+        each('noise', -(-self.z.size // 4), self.z, self.z.size, self.step_count, *key(self.seed))
+        if self.dataset is not None:
+            each('minibatch', self.x[N:].size, self.dataset, self.order, self.x[N:], N, self.x[N:].size // N,
+                 self.step_count, self.images.steps_per_epoch(N), (1 - self.black) / 255, float(self.black))
+        self.G.forward(N)
+        if 'D' in turns:
+            self.update_D(ends_step=turns == 'D')
+        if 'G' in turns:
+            self.update_G()
+
+    def update_D(self, ends_step):
+        D, N, optim = self.D, self.N, self.gan.optim_D
+        D.forward(2 * N, groups=2)
+        (kind, real, weight), (_, fake, _) = self.terms['real'], self.terms['fake']
+        rests_at = -np.inf if self.gan.D_rests_at is None else self.gan.D_rests_at
+        self.device.pointwise(
+            'discriminator_loss', (1,), (256,), D.y, D.dy, N, kind, real, fake, weight, float(rests_at), self.D_count,
+            self.D_corrections, *betas(optim), self.log, LOG_ROWS, self.step_count, int(ends_step))
+        D.backward(2 * N, groups=2)
+        self.adam(optim, self.D_corrections)
+
+    def update_G(self):
+        G, D, N, optim = self.G, self.D, self.N, self.gan.optim_G
+        D.forward(N)
+        self.device.pointwise(
+            'generator_loss', (1,), (256,), D.y, D.dy, N, *self.terms['generator'], self.G_count, self.G_corrections,
+            *betas(optim), self.log, LOG_ROWS, self.step_count)
+        D.backward(N, frozen=True)
+        G.backward(N)
+        self.adam(optim, self.G_corrections)
+
+    def adam(self, optim, corrections):
+        theta = optim.network.parameters
+        self.device.each('adam', theta.size, theta, optim.m, optim.v, optim.network.gradients, theta.size, corrections,
+                         optim.lr, 1 - optim.beta1, 1 - optim.beta2, optim.eps)
+
+    def state(self):
+        """GAN.state, as of the last step; this waits for it."""
+        _, self.gan.optim_G.t, self.gan.optim_D.t = map(int, to_numpy(self.counts))
+        return self.gan.state()
+
+
+def term(loss):
+    """A function of losses.py, perhaps with its target, as the numbers that the kernels take: kind, target, weight."""
+    function, keywords = (loss.func, loss.keywords) if isinstance(loss, partial) else (loss, {})
+    if function not in LOSSES:
+        raise NotCovered('a loss of your own')
+    kind, weight = LOSSES[function]
+    return kind, float(keywords.get('target', 0)), weight
+
+
+def betas(optim):
+    return np.float64(optim.beta1), np.float64(optim.beta2)
+
+
+def key(seed):
+    """The seed as Philox's key, two numbers of 32 bits."""
+    return np.uint32(seed & 0xffffffff), np.uint32(seed >> 32)
+
+
+def upload(cupy, images, shape):
+    """All images of a dataset on the GPU, uint8 in the network's shape; None for a dataset without end."""
+    if not isinstance(images, data.ImageSet):
+        return None
+    dataset = cupy.empty((len(images), *shape), np.uint8)
+    for start in range(0, len(images), 1000):
+        dataset[start:start + 1000] = cupy.asarray(data.fit(images.images[start:start + 1000], shape))
+    return dataset
