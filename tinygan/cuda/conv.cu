@@ -38,6 +38,18 @@ template<int LINES, bool ALONG_K, int WIDTH> struct alignas(16) Tile {
     }
 };
 
+// visit(m, n, number) for those of a thread's numbers that lie inside the M x N result; its first is at (m0, n0).
+template<int DOWN, int ACROSS, class Visit>
+__device__ void each_number(float (&sum)[DOWN][ACROSS][4], int m0, int n0, int M, int N, Visit visit) {
+    #pragma unroll
+    for (int i = 0; i < DOWN; i++)
+        for (int j = 0; j < ACROSS; j++)
+            for (int e = 0; e < 4; e++) {
+                int m = m0 + i * 16 + e / 2 * 8, n = n0 + j * 8 + e % 2;
+                if (m < M && n < N) visit(m, n, sum[i][j][e]);
+            }
+}
+
 // result(m, n, sum over k < depth of left[m][k] * right[k][n]) for every m < M and n < N of the block's tile, which is
 // ROWS x COLUMNS. Its four warps divide it into pieces of 16 x 8, the shape of the tensor cores' mma: each thread holds
 // four numbers of a piece. While one slice of DEPTH is multiplied, the copies of the next ones are under way.
@@ -95,24 +107,16 @@ __device__ void product(int M, int N, int depth, Left left, Right right, Result 
 #endif
         }
     }
-    auto each = [&](auto visit) {
-        #pragma unroll
-        for (int i = 0; i < DOWN; i++)
-            for (int j = 0; j < ACROSS; j++)
-                for (int e = 0; e < 4; e++) {
-                    int m = m0 + row + i * 16 + e / 2 * 8, n = n0 + column + j * 8 + 2 * t + e % 2;
-                    if (m < M && n < N) visit(m, n, sum[i][j][e]);
-                }
-    };
+    const int m = m0 + row, n = n0 + column + 2 * t;
     if (slices > 1) {
-        each([&](int m, int n, float& s) { shares[(slice * M + m) * N + n] = s; });
+        each_number(sum, m, n, M, N, [&](int m, int n, float& s) { shares[(slice * M + m) * N + n] = s; });
         if (!last_to_arrive(arrived + blockIdx.y * gridDim.x + blockIdx.x, slices)) return;
-        each([&](int, int, float& s) { s = 0; });
+        each_number(sum, m, n, M, N, [&](int, int, float& s) { s = 0; });
         #pragma unroll 1
         for (int z = 0; z < slices; z++)           // its numbers side by side: many loads at a time
-            each([&](int m, int n, float& s) { s += shares[(z * M + m) * N + n]; });
+            each_number(sum, m, n, M, N, [&](int m, int n, float& s) { s += shares[(z * M + m) * N + n]; });
     }
-    each([&](int m, int n, float& s) { result(m, n, s); });
+    each_number(sum, m, n, M, N, [&](int m, int n, float& s) { result(m, n, s); });
 }
 
 // x[image][y][x][c] for row (image, i, j) of cols and its column (kh, kw, c)
