@@ -5,6 +5,7 @@ import importlib.metadata
 import re
 import sys
 from collections import Counter
+from pathlib import Path
 
 import cuda_on_host
 import fake_cupy
@@ -13,7 +14,7 @@ import pytest
 
 from tinygan import conv, data, losses, optim
 from tinygan.arrays import select_device, to_numpy
-from tinygan.cuda import CapturedGAN, NotCovered, network
+from tinygan.cuda import CapturedGAN, NotCovered, network, step
 from tinygan.cuda.network import Device, Network, Product, Sizes
 from tinygan.gan import GAN
 from tinygan.layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
@@ -296,16 +297,22 @@ def philox(counter, key):
 
 
 def test_noise_is_philox_and_normal(cupy):
-    n, seed, step = 4099, (3 << 32) + 5, 17
-    z, count = poisoned(cupy, (n,)), cupy.asarray(np.array([step], np.int32))
+    n, seed, number = 4099, (3 << 32) + 5, 17
+    z, count = poisoned(cupy, (n,)), cupy.asarray(np.array([number], np.int32))
     Device(cupy, False).each('noise', -(-n // 4), z, n, count, np.uint32(5), np.uint32(3))
     i = np.arange(-(-n // 4), dtype=np.uint32)
-    bits = philox(np.stack([i, np.full_like(i, step), 0 * i, 0 * i], 1), (seed & 0xffffffff, seed >> 32)).astype(float)
+    bits = philox(np.stack([i, np.full_like(i, number), 0 * i, 0 * i], 1), (seed & 0xffffffff, seed >> 32)).astype(float)
     radius = np.sqrt(-2 * np.log((bits[:, ::2] + 1) / 2**32))
     angle = 2 * np.pi * bits[:, 1::2] / 2**32
     expected = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 2).reshape(-1)[:n]
     np.testing.assert_allclose(to_numpy(z), expected, atol=2e-3)          # near 1, log is as good as float32's bits
     assert abs(expected.mean()) < 0.05 and abs(expected.std() - 1) < 0.05
+
+
+def test_metrics_are_read_before_newer_ones_take_their_place(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    import train_mnist
+    assert train_mnist.LOG_EVERY['gpu'] <= step.LOG_ROWS
 
 
 def test_what_has_no_kernels_is_refused_by_name(cupy):

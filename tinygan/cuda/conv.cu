@@ -154,8 +154,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) weight_grad(
 // and through an activation.
 //
 // Pixel h was number kh = h + P - S i of patch i, where 0 <= kh < K. Pixels S apart, a class, meet the same kh: those
-// of h = S u + r are kh = (r + P) % S + S th, with th = 0, 1 ... So each class is a product of its own, over (th, tw, f),
-// and blockIdx.z says which. Nothing is scattered: each pixel is written once.
+// of h = S u + r are kh = (r + P) % S + S th, with th = 0, 1 ... So each class is a product of its own, over
+// (th, tw, f), and blockIdx.z says which. Nothing is scattered: each pixel is written once.
 extern "C" __global__ void __launch_bounds__(THREADS, 4) input_grad(
         const float* dy, const float* w, const float* b, float* dx, int N, int activation, float slope) {
     const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, TAPS = (K + S - 1) / S;

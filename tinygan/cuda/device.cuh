@@ -1,5 +1,5 @@
 // What the kernels need of the GPU beyond C++: its tensor cores, its copies that go on beside the arithmetic, and the
-// way several blocks finish one sum. The first two have no header in CuPy's compiler: they are PTX, the GPU's assembler.
+// way several blocks finish one sum. The first two have no header in CuPy's compiler: they are PTX, the GPU's assembly.
 #ifndef HOST_SHIM                              // the tests, which run the kernels on a CPU, bring their own
 #if TF32
 // x rounded to the 10 bits behind the point that a tensor core reads
@@ -52,7 +52,7 @@ __device__ __forceinline__ bool last_to_arrive(int* arrived, int blocks) {
     __shared__ bool last;
     __threadfence();                           // my share is in memory before I am counted
     __syncthreads();
-    if (threadIdx.x == 0 && threadIdx.y == 0) {
+    if (threadIdx.x == 0) {
         last = atomicAdd(arrived, 1) == blocks - 1;
         if (last) *arrived = 0;
     }

@@ -52,8 +52,8 @@ class Device:
 
     def sums(self, kernel, rows, C, groups, *arguments):
         """Launch a pointwise kernel that sums the rows of each group for each of C channels."""
-        parts = min(512, ceil(rows, 32), SHARES // (8 * groups * C))
-        self.pointwise(kernel, (ceil(C, 32), parts, groups), (32, 8), *arguments, self.double_shares, self.arrived)
+        parts = min(BLOCKS // 2, ceil(rows * C, 4 * 1024), SHARES // (8 * groups * C))
+        self.pointwise(kernel, (ceil(C, 1024), parts, groups), (1024,), *arguments, self.double_shares, self.arrived)
 
 
 def source(name, **constants):

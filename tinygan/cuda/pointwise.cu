@@ -4,60 +4,68 @@
 // D sees fake and real images in one pass, but to BatchNorm they are two minibatches: `groups` equal parts of the rows,
 // each with statistics of its own. `rows` counts those of one group.
 
-// Sums of two numbers a row, pair(row, c), over the rows of a group, for each channel c. Blocks of 32 channels x 8 rows
-// share the rows; the last to finish adds the shares, in double, and returns true in the thread that has c's total.
+// Sums of two numbers a row, pair(row, c), over the rows of a group, for each channel c. gridDim.y blocks divide the
+// rows, of which each takes as many at once as it has threads for; the last to finish adds the shares, all in double.
+// True in the thread that has the total of channel c.
+const int THREADS = 1024;
+
 template<class Pair>
-__device__ bool column_sums(int rows, int C, Pair pair, double2* shares, int* arrived, double2& total) {
-    __shared__ double2 parts[8][32];
-    const int c = blockIdx.x * 32 + threadIdx.x, group = blockIdx.z;
-    auto over_threads = [&](double2 mine) {
-        parts[threadIdx.y][threadIdx.x] = mine;
-        __syncthreads();
-        total = make_double2(0, 0);
-        for (int i = 0; i < 8; i++) {
-            total.x += parts[i][threadIdx.x].x;
-            total.y += parts[i][threadIdx.x].y;
+__device__ bool column_sums(int rows, int C, Pair pair, double2* shares, int* arrived, int& c, double2& total) {
+    __shared__ double2 parts[THREADS];
+    const int t = threadIdx.x, c0 = blockIdx.x * THREADS, width = min(C - c0, THREADS), height = THREADS / width;
+    const int y = t / width, group = blockIdx.z;
+    c = c0 + t % width;
+    auto add_over_y = [&]() {                  // pairwise; leaves the sum in the threads with y = 0
+        parts[t] = total;
+        for (int n = height; n > 1; n = (n + 1) / 2) {
+            __syncthreads();
+            if (y < n / 2) {
+                parts[t].x += parts[t + (n + 1) / 2 * width].x;
+                parts[t].y += parts[t + (n + 1) / 2 * width].y;
+            }
         }
+        total = parts[t];
         __syncthreads();
     };
     const int share = (rows + gridDim.y - 1) / gridDim.y, end = min(rows, (int)(blockIdx.y + 1) * share);
-    double2 mine = make_double2(0, 0);
-    for (int row = blockIdx.y * share + threadIdx.y; row < end && c < C; row += 8) {
+    total = make_double2(0, 0);
+    for (int row = blockIdx.y * share + y; row < end && y < height; row += height) {
         float2 numbers = pair(group * rows + row, c);
-        mine.x += numbers.x;
-        mine.y += numbers.y;
+        total.x += numbers.x;
+        total.y += numbers.y;
     }
-    over_threads(mine);
-    if (threadIdx.y == 0 && c < C) shares[(group * gridDim.y + blockIdx.y) * C + c] = total;
+    add_over_y();
+    if (y == 0) shares[(group * gridDim.y + blockIdx.y) * C + c] = total;
     if (!last_to_arrive(arrived + group * gridDim.x + blockIdx.x, gridDim.y)) return false;
-    mine = make_double2(0, 0);
+    total = make_double2(0, 0);
     #pragma unroll 8
-    for (int i = threadIdx.y; i < gridDim.y && c < C; i += 8) {
-        mine.x += shares[(group * gridDim.y + i) * C + c].x;
-        mine.y += shares[(group * gridDim.y + i) * C + c].y;
+    for (int i = y; i < gridDim.y && y < height; i += height) {
+        total.x += shares[(group * gridDim.y + i) * C + c].x;
+        total.y += shares[(group * gridDim.y + i) * C + c].y;
     }
-    over_threads(mine);
-    return threadIdx.y == 0 && c < C;
+    add_over_y();
+    return y == 0;
 }
 
 // BatchNorm forward, first half: mean and variance of each channel of x
-extern "C" __global__ void batch_statistics(const float* x, float* mu, float* var, int rows, int C,
-                                            double* shares, int* arrived) {
+extern "C" __global__ void __launch_bounds__(THREADS) batch_statistics(
+        const float* x, float* mu, float* var, int rows, int C, double* shares, int* arrived) {
+    int c;
     double2 total;
     auto pair = [=](int row, int c) { float number = x[row * C + c]; return make_float2(number, number * number); };
-    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) {
-        const int c = blockIdx.x * 32 + threadIdx.x;
+    if (column_sums(rows, C, pair, (double2*)shares, arrived, c, total)) {
         double mean = total.x / rows;
         mu[blockIdx.z * C + c] = mean;
         var[blockIdx.z * C + c] = max(0.0, total.y / rows - mean * mean);
     }
 }
 
-// and second half: y = activation(gamma * xhat + beta). The running statistics follow the last group, the real images,
-// first.
-extern "C" __global__ void normalise(const float* x, const float* mu, const float* var, const float* gamma,
-                                     const float* beta, float* running_mean, float* running_var, float* y, int rows,
-                                     int C, int groups, float eps, float momentum, int activation, float slope) {
+// and second half: y = activation(gamma * xhat + beta). The running statistics follow the groups from the last, the
+// real images, to the first.
+extern "C" __global__ void normalise(
+        const float* x, const float* mu, const float* var, const float* gamma, const float* beta, float* running_mean,
+        float* running_var, float* y, int rows, int C, int groups, float eps, float momentum,
+        int activation, float slope) {
     if (blockIdx.x == 0)
         for (int c = threadIdx.x; c < C; c += blockDim.x)
             for (int g = groups - 1; g >= 0; g--) {
@@ -72,9 +80,10 @@ extern "C" __global__ void normalise(const float* x, const float* mu, const floa
 
 // Their backward, first half: dy goes back through the activation, in place, and sums[g][c] = (sum dy, sum dy * xhat),
 // which are the group's part of dbeta and dgamma
-extern "C" __global__ void normalise_sums(const float* x, const float* mu, const float* var, const float* gamma,
-                                          const float* beta, float* dy, float* sums, int rows, int C, float eps,
-                                          int activation, float slope, double* shares, int* arrived) {
+extern "C" __global__ void __launch_bounds__(THREADS) normalise_sums(
+        const float* x, const float* mu, const float* var, const float* gamma, const float* beta, float* dy,
+        float* sums, int rows, int C, float eps, int activation, float slope, double* shares, int* arrived) {
+    int c;
     double2 total;
     auto pair = [=](int row, int c) {
         float xhat = (x[row * C + c] - mu[blockIdx.z * C + c]) / sqrtf(var[blockIdx.z * C + c] + eps);
@@ -82,17 +91,16 @@ extern "C" __global__ void normalise_sums(const float* x, const float* mu, const
         float d = dy[row * C + c] *= activation_grad(y, activation, slope);
         return make_float2(d, d * xhat);
     };
-    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) {
-        const int c = blockIdx.x * 32 + threadIdx.x;
+    if (column_sums(rows, C, pair, (double2*)shares, arrived, c, total)) {
         sums[(blockIdx.z * C + c) * 2] = total.x;
         sums[(blockIdx.z * C + c) * 2 + 1] = total.y;
     }
 }
 
 // and second half, dx = gamma * rstd * (dy - mean of dy - xhat * mean of dy * xhat), in place of dy
-extern "C" __global__ void normalise_grad(const float* x, const float* mu, const float* var, const float* gamma,
-                                          const float* sums, float* dy, float* dgamma, float* dbeta,
-                                          int rows, int C, int groups, float eps) {
+extern "C" __global__ void normalise_grad(
+        const float* x, const float* mu, const float* var, const float* gamma, const float* sums, float* dy,
+        float* dgamma, float* dbeta, int rows, int C, int groups, float eps) {
     if (blockIdx.x == 0)
         for (int c = threadIdx.x; c < C; c += blockDim.x) {
             float2 total = make_float2(0, 0);
@@ -111,13 +119,15 @@ extern "C" __global__ void normalise_grad(const float* x, const float* mu, const
 }
 
 // Without BatchNorm: dy goes back through the activation, in place, and db = sum of dy
-extern "C" __global__ void activation_sums(const float* y, float* dy, float* db, int rows, int C,
-                                           int activation, float slope, double* shares, int* arrived) {
+extern "C" __global__ void __launch_bounds__(THREADS) activation_sums(
+        const float* y, float* dy, float* db, int rows, int C, int activation, float slope, double* shares,
+        int* arrived) {
+    int c;
     double2 total;
     auto pair = [=](int row, int c) {
         return make_float2(dy[row * C + c] *= activation_grad(y[row * C + c], activation, slope), 0);
     };
-    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) db[blockIdx.x * 32 + threadIdx.x] = total.x;
+    if (column_sums(rows, C, pair, (double2*)shares, arrived, c, total)) db[c] = total.x;
 }
 
 // The mean of each channel, x (N, pixels, C) -> y (N, C), and its backward; n counts the numbers that are written

@@ -1,0 +1,360 @@
+"""A training step on the GPU: ours beside PyTorch's, and an account of every kernel in ours.
+
+    python benchmarks/gpu.py [--recipe dcgan] [--batch-size 128] [--precision tf32|fp32] [--quick]
+
+needs a GPU and CuPy; PyTorch is measured where it is installed. Eight minutes at most, about two
+with --quick.
+
+First it checks that what is measured is right, PASS or FAIL a line; a FAIL ends in exit code 1. Then all have
+the GPU in turn, for a block of steps in each round: the table shows medians over the rounds, by the GPU's own
+clock, and ratios taken round by round. The floor is the step's multiplications at the rate of a large
+product, or its bytes at that of a large copy, both measured here. What cannot be measured is reported with
+its reason. All figures go to benchmarks/results/gpu.json.
+"""
+import argparse
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+import train_mnist  # noqa: E402
+from tinygan.arrays import select_device, to_numpy  # noqa: E402
+from tinygan.checkpoint import atomically  # noqa: E402
+from tinygan.cuda import CapturedGAN, NotCovered  # noqa: E402
+from tinygan.errors import Parser, UserError, count, one_line_errors  # noqa: E402
+from tinygan.gan import GAN  # noqa: E402
+from tinygan.recipes import RECIPES  # noqa: E402
+from gpu_account import account, elapsed, numbers_of, play, repeat, turns_of  # noqa: E402
+from torch_gpu import LEAD, Failed, Variants, attempt, dataset  # noqa: E402
+
+STEPS = 200                         # of a block, in which one party has the GPU to itself
+LAYER_STEPS = 20                    # the same for the plain layers, which are many times slower
+WARM_UP = 60                        # an eager step, a capture and replays
+CHECKED_STEPS = 100
+TOLERANCE = {'fp32': 1e-4, 'tf32': 5e-2}          # of a gradient; a wrong kernel is off by about 1
+SETUP_SECONDS, EPOCHS_SECONDS = 60, 150
+OURS, LAYERS = 'ours, captured', 'ours, plain layers'
+
+
+@dataclass
+class Setting:
+    """What is measured: a recipe by its name, on minibatches of N `images`, a dataset; xp is CuPy."""
+    name: str
+    images: object
+    N: int
+    precision: str
+    xp: object
+
+    @property
+    def recipe(self):
+        return RECIPES[self.name]
+
+    def captured(self, precision=None):
+        """A CapturedGAN that has made no step yet."""
+        recipe, tf32 = self.recipe, (precision or self.precision) == 'tf32'
+        gan = GAN.from_recipe(recipe, 0, self.xp)
+        return CapturedGAN(gan, self.images, recipe.shape, recipe.black, self.N, recipe.z_dim, 0, tf32)
+
+
+# Is it right? -----------------------------------------------------------------------------------------------
+
+def checks(setting):
+    """(passed, what was found) of one check after another."""
+    yield replays_equal_launches(setting)
+    tf32 = train_mnist.find_precision(None, setting.xp) == 'tf32'
+    for precision in ['fp32', 'tf32'] if tf32 else ['fp32']:
+        limit = TOLERANCE[precision]
+        for name, error in errors_of_a_step(setting, precision).items():
+            what = f"{name}'s gradient in {precision} is {error:.1e} off NumPy's, at most {limit:.0e}"
+            yield error < limit, what
+
+
+def replays_equal_launches(setting):
+    """A captured step does what its kernels do one by one."""
+    replayed, launched = setting.captured(), setting.captured()
+    for number in range(1, CHECKED_STEPS + 1):
+        replayed.step(number)
+        play(launched, number)
+    one, other = replayed.state(), launched.state()
+    differ = [name for name in one if not np.array_equal(one[name], other[name])]
+    what = f'{CHECKED_STEPS} replayed steps and as many kernel by kernel end in the same bits'
+    return not differ, what + (f', but for {", ".join(differ)}' if differ else '')
+
+
+def errors_of_a_step(setting, precision):
+    """{network: |its gradient - NumPy's| / |NumPy's|}, from the same weights, z and x."""
+    captured, layers, errors = setting.captured(precision), GAN.from_recipe(setting.recipe), {}
+    for number in numbers_of(layers):
+        captured.step(number)
+        layers.step(to_numpy(captured.x)[setting.N:], to_numpy(captured.z), number)
+        for name in turns_of(layers, number):
+            ours, expected = (to_numpy(getattr(gan, name).gradients) for gan in (captured.gan, layers))
+            errors[name] = float(np.linalg.norm(ours - expected) / np.linalg.norm(expected))
+    return errors
+
+
+def print_checks(setting):
+    """Whether all were passed."""
+    passed, found = True, checks(setting)
+    while result := attempt(next, found, None):
+        good, what = (False, result['failed']) if isinstance(result, dict) else result
+        print('PASS' if good else 'FAIL', what, flush=True)
+        passed = passed and good
+    return passed
+
+
+# How fast is it? --------------------------------------------------------------------------------------------
+
+def captured_blocks(setting):
+    """A function from steps to milliseconds a step, as the training loop makes them."""
+    captured, numbers = setting.captured(), itertools.count(1)
+
+    def step():
+        captured.step(next(numbers))
+
+    def block(steps):
+        repeat(step, LEAD)
+        return elapsed(setting.xp, captured.stream, lambda: repeat(step, steps)) / steps
+    repeat(step, WARM_UP)
+    return block
+
+
+def layer_blocks(setting):
+    """The same of GAN.step on CuPy's arrays, in float32, with x and z on the GPU; it makes LAYER_STEPS."""
+    recipe, xp, N, rng = setting.recipe, setting.xp, setting.N, np.random.default_rng(0)
+    gan, numbers = GAN.from_recipe(recipe, 0, xp), itertools.count(1)
+    x, z = (xp.asarray(rng.standard_normal((N, *shape), np.float32))
+            for shape in (recipe.shape, (recipe.z_dim,)))
+
+    def step():
+        gan.step(x, z, next(numbers))
+
+    def block(_):
+        repeat(step, 2)
+        return elapsed(xp, xp.cuda.get_current_stream(), lambda: repeat(step, LAYER_STEPS)) / LAYER_STEPS
+    repeat(step, 5)
+    return block
+
+
+def measure(blocks, rounds):
+    """{name: [milliseconds a step, one a round], or {'failed': why}}. Only ours must not fail."""
+    times = {name: block if isinstance(block, dict) else [] for name, block in blocks.items()}
+    for _ in range(rounds):
+        for name, block in blocks.items():
+            if isinstance(times[name], list):
+                ms = block(STEPS) if name == OURS else attempt(block, STEPS)
+                times[name] = ms if isinstance(ms, dict) else [*times[name], ms]
+    return times
+
+
+def summary(times, ours):
+    """Of one party's rounds: the median, its range, and how many times as long as ours, round by round."""
+    if isinstance(times, dict):
+        return times
+    row = {'median': np.median(times), 'min': min(times), 'max': max(times),
+           'times_ours': np.median(np.divide(times, ours))}
+    return {name: round(float(value), 4) for name, value in row.items()}
+
+
+# How long does a user wait? ---------------------------------------------------------------------------------
+
+FIRST_STEP = '''
+import json, sys, time
+laps = [time.perf_counter()]
+import cupy, numpy as np
+from tinygan import data
+from tinygan.arrays import select_device
+from tinygan.cuda import CapturedGAN
+from tinygan.gan import GAN
+from tinygan.recipes import RECIPES
+laps.append(time.perf_counter())
+select_device('gpu')
+laps.append(time.perf_counter())
+recipe, N = RECIPES[sys.argv[1]], int(sys.argv[2])
+images = data.ImageSet(np.zeros((N, *recipe.shape), np.uint8))
+gan = GAN.from_recipe(recipe, 0, cupy)
+CapturedGAN(gan, images, recipe.shape, recipe.black, N, recipe.z_dim, 0, sys.argv[3] == 'tf32').step(1)
+cupy.cuda.Device().synchronize()
+laps.append(time.perf_counter())
+seconds = [round(after - before, 2) for before, after in zip(laps, laps[1:])]
+print(json.dumps(dict(zip(('import', 'device', 'kernels'), seconds))))
+'''
+
+
+def setup_times(setting):
+    """Seconds of a new process until its first step is done, with and without compiled kernels in a cache."""
+    command = [sys.executable, '-c', FIRST_STEP, setting.name, str(setting.N), setting.precision]
+    times = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for cache in 'empty cache', 'warm cache':
+            done = subprocess.run(command, cwd=HERE.parent, env={**os.environ, 'CUPY_CACHE_DIR': folder},
+                                  capture_output=True, text=True, timeout=SETUP_SECONDS)
+            if done.returncode:
+                raise Failed(done.stderr.strip().splitlines()[-1])
+            times[cache] = json.loads(done.stdout)
+    return times
+
+
+def ten_epochs(setting, *more):
+    """Seconds of train_mnist.py for ten epochs, with all that it writes: until the first step is done, from
+    there to the last one, and for the pictures after it."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile('w+') as errors:
+        command = [sys.executable, 'train_mnist.py', '--device', 'gpu', '--data', 'mnist', '--epochs', '10',
+                   '--recipe', setting.name, '--batch-size', str(setting.N), '--precision', setting.precision,
+                   '--out', str(Path(folder, 'run')), *more]
+        start, laps = time.perf_counter(), []
+        pipes = {'stdout': subprocess.PIPE, 'stderr': errors, 'text': True}
+        with subprocess.Popen(command, cwd=HERE.parent, **pipes) as process:
+            limit = threading.Timer(EPOCHS_SECONDS, process.kill)
+            limit.start()
+            for line in process.stdout:
+                if found := re.match(r'step (\d+)/', line):
+                    laps.append((time.perf_counter() - start, int(found[1])))
+        limit.cancel()
+        total = time.perf_counter() - start
+        if process.returncode:
+            errors.seek(0)
+            raise Failed((errors.read().strip().splitlines() or [f'no end in {EPOCHS_SECONDS} s'])[-1])
+    (first, _), (last, steps) = laps[0], laps[-1]
+    return {'total': round(total, 2), 'start': round(first, 2), 'training': round(last - first, 2),
+            'end': round(total - last, 2), 'steps': steps}
+
+
+# The report -------------------------------------------------------------------------------------------------
+
+def versions(xp):
+    cuda = xp.cuda.runtime.runtimeGetVersion()
+    try:
+        torch = importlib.metadata.version('torch')
+    except importlib.metadata.PackageNotFoundError:
+        torch = None
+    return {'python': platform.python_version(), 'numpy': np.__version__, 'cupy': xp.__version__,
+            'cuda': f'{cuda // 1000}.{cuda % 1000 // 10}', 'torch': torch}
+
+
+def driver():
+    """The version of NVIDIA's driver, as nvidia-smi knows it."""
+    try:
+        return subprocess.run(['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
+                              capture_output=True, text=True, timeout=30).stdout.split()[0]
+    except (OSError, IndexError, subprocess.TimeoutExpired):
+        return None
+
+
+def show(result):
+    """The figures on a screen, with the checks before them at most forty lines."""
+    about = result['versions']
+    print(f"\n{result['device']}, driver {result['driver']}, CUDA {about['cuda']}, CuPy {about['cupy']}, "
+          f"PyTorch {about['torch']}\nrecipe {result['recipe']}, batch {result['batch_size']}, "
+          f"{result['precision']}, data {result['data']}, {result['runs']} rounds\n")
+    print(f'{"ms a step":24} {"median":>9} {"min":>9} {"max":>9} {"/ ours":>7}')
+    times = {OURS: result['ms_per_step'], LAYERS: result['eager_layers_ms'],
+             **{f'PyTorch, {name}': row for name, row in result['pytorch_ms'].items()}}
+    columns = '{median:9.4f} {min:9.4f} {max:9.4f} {times_ours:7.2f}'
+    for name, row in times.items():
+        print(f'{name:24} ' + (row.get('failed') or columns.format(**row)))
+    for name, row in (('ten epochs, s', result['ten_epochs_s']), ('first step, s', result['setup_s'])):
+        print(f'{name:24} ' + ', '.join(f'{key} {value}' for key, value in row.items()).replace("'", ''))
+    if 'failed' in result['totals']:
+        print('kernels one by one:', result['totals']['failed'])
+    else:
+        show_account(result['totals'], result['account'])
+
+
+def show_account(totals, rows, most=12):
+    floor = totals['floor_ms']
+    print(f"\n{totals['launches']} launches a step, {totals['flop'] / 1e9:.2f} GFLOP, "
+          f"{totals['bytes'] / 1e6:.1f} MB: kernels {totals['kernels_ms']:.4f} "
+          f"of {totals['step_ms']:.4f} ms, gap {totals['gap_ms']:.4f}")
+    print(f"floor: {floor['flop']:.4f} ms at {totals['matmul_flop_s'] / 1e12:.0f} TFLOP/s, "
+          f"{floor['bytes']:.4f} ms at {totals['copy_bytes_s'] / 1e9:.0f} GB/s, "
+          f"launch by launch {floor['launch by launch']:.4f} ms\n")
+    print(f"{'slowest kernels':19} {'us':>7} {'MFLOP':>8} {'of peak':>7} {'MB':>7} {'grid':>11}  where")
+    for row in sorted(rows, key=lambda row: -row['us'])[:most]:
+        print(f"{row['kernel']:19} {row['us']:7.2f} {row['flop'] / 1e6:8.1f} {row['share_of_matmul']:7.1%} "
+              f"{(row['bytes'] or 0) / 1e6:7.2f} {'x'.join(map(str, row['grid'])):>11}  {row['where']}")
+
+
+def parse(arguments):
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('--recipe', default='dcgan', choices=RECIPES)
+    add('--batch-size', type=count, metavar='N', help="images in a minibatch (the recipe's)")
+    add('--precision', choices=['tf32', 'fp32'], help='of the products (tf32 where the GPU has it)')
+    add('--quick', action='store_true', help='fewer rounds, and nothing that PyTorch would have to compile')
+    add('--check', action=argparse.BooleanOptionalAction, default=True, help='is what is measured right?')
+    add('--out', type=Path, default=HERE / 'results' / 'gpu.json', metavar='FILE', help='for all figures')
+    return parser.parse_args(arguments)
+
+
+def find_setting(options):
+    """What to measure. UserError if there is no GPU that works, or what was asked for does not run on it."""
+    try:
+        xp, _ = select_device('gpu')
+    except UserError as error:
+        problem = str(error).removeprefix('--device gpu: ').removesuffix(', or use --device cpu')
+        raise UserError(f'there is no GPU to measure: {problem}') from None
+    precision, recipe = train_mnist.find_precision(options.precision, xp), RECIPES[options.recipe]
+    images, N = dataset(recipe, download=True), options.batch_size or recipe.batch_size
+    images.steps_per_epoch(N)                     # UserError if there are not so many images
+    setting = Setting(options.recipe, images, N, precision, xp)
+    try:
+        setting.captured()
+    except NotCovered as what:
+        raise UserError(f'there are no kernels for {what}') from None
+    return setting
+
+
+def run(setting, options):
+    """(every figure, whether all checks were passed)."""
+    rounds, xp = 3 if options.quick else 7, setting.xp
+    with Variants(options.quick, setting.name, setting.N, setting.precision) as variants:
+        passed = not options.check or print_checks(setting)
+        print('waiting for PyTorch, which may search for its fastest kernels' if variants.installed else
+              'PyTorch is not installed: ours alone', flush=True)
+        others = variants.blocks()
+        blocks = {OURS: captured_blocks(setting), LAYERS: attempt(layer_blocks, setting), **others}
+        times = measure(blocks, rounds)
+    table = {name: summary(row, times[OURS]) for name, row in times.items()}
+    print('each kernel alone, a first step, ten epochs', flush=True)
+    totals = attempt(account, setting, table[OURS]['median'])
+    totals, rows = (totals, []) if isinstance(totals, dict) else totals
+    return {'device': xp.cuda.runtime.getDeviceProperties(0)['name'].decode(), 'driver': driver(),
+            'versions': versions(xp), 'date': time.strftime('%Y-%m-%d'), 'recipe': setting.name,
+            'batch_size': setting.N, 'precision': setting.precision, 'data': setting.images.name,
+            'checked': options.check and passed, 'runs': rounds, 'steps_per_run': STEPS,
+            'ms_per_step': table[OURS], 'eager_layers_ms': table[LAYERS],
+            'pytorch_ms': {name: table[name] for name in others}, 'setup_s': attempt(setup_times, setting),
+            'ten_epochs_s': attempt(ten_epochs, setting), 'totals': totals, 'account': rows}, passed
+
+
+def main(arguments=None):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parse(arguments)
+    result, passed = run(find_setting(options), options)
+    result['command'] = shlex.join(['python', 'benchmarks/gpu.py', *arguments])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomically(options.out, 'w') as file:
+        file.write(json.dumps(result, indent=1) + '\n')
+    show(result)
+    print(f'\nall figures: {options.out}')
+    return 0 if passed else 1
+
+
+if __name__ == '__main__':
+    with one_line_errors('gpu.py'):
+        sys.exit(main())
