@@ -26,7 +26,8 @@ from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES, find_recipe
 
 LOG_EVERY = {'cpu': 10, 'gpu': 100}  # steps between two looks at the losses: each look waits for the device
-SETTINGS = 'batch_size', 'lr', 'beta1', 'beta2', 'z_dim', 'loss', 'epochs'      # options that a recipe has a value for
+# options that a recipe has a value for
+SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'z_dim', 'loss', 'epochs'
 
 
 def train(gan, images, run, last, options, xp):
@@ -53,7 +54,7 @@ def train(gan, images, run, last, options, xp):
             if stop or is_due(step, log_every) or step == progress.first:
                 progress.show(step, run.flush())
             for name in due_samples(step, per_epoch, options.sample_every):
-                run.save_sample(name, grid(data.to_uint8(generate(gan.G, z_fixed), recipe.black)))
+                run.save_sample(name, grid(data.to_uint8(generate(gan.sampler, z_fixed), recipe.black)))
             if stop or is_due(step, per_epoch) or is_due(step, options.checkpoint_every):
                 run.save(step, (captured or gan).state())
             if stop:
@@ -143,8 +144,11 @@ def parse(arguments):
     add('--epochs', type=count, metavar='N', help="times through the data (the recipe's)")
     add('--batch-size', type=count, metavar='N', help="images in a minibatch (the recipe's)")
     add('--lr', type=number(float, 1e-12), help="Adam's learning rate (the recipe's)")
+    add('--lr-d', type=number(float, 1e-12), help="D's own learning rate (the recipe's, else --lr)")
     add('--beta1', type=number(float, 0, 1), help="Adam's beta1 (the recipe's)")
     add('--beta2', type=number(float, 0, 1), help="Adam's beta2 (the recipe's)")
+    add('--average', type=number(float, 0, 1), metavar='DECAY',
+        help="of the moving average of G's weights that samples are drawn from; 0: G itself (the recipe's)")
     add('--z-dim', type=count, metavar='N', help="numbers in a z (the recipe's)")
     add('--loss', choices=LOSSES, help="what D and G minimise (the recipe's)")
     add('--precision', choices=['fp32', 'tf32'],
@@ -190,9 +194,9 @@ def resume(options, xp):
     _, config, _, _ = newest_checkpoint(options.resume)
     for setting in ('recipe', 'data', 'seed', *SETTINGS):
         asked = getattr(options, setting)
-        if asked not in (None, config[setting]) and setting != 'epochs':
+        if asked not in (None, config.get(setting)) and setting != 'epochs':
             flag = '--' + setting.replace('_', '-')
-            raise UserError(f'{options.resume} was begun with {flag} {config[setting]} and cannot go on with '
+            raise UserError(f'{options.resume} was begun with {flag} {config.get(setting)} and cannot go on with '
                             f'{asked}: leave {flag} away, or begin a new run')
     images = data.load(config['data'], options.data_dir, config['seed'], find_recipe(config['recipe']).shape)
     if images.steps_per_epoch(config['batch_size']) != config['steps_per_epoch']:
@@ -207,7 +211,8 @@ def resume(options, xp):
 
 
 def make_gan(config, xp):
-    recipe = find_recipe(config['recipe'])._replace(**{setting: config[setting] for setting in SETTINGS})
+    recipe = find_recipe(config['recipe'])
+    recipe = recipe._replace(**{setting: config[setting] for setting in SETTINGS if setting in config})
     gan = GAN.from_recipe(recipe, config['seed'], xp)
     print(f"recipe {config['recipe']}, data {config['data']}: G {gan.G.parameters.size:,} and D "
           f"{gan.D.parameters.size:,} parameters, {config['epochs']} epochs of {config['steps_per_epoch']} steps",

@@ -25,8 +25,8 @@ def test_a_run_fills_its_folder(trained):
 
     config = json.loads((run / 'config.json').read_text())
     versions = config.pop('versions')
-    assert config == {'recipe': 'dcgan', 'data': 'digits', 'seed': 5, 'batch_size': 8, 'lr': 2e-4,
-                      'beta1': 0.5, 'beta2': 0.999, 'z_dim': 100, 'loss': 'bce', 'epochs': 10,
+    assert config == {'recipe': 'dcgan', 'data': 'digits', 'seed': 5, 'precision': None, 'batch_size': 8, 'lr': 2e-4, 'lr_d': None,
+                      'beta1': 0.5, 'beta2': 0.999, 'average': 0, 'z_dim': 100, 'loss': 'bce', 'epochs': 10,
                       'steps_per_epoch': 7500}
     assert versions['numpy'] == np.__version__ and versions['python'].count('.') == 2
     assert set(versions) == {'tinygan', 'python', 'numpy', 'platform'}

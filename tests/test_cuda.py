@@ -24,7 +24,7 @@ from tinygan.recipes import RECIPES
 
 # float32 is up to 1e-6 off float64 here; a number rounded to TF32's 10 bits is 2.4e-4 off on average
 TOLERANCE = {'fp32': 5e-6, 'tf32': 1e-3}
-LAUNCHES = {'dcgan': 48, 'dcgan_gap': 52, 'lsgan': 48, 'dcgan64': 70, 'tutorial64': 87, 'lsgan64': (45, 59)}
+LAUNCHES = {'dcgan': 48, 'fast': 50, 'dcgan_gap': 52, 'lsgan': 48, 'dcgan64': 70, 'tutorial64': 87, 'lsgan64': (45, 59)}
 needs_compiler = pytest.mark.skipif(cuda_on_host.COMPILER is None,
                                     reason='no C++ compiler to run the kernels on the CPU')
 
@@ -150,9 +150,11 @@ def images_for(recipe):
 
 def small_gan(xp, recipe, z_dim=5, width=4):
     rng = np.random.default_rng(3)
-    G, D = recipe.generator(z_dim, width, rng=rng).to(xp), recipe.discriminator(width, rng=rng).to(xp)
+    G, D, copy = (make(*z, width, rng=rng).to(xp) for make, z in
+                  ((recipe.generator, [z_dim]), (recipe.discriminator, []), (recipe.generator, [z_dim])))
     optimisers = [optim.Adam(net, recipe.lr, recipe.beta1, recipe.beta2) for net in (G, D)]
-    return GAN(G, D, losses.LOSSES[recipe.loss](), *optimisers, recipe.order, recipe.D_rests_at)
+    average = optim.Average(copy, G, recipe.average) if recipe.average else None
+    return GAN(G, D, losses.LOSSES[recipe.loss](), *optimisers, recipe.order, recipe.D_rests_at, average)
 
 
 def captured_gan(xp, recipe, N=3, tf32=False, number=1, gan=None, seed=0):
@@ -162,6 +164,7 @@ def captured_gan(xp, recipe, N=3, tf32=False, number=1, gan=None, seed=0):
 
 VARIANTS = {name: recipe for name, recipe in RECIPES.items()} | {
     f'dcgan with {loss}': RECIPES['dcgan']._replace(loss=loss) for loss in ('minimax', 'lsgan_chi2')} | {
+    'fast, its average no longer a plain mean': RECIPES['fast']._replace(average=0.3),
     'D rests': RECIPES['dcgan']._replace(D_rests_at=1.386)}               # 2 log 2 = 1.38629: D rests soon
 
 
@@ -221,6 +224,12 @@ def check_adam(ours, plain, before, after):
         for vector in 'm', 'v':
             close(after[f'{name}.{vector}'], getattr(optimiser, vector), 1e-6)
         assert after[f'{name}.t'] == optimiser.t
+    if ours.average:
+        plain.G.parameters[...], plain.G.statistics[...] = after['G.parameters'], after['G.statistics']
+        plain.average.step(after['G.t'])
+        for vector in 'parameters', 'statistics':
+            expected = getattr(plain.sampler, vector)
+            np.testing.assert_allclose(after[f'average.{vector}'], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_a_whole_dcgan_in_its_real_width(cupy, precision):

@@ -185,3 +185,17 @@ def test_noise_is_a_pure_function_of_seed_and_step():
 def test_streams_of_different_purpose_do_not_meet():
     draws = {random_stream(0, purpose).random() for purpose in ('noise', 'shuffle', 'preview', 'G weights')}
     assert len(draws) == 4
+
+
+def test_samples_come_from_the_average_where_a_recipe_has_one():
+    gan = GAN.from_recipe(RECIPES['fast']._replace(average=0.5))
+    np.testing.assert_array_equal(gan.sampler.parameters, gan.G.parameters)
+    weights = []
+    for number in 1, 2, 3:
+        gan.step(np.zeros((2, 28, 28, 1), np.float32), noise(0, number, 2, 100), number)
+        weights.append(gan.G.parameters.copy())
+    np.testing.assert_allclose(gan.sampler.parameters, (weights[0] + weights[1]) / 4 + weights[2] / 2, rtol=1e-4, atol=1e-7)
+    again = GAN.from_recipe(RECIPES['fast'], seed=1)
+    again.load_state(gan.state())
+    np.testing.assert_array_equal(again.sampler.parameters, gan.sampler.parameters)
+    assert gan.optim_D.lr == 4e-4 and gan.optim_G.lr == 1e-3

@@ -37,3 +37,16 @@ def test_an_optimiser_updates_in_place_in_float32_and_leaves_the_gradient_alone(
     assert network.parameters is theta and theta.dtype == np.float32 and (theta != before).all()
     np.testing.assert_array_equal(network.gradients, g)
     assert all(getattr(optimiser, v).dtype == np.float32 for v in optimiser.state_names)
+
+
+def test_an_average_is_the_plain_mean_at_first_and_then_forgets():
+    def network():
+        return SimpleNamespace(parameters=np.zeros(1), statistics=np.zeros(1))
+    original = network()
+    average = optim.Average(network(), original, decay=0.75)
+    for t in range(1, 8):
+        original.parameters[:], original.statistics[:] = t, -t
+        average.step(t)
+        expected = (t + 1) / 2 if t <= 4 else 0.75 * expected + 0.25 * t
+        assert average.network.parameters == pytest.approx(expected) == -average.network.statistics
+    assert average.original is original and original.parameters == 7

@@ -19,7 +19,8 @@ def open_generator(folder):
     _, config, _, state = checkpoint.newest_checkpoint(folder)
     recipe = find_recipe(config['recipe'])
     G = recipe.generator(config['z_dim'])
-    G.parameters[:], G.statistics[:] = state['G.parameters'], state['G.statistics']
+    sampler = 'average' if 'average.parameters' in state else 'G'
+    G.parameters[:], G.statistics[:] = state[f'{sampler}.parameters'], state[f'{sampler}.statistics']
     return lambda z: to_uint8(generate(G, z), recipe.black), config['z_dim']
 
 

@@ -3,27 +3,32 @@ import numpy as np
 
 from .arrays import array_module, random_stream, to_numpy
 from .losses import LOSSES
-from .optim import Adam
+from .optim import Adam, Average
 
 
 class GAN:
     """A generator G, a discriminator D, the loss they play by and an optimiser for each.
 
     order is 'both' for an update of D and then of G in every step, or 'alternate' for D's in the first, third ...
-    step and G's in the others. With D_rests_at, D is not updated while its loss is at most that.
+    step and G's in the others. With D_rests_at, D is not updated while its loss is at most that. Samples are drawn from
+    `sampler`: G itself, or the network of its Average, if there is one.
     """
 
-    def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None):
+    def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None):
         self.G, self.D, self.loss, self.optim_G, self.optim_D = G, D, loss, optim_G, optim_D
-        self.order, self.D_rests_at = order, D_rests_at
+        self.order, self.D_rests_at, self.average = order, D_rests_at, average
+        self.sampler = average.network if average else G
 
     @classmethod
     def from_recipe(cls, recipe, seed=0, xp=np):
         """The recipe's networks with weights drawn from the seed, on xp's device."""
-        G = recipe.generator(recipe.z_dim, rng=random_stream(seed, 'G weights')).to(xp)
-        D = recipe.discriminator(rng=random_stream(seed, 'D weights')).to(xp)
-        optim_G, optim_D = (Adam(network, recipe.lr, recipe.beta1, recipe.beta2) for network in (G, D))
-        return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D, recipe.order, recipe.D_rests_at)
+        def generator():
+            return recipe.generator(recipe.z_dim, rng=random_stream(seed, 'G weights')).to(xp)
+        G, D = generator(), recipe.discriminator(rng=random_stream(seed, 'D weights')).to(xp)
+        optim_G = Adam(G, recipe.lr, recipe.beta1, recipe.beta2)
+        optim_D = Adam(D, recipe.lr_d or recipe.lr, recipe.beta1, recipe.beta2)
+        average = Average(generator(), G, recipe.average) if recipe.average else None
+        return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D, recipe.order, recipe.D_rests_at, average)
 
     def step(self, x, z, number=1):
         """Train on real images x (N, H, W, C) and noise z (N, z_dim); number counts the run's steps, from 1.
@@ -63,14 +68,18 @@ class GAN:
         G.backward(D.backward(dscore))
         D.unfreeze()
         self.optim_G.step()
+        if self.average:
+            self.average.step(self.optim_G.t)
         return {'loss_G': loss_G, 'D_G_z2': loss.output(score).mean()}
 
     def vectors(self):
         """Every vector that training changes, by name."""
-        return {f'{name}.{key}': getattr(owner, key)
-                for name, network, optimiser in (('G', self.G, self.optim_G), ('D', self.D, self.optim_D))
-                for owner, keys in ((network, ('parameters', 'statistics')), (optimiser, optimiser.state_names))
-                for key in keys}
+        networks = {'G': self.G, 'D': self.D} | ({'average': self.average.network} if self.average else {})
+        vectors = {f'{name}.{key}': getattr(network, key)
+                   for name, network in networks.items() for key in ('parameters', 'statistics')}
+        return vectors | {f'{name}.{key}': getattr(optimiser, key)
+                          for name, optimiser in (('G', self.optim_G), ('D', self.optim_D))
+                          for key in optimiser.state_names}
 
     def state(self):
         """What a checkpoint holds: `vectors` as NumPy arrays, and how often each optimiser has stepped."""

@@ -1,4 +1,4 @@
-"""Adam, and the three ideas it unites. theta is a network's one parameter vector, g its gradient.
+"""Adam, and the three ideas it unites; and a moving average of what an optimiser has made of a network. theta is a network's one parameter vector, g its gradient.
 
 Each optimiser is one update rule; t counts the steps. Being vectors, m and v are all there is to save.
 """
@@ -72,3 +72,21 @@ class Adam(SGD):
         m_hat = self.m / (1 - self.beta1 ** self.t)
         v_hat = self.v / (1 - self.beta2 ** self.t)
         return self.lr * m_hat / (array_module(g).sqrt(v_hat) + self.eps)
+
+
+class Average:
+    """A network whose weights are a moving average of another's: theta_bar <- theta_bar + rate (theta - theta_bar),
+    rate = max(1 - decay, 1 / t), which is the plain mean of all t so far until that has 1 / (1 - decay) of them.
+
+    Yazici et al. 2019, "The unusual effectiveness of averaging in GAN training": a generator circles around where it
+    would be at rest, and its average is nearer to that. BatchNorm's statistics are averaged too.
+    """
+
+    def __init__(self, network, original, decay):
+        self.network, self.original, self.decay = network, original, decay
+
+    def step(self, t):
+        rate = max(1 - self.decay, 1 / t)
+        for vector in 'parameters', 'statistics':
+            average = getattr(self.network, vector)
+            average += rate * (getattr(self.original, vector) - average)

@@ -17,8 +17,10 @@ class Recipe(NamedTuple):
     order: str = 'both'             # of the updates: see GAN
     D_rests_at: float | None = None
     lr: float = 2e-4
+    lr_d: float | None = None       # D's own, if it has one
     beta1: float = 0.5
     beta2: float = 0.999
+    average: float = 0              # decay of a moving average of G's weights, which samples are drawn from: see Average
     batch_size: int = 128
     epochs: int = 10
 
@@ -32,6 +34,8 @@ RECIPES = {
     'tutorial64': Recipe(models64.generator64, models64.tutorial64_discriminator, shape=(64, 64, 3)),
     'lsgan64': Recipe(models64.lsgan64_generator, models64.lsgan64_discriminator, shape=(64, 64, 3), black=0,
                       loss='mse', order='alternate', D_rests_at=0.1, lr=1e-3, beta1=0.9, batch_size=10),
+    'fast': Recipe(models.dcgan_generator, models.dcgan_discriminator, lr=1e-3, lr_d=4e-4, beta2=0.99, average=0.999,
+                   batch_size=64),
 }
 
 

@@ -222,6 +222,12 @@ extern "C" __global__ void adam(float* theta, float* m, float* v, const float* g
     theta[i] -= lr * (m[i] * corrections[0]) / (sqrtf(v[i] * corrections[1]) + eps);
 }
 
+// Average.step, as in ../optim.py
+extern "C" __global__ void follow(float* average, const float* theta, int n, float rate, const int* t) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) average[i] += fmaxf(rate, 1.f / *t) * (theta[i] - average[i]);
+}
+
 // Philox4x32-10 (Salmon et al. 2011): ten rounds make a counter and a key into 128 random bits
 __device__ uint4 philox(uint4 counter, uint2 key) {
     for (int round = 0; round < 10; round++) {

@@ -114,11 +114,20 @@ class CapturedGAN:
         D.backward(N, frozen=True)
         G.backward(N)
         self.adam(optim, self.G_corrections)
+        if self.gan.average:
+            self.follow(self.gan.average)
 
     def adam(self, optim, corrections):
         theta = optim.network.parameters
         self.device.each('adam', theta.size, theta, optim.m, optim.v, optim.network.gradients, theta.size, corrections,
                          optim.lr, 1 - optim.beta1, 1 - optim.beta2, optim.eps)
+
+    def follow(self, average):
+        for name in 'parameters', 'statistics':
+            vector = getattr(average.network, name)
+            if vector.size:
+                self.device.each('follow', vector.size, vector, getattr(average.original, name), vector.size,
+                                 1 - average.decay, self.G_count)
 
     def state(self):
         """GAN.state, as of the last step; this waits for it."""
