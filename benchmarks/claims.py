@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import train_mnist  # noqa: E402
-from tinygan import arrays, data, losses
+from runs import SAMPLES, Judge, mean_and_std, samples_of  # noqa: E402
+from tinygan import arrays, data, losses  # noqa: E402
 from tinygan.gan import GAN, noise
 from tinygan.images import grid, save_png
 from tinygan.layers import BatchNorm2d, LeakyReLU, ReLU
@@ -58,25 +58,17 @@ VARIANTS = {        # what differs from `python train_mnist.py --max-steps 468`
 
 
 def quality():
-    from tinygan.__main__ import open_generator, sample_noise
-    from tinygan.evaluate import apply_classifier, frechet_distance, load_classifier
-    classifier = load_classifier()
-    test = apply_classifier(classifier, data.mnist('test')[0])[0]
-    train = apply_classifier(classifier, data.mnist('train')[0][:10000])[0]
-    result, rows = {'steps': STEPS, 'samples': 10000, 'real train against real test': frechet_distance(train, test)}, []
+    judge, rows = Judge(), []
+    result = {'steps': STEPS, 'samples': SAMPLES, 'real train against real test': judge.real()}
     for name, flags in VARIANTS.items():
         distances = []
         for seed in SEEDS:
             folder = Path('runs/claims', f'{name}-{seed}'.replace(' ', '_'))
-            start = ['--resume', folder] if folder.exists() else ['--out', folder, '--seed', seed, '--device', 'cpu', *flags]
-            if code := train_mnist.main([*map(str, start), '--max-steps', str(STEPS)]):
-                sys.exit(code)
-            draw, z_dim = open_generator(folder)
-            images = draw(sample_noise(0, 10000, z_dim))
-            distances.append(frechet_distance(apply_classifier(classifier, images)[0], test))
+            images = samples_of(folder, flags, seed, STEPS)
+            distances.append(judge.distance(images))
             if seed == SEEDS[0]:
                 rows.append(images[:16])
-        result[name] = {'each seed': distances, 'mean': np.mean(distances), 'std': np.std(distances, ddof=1)}
+        result[name] = mean_and_std(distances)
         print(f'{name:24} Frechet distance {np.mean(distances):6.1f} +- {np.std(distances, ddof=1):4.1f}  {distances}')
     save_png(RESULTS / 'claims_quality.png', grid(np.concatenate(rows), columns=16))
     return result

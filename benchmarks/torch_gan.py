@@ -35,6 +35,21 @@ def _module(layer):
     return [module]
 
 
+def to_tinygan(torch_network, network):
+    """Copy the weights and running statistics of to_torch's network back."""
+    layers_with_state = [layer for layer in network.layers if layer.parameter_names]
+    modules = [module for module in torch_network if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d))]
+    for layer, module in zip(layers_with_state, modules, strict=True):
+        state = {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
+        if isinstance(module, nn.BatchNorm2d):
+            layer.gamma[...], layer.beta[...] = state['weight'], state['bias']
+            layer.running_mean[...], layer.running_var[...] = state['running_mean'], state['running_var']
+        else:
+            layer.w[...] = state['weight'].transpose(2, 3, 1, 0)
+            if layer.b is not None:
+                layer.b[...] = state['bias']
+
+
 class TorchGAN:
     """One step as the PyTorch DCGAN tutorial writes it; `tuned` adds what an expert would: D frozen while G learns,
     channels_last, fused Adam."""

@@ -5,6 +5,7 @@ from commands import finish, load, one_line, start
 from PIL import Image
 
 from tinygan import gradcheck
+from tinygan.__main__ import main
 from tinygan.losses import LOSSES
 
 
@@ -94,6 +95,19 @@ def test_arithmetic_shows_the_concepts_their_means_and_the_sum(command, trained,
     assert all(abs(tile[1, 5] - tile[row, column]).max() > 1 for row in range(3) for column in (4, 6))
 
 
+def test_arithmetic_with_digits_takes_those_the_classifier_is_surest_of(trained, tmp_path, monkeypatch):
+    p = np.full((1000, 10), 0.01)
+    for digit, places in {7: (5, 900, 31), 1: (8, 9, 10), 0: (999, 0, 2)}.items():
+        p[list(places), digit] = 0.9, 0.8, 0.7
+    monkeypatch.setattr('tinygan.evaluate.load_classifier', lambda show: None)
+    monkeypatch.setattr('tinygan.evaluate.apply_classifier', lambda classifier, images: (None, p[:len(images)]))
+    pictures = []
+    for flags in (['--digits', '7', '1', '0'], '--a 5 900 31 --b 8 9 10 --c 999 0 2'.split()):
+        main(['arithmetic', str(trained[0]), *flags, '--out', str(tmp_path / 'sum.png')])
+        pictures.append((tmp_path / 'sum.png').read_bytes())
+    assert pictures[0] == pictures[1]
+
+
 def test_every_gradient_is_checked_in_a_table(command):
     done = command('tinygan', 'gradcheck', check=0)
     what, *rows, verdict = [line for line in done.stdout.splitlines() if line][1:]
@@ -130,6 +144,9 @@ Tanh.backward = lambda self, dy: 1.001 * backward(self, dy)
     ('sample RUN -n 0', ['-n', '0']),
     ('arithmetic RUN --a 1 2 --b 1 2 3 --c 1 2 3', ['--a', '3']),
     ('arithmetic RUN --a 1 2 3 --b 1 2 3', ['--c']),
+    ('arithmetic RUN', ['--digits', '--a']),
+    ('arithmetic RUN --digits 1 2 3 --a 1 2 3 --b 1 2 3 --c 1 2 3', ['--digits', '--a']),
+    ('arithmetic RUN --digits 1 2 10', ['10']),
     ('arithmetic RUN --a 1 2 -3 --b 1 2 3 --c 1 2 3', ['--a']),
     ('interpolate RUN --path bent', ['bent', 'linear', 'spherical']),
     ('sample RUN --seed -1', ['--seed', '-1']),

@@ -66,7 +66,10 @@ def arithmetic(options):
     G(a - b + c), and around it the same with uniform noise of up to 0.25 added.
     """
     draw, z_dim = open_generator(options.run)
-    picked = np.array([options.a, options.b, options.c]).T                    # three samples down, three concepts across
+    concepts = [options.a, options.b, options.c]
+    if options.digits and any(concepts) or not options.digits and not all(concepts):
+        raise UserError('arithmetic needs either --digits A B C or all of --a, --b and --c')
+    picked = surest(draw, z_dim, options) if options.digits else np.array(concepts).T       # three of each, downwards
     z = sample_noise(options.seed, picked.max() + 1, z_dim)[picked]
     a, b, c = means = z.mean(axis=0)
     around = random_stream(options.seed, 'arithmetic').uniform(-0.25, 0.25, (9, z_dim)).astype(np.float32)
@@ -78,6 +81,15 @@ def arithmetic(options):
     tiles[:3, 4:] = results.reshape(3, 3, *results.shape[1:])
     save_png(options.out, grid(tiles.reshape(28, *concepts.shape[1:]), columns=7))
     print(f'{options.out}: a, b and c in columns over their means; right, in the middle, a - b + c')
+
+
+def surest(draw, z_dim, options, among=1000):
+    """The places (3, 3) of samples, for each of three digits those three that the evaluator's classifier is surest of."""
+    images = draw(sample_noise(options.seed, among, z_dim))
+    check_digits(as_saved(images), options.run)
+    classifier = evaluate.load_classifier(lambda line: print(line, file=sys.stderr))
+    _, p = evaluate.apply_classifier(classifier, images)
+    return (-p[:, options.digits]).argsort(axis=0, kind='stable')[:3]
 
 
 def evaluate_samples(options):
@@ -179,8 +191,10 @@ def parse(arguments):
     sub = command('arithmetic', arithmetic, 'a - b + c in the space of z, each the mean of three samples')
     sub.add_argument('run', metavar='RUN')
     for concept in 'abc':
-        sub.add_argument(f'--{concept}', type=place, nargs=3, required=True, metavar='I',
+        sub.add_argument(f'--{concept}', type=place, nargs=3, metavar='I',
                          help='three samples, by their places in the grid of `sample`, counted from 0')
+    sub.add_argument('--digits', type=int, choices=range(10), nargs=3, metavar=('A', 'B', 'C'),
+                     help='instead of places: digits, of each the three in 1000 samples the classifier is surest of')
     sub.add_argument('--out', default='arithmetic.png', metavar='FILE', help='the picture (arithmetic.png)')
     sub = command('evaluate', evaluate_samples, 'how good the samples are, in numbers, beside those of real digits')
     sub.add_argument('run', metavar='RUN', nargs='?')
