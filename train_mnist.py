@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import tinygan
-from tinygan import data
+from tinygan import data, evaluate
 from tinygan.arrays import random_stream, select_device, start_workers
 from tinygan.checkpoint import COLUMNS, Run, check_unused, newest_checkpoint
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, seed
@@ -30,11 +30,11 @@ LOG_EVERY = {'cpu': 10, 'gpu': 100}  # steps between two looks at the losses: ea
 SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'z_dim', 'loss', 'epochs'
 
 
-def train(gan, images, run, last, options, xp):
-    """Steps run.step + 1 to last, or until a signal comes, whose number is then returned."""
+def train(gan, images, distance, run, last, options, xp):
+    """Steps run.step + 1 to last, or until a signal comes, whose number is then returned. --evaluate-every measures
+    images by `distance`."""
     config, per_epoch = run.config, run.config['steps_per_epoch']
     recipe = RECIPES[config['recipe']]
-    z_fixed = random_stream(config['seed'], 'preview').standard_normal((64, config['z_dim']), np.float32)
     np.seterr(all='ignore')                       # run.flush finds what is not a number, and says so once
     captured = capture(gan, images, run, xp)
     log_every = LOG_EVERY['gpu' if captured else 'cpu']
@@ -49,12 +49,14 @@ def train(gan, images, run, last, options, xp):
                 z = xp.asarray(noise(config['seed'], step, config['batch_size'], config['z_dim']))
                 metrics = gan.step(x, z, step)
             run.log(step, metrics)
+            if measured := is_due(step, options.evaluate_every):
+                run.rate(distance(draw(gan, config, 'evaluation', evaluate.SAMPLES)), (captured or gan).state())
 
             stop = step == last or bool(signals)  # asked once: a signal may come at any moment
-            if stop or is_due(step, log_every) or step == progress.first:
+            if stop or is_due(step, log_every) or measured or step == progress.first:
                 progress.show(step, run.flush())
             for name in due_samples(step, per_epoch, options.sample_every):
-                run.save_sample(name, grid(data.to_uint8(generate(gan.sampler, z_fixed), recipe.black)))
+                run.save_sample(name, grid(draw(gan, config, 'preview', 64)))
             if stop or is_due(step, per_epoch) or is_due(step, options.checkpoint_every):
                 run.save(step, (captured or gan).state())
             if stop:
@@ -85,6 +87,12 @@ def find_precision(asked, xp):
     if asked == 'tf32' and not capable:
         raise UserError('--precision tf32: only GPUs since Ampere (compute capability 8.0) have TF32; leave it away')
     return asked or ('tf32' if capable else 'fp32')
+
+
+def draw(gan, config, purpose, n):
+    """n images, uint8, by G (or its average) as it is now, of z that depend on the run's seed and the purpose alone."""
+    z = random_stream(config['seed'], purpose).standard_normal((n, config['z_dim']), np.float32)
+    return data.to_uint8(generate(gan.sampler, z), RECIPES[config['recipe']].black)
 
 
 def is_due(step, every):
@@ -121,11 +129,13 @@ class Progress:
         self.metrics |= metrics                   # when updates alternate, each step has half of them
         text = ('loss D {loss_D:.2f} G {loss_G:.2f} D(x) {D_x:.2f} D(G(z)) {D_G_z1:.2f} -> {D_G_z2:.2f}'
                 .format(**self.metrics))
+        if not np.isnan(self.metrics['frechet']):
+            text += f' Frechet {self.metrics["frechet"]:.1f}'
         now = time.monotonic()
         if not self.bar.disable:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update(step - self.bar.n)
-        elif now - self.shown > self.SECONDS or step in (self.first, self.last):
+        elif now - self.shown > self.SECONDS or step in (self.first, self.last) or 'frechet' in metrics:
             self.shown = now
             rate = (step + 1 - self.first) / (now - self.start)
             print(f'step {step}/{self.last}  epoch {(step - 1) // self.per_epoch + 1}  {text}  {rate:.1f} steps/s',
@@ -158,6 +168,8 @@ def parse(arguments):
     add('--resume', metavar='RUN', help='go on with this run from its last checkpoint')
     add('--sample-every', type=count, metavar='STEPS', help='more sample grids than one an epoch')
     add('--checkpoint-every', type=count, metavar='STEPS', help='more checkpoints than one an epoch')
+    add('--evaluate-every', type=count, metavar='STEPS',
+        help=f"measure the Frechet distance of {evaluate.SAMPLES} samples from MNIST; the best generator is best.npz")
     add('--max-steps', type=count, metavar='N', help="stop when the run has made so many steps in all")
     add('--dry-run', action='store_true', help='three steps and everything around them, in seconds; keeps nothing')
     options = parser.parse_args(arguments)
@@ -177,7 +189,9 @@ def begin(options, xp):
     name = options.recipe or 'dcgan'
     folder = options.out or unused_folder(name)
     check_unused(folder)                          # now, not after a download
-    images = data.load(options.data, options.data_dir, options.seed or 0, RECIPES[name].shape)
+    shape = RECIPES[name].shape
+    distance = options.evaluate_every and evaluate.distance_from_mnist(shape, options.data_dir)
+    images = data.load(options.data, options.data_dir, options.seed or 0, shape)
     config = {'recipe': name, 'data': images.name, 'seed': options.seed or 0, 'precision': options.precision}
     for setting in SETTINGS:
         asked = getattr(options, setting)
@@ -186,7 +200,7 @@ def begin(options, xp):
     gan = make_gan(config, xp)
     versions = {'tinygan': tinygan.__version__, 'python': platform.python_version(), 'numpy': np.__version__,
                 xp.__name__: xp.__version__, 'platform': platform.platform()}
-    return gan, images, Run.start(folder, config, gan.state(), versions)
+    return gan, images, distance, Run.start(folder, config, gan.state(), versions)
 
 
 def resume(options, xp):
@@ -198,7 +212,9 @@ def resume(options, xp):
             flag = '--' + setting.replace('_', '-')
             raise UserError(f'{options.resume} was begun with {flag} {config.get(setting)} and cannot go on with '
                             f'{asked}: leave {flag} away, or begin a new run')
-    images = data.load(config['data'], options.data_dir, config['seed'], find_recipe(config['recipe']).shape)
+    shape = find_recipe(config['recipe']).shape
+    distance = options.evaluate_every and evaluate.distance_from_mnist(shape, options.data_dir)
+    images = data.load(config['data'], options.data_dir, config['seed'], shape)
     if images.steps_per_epoch(config['batch_size']) != config['steps_per_epoch']:
         raise UserError(f'{options.resume}: {config["data"]} has not as many images as when the run began')
     run, state = Run.resume(options.resume)
@@ -207,7 +223,7 @@ def resume(options, xp):
     gan = make_gan(run.config, xp)
     gan.load_state(state)
     print(f'going on after step {run.step}', flush=True)
-    return gan, images, run
+    return gan, images, distance, run
 
 
 def make_gan(config, xp):
@@ -258,14 +274,14 @@ def run_training(options):
     find_precision(options.precision, xp)         # refuses what the device has not
     if xp is np:
         start_workers()
-    gan, images, run = resume(options, xp) if options.resume else begin(options, xp)
+    gan, images, distance, run = resume(options, xp) if options.resume else begin(options, xp)
     last = run.config['epochs'] * run.config['steps_per_epoch']
     last = min(last, options.max_steps or last)
     if run.step >= last:
         run.save_pictures()                       # in case the run was killed before it could
         print(f'{run.folder} has made its {run.step} steps; a larger --epochs or --max-steps goes on')
         return 0
-    caught = train(gan, images, run, last, options, xp)
+    caught = train(gan, images, distance, run, last, options, xp)
     if not options.dry_run:
         print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')
         if run.step < last:

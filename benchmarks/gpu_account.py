@@ -127,7 +127,8 @@ BYTES = {                           # that a kernel reads and writes, by its par
     'pool_grad': lambda a: 4 * (a.n + a.n // a.pixels),
     'discriminator_loss': lambda a: 16 * a.N,
     'generator_loss': lambda a: 8 * a.N,
-    'adam': lambda a: 28 * a.n}
+    'adam': lambda a: 28 * a.n,
+    'follow': lambda a: 12 * a.n}
 
 
 def parameters(file, kernel):

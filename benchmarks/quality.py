@@ -1,13 +1,14 @@
 """How good are the samples at equal cost? From the tutorial's settings to recipe fast, and beside PyTorch.
 
     python benchmarks/quality.py ablation [SEEDS]     after one epoch, a change at a time
-    python benchmarks/quality.py reference [SEEDS]    after 1, 5 and 10 epochs: dcgan, PyTorch training the same networks
-                                                      on the same minibatches and noise, and fast
+    python benchmarks/quality.py reference [SEEDS]    after 1, 5 and 10 epochs: dcgan, PyTorch training its networks on
+                                                      the same minibatches and noise, and fast
 
 An epoch costs about the same in all of them. Images are judged by the evaluator's classifier and, which confirms a
 ranking, by one of another shape and seed that has chosen nothing. Runs stay in runs/quality, and finished ones are not
 run again; the results go to benchmarks/results/quality_*.json.
 """
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -79,15 +80,12 @@ def real(judging):
 def reference(seeds, epochs=(1, 5, 10)):
     found, judging = {}, judges()
     for epoch in epochs:
-        parties = {'dcgan': [samples_of(folder_of('dcgan', seed), [], seed, steps_of(epoch, [])) for seed in range(seeds)],
-                   'fast': [samples_of(folder_of('fast', seed), ['--recipe', 'fast'], seed,
-                                       steps_of(epoch, ['fast'])) for seed in range(seeds)]}
-        for name, images in parties.items():
+        for name in 'dcgan', 'fast':
+            flags = ['--recipe', name]
+            images = [samples_of(folder_of(name, seed), flags, seed, steps_of(epoch, flags)) for seed in range(seeds)]
             found[f'{name}, {epoch} epochs'] = judged(judging, images)
             save_png(RESULTS / f'quality_{name}_{epoch}.png', grid(images[0][:64], columns=16))
-    try:
-        import torch_gan  # noqa: F401
-    except ImportError:
+    if not importlib.util.find_spec('torch'):
         print('PyTorch is not installed: nothing to compare with')
     else:
         by_seed = [pytorch(seed, epochs) for seed in range(seeds)]

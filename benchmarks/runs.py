@@ -30,8 +30,8 @@ class Judge:
 
 def samples_of(folder, flags, seed, steps):
     """SAMPLES images of the run in the folder after so many steps; it is begun, or gone on with, as needed."""
-    start = ['--resume', folder] if Path(folder).exists() else ['--out', folder, '--seed', seed, '--device', 'cpu', *flags]
-    if code := train_mnist.main([*map(str, start), '--max-steps', str(steps)]):
+    start = ['--resume', folder] if Path(folder).exists() else ['--out', folder, '--seed', seed, *flags]
+    if code := train_mnist.main([*map(str, start), '--device', 'cpu', '--max-steps', str(steps)]):
         sys.exit(code)
     draw, z_dim = open_generator(folder)
     return draw(sample_noise(0, SAMPLES, z_dim))

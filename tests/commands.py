@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinygan import data, evaluate
 from tinygan.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +21,19 @@ import numpy as np
 from tinygan import data
 images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), dtype=np.uint8)
 data.load = lambda name, folder, seed, shape: data.ImageSet(images, seed)
+'''
+
+MEASURED = '''
+import numpy as np
+from tinygan import data, evaluate
+from tinygan.digits import draw
+def load_classifier(show, train):
+    classifier = evaluate.build_classifier(np.random.default_rng(0), width=2, features=8)
+    classifier.parameters *= 4
+    classifier.eval()
+    return classifier
+data.mnist = lambda split, folder: draw(np.random.default_rng(7), 200)
+evaluate.load_classifier, evaluate.SAMPLES = load_classifier, 50
 '''
 
 DIVERGING = '''
@@ -67,6 +81,13 @@ def train(folder, *arguments, check=0, **options):
     return finish(start(folder, 'train_mnist.py', *SMALL, *arguments, **options), check)
 
 
+def measure_here(monkeypatch):
+    """MEASURED for this process, until the test is over."""
+    for module, name in (data, 'mnist'), (evaluate, 'load_classifier'), (evaluate, 'SAMPLES'):
+        monkeypatch.setattr(module, name, None)
+    exec(MEASURED, {})
+
+
 def one_line(err, *parts, program='train_mnist.py'):
     """All of stderr is one line, and says what it should."""
     assert err.startswith(f'{program}: error: ') and err.count('\n') == 1 and err.endswith('\n'), err
@@ -81,15 +102,20 @@ def contents(folder):
 
 def metrics(run):
     with open(run / 'metrics.csv', newline='') as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def same_arrays(one, other):
+    with np.load(one) as a, np.load(other) as b:
+        assert a.files == b.files
+        for name in a.files:
+            assert a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]), name
+    return True
 
 
 def same_run(one, other):
     """Two runs are the same bit for bit: every array of the checkpoint, every metric and every picture."""
-    with np.load(one / 'checkpoint.npz') as a, np.load(other / 'checkpoint.npz') as b:
-        assert a.files == b.files
-        for name in a.files:
-            assert a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]), name
+    assert same_arrays(one / 'checkpoint.npz', other / 'checkpoint.npz')
     a, b = ({name: content for name, content in contents(run).items() if not name.endswith('.npz')}
             for run in (one, other))
     assert a.keys() == b.keys()

@@ -8,12 +8,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from tinygan.checkpoint import Run, atomically, newest_checkpoint
+from tinygan.checkpoint import Run, atomically, newest_checkpoint, open_checkpoint
 from tinygan.errors import UserError
 from tinygan.images import save_png
 
 CONFIG = {'recipe': 'dcgan', 'seed': 3, 'lr': 2e-4, 'steps_per_epoch': 4}
-HEADER = 'step,loss_D,loss_G,D_x,D_G_z1,D_G_z2'
+HEADER = 'step,loss_D,loss_G,D_x,D_G_z1,D_G_z2,frechet'
 
 
 def load(folder):
@@ -27,14 +27,17 @@ def state(step):
 
 
 def metrics(step):
-    return {name: np.float32(1 / (step + i)) for i, name in enumerate(HEADER.split(',')[1:], 1)}
+    return {name: np.float32(1 / (step + i)) for i, name in enumerate(HEADER.split(',')[1:-1], 1)}
 
 
-def steps(run, first, last):
-    """Make steps first to last, saving after each."""
+def steps(run, first, last, distances={}, every=1):
+    """Make steps first to last, saving after each, or after so many; at some, a distance is measured."""
     for step in range(first, last + 1):
         run.log(step, metrics(step))
-        run.save(step, state(step))
+        if step in distances:
+            run.rate(distances[step], state(step))
+        if step % every == 0:
+            run.save(step, state(step))
     return run
 
 
@@ -125,9 +128,11 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_so_does_the_one_before(run):
 
 
 @pytest.mark.parametrize('left', [('checkpoint.npz', 'checkpoint.previous.npz'), ('checkpoint.npz',),
-                                  ('checkpoint.previous.npz',)], ids=' and '.join)
+                                  ('checkpoint.previous.npz',), ('best.npz',)], ids=' and '.join)
 def test_a_folder_that_holds_a_run_is_never_begun_anew(run, left):
-    for name in {'checkpoint.npz', 'checkpoint.previous.npz'} - set(left):
+    run.log(3, metrics(3))
+    run.rate(5.0, state(3))
+    for name in {'checkpoint.npz', 'checkpoint.previous.npz', 'best.npz'} - set(left):
         (run.folder / name).unlink()
     before = contents(run.folder)
     with pytest.raises(UserError, match='already holds a run: go on with --resume .*run, or .* --out'):
@@ -186,12 +191,12 @@ def test_resuming_beside_a_damaged_newest_checkpoint_keeps_the_good_one_until_an
 def moments(tmp_path, monkeypatch):
     """moments(folder, action): copies of the folder as it was before and after every call of the operating
     system by which action changes what a file's name means; what a kill -9 or a power cut would have left."""
-    def watch(folder, action):
+    def watch(folder, action, into='moments'):
         copies = []
 
         def watched(call):
             def wrapper(*arguments, **options):
-                copies.append(tmp_path / 'moments' / str(len(copies)))
+                copies.append(tmp_path / into / str(len(copies)))
                 shutil.copytree(folder, copies[-1])
                 return call(*arguments, **options)
             return wrapper
@@ -311,7 +316,7 @@ def test_metrics_have_a_header_and_a_row_for_every_step_in_full_precision(run):
     header, *rows = table(run).decode().splitlines()
     assert header.split(',')[0] == 'step' and sorted(header.split(',')) == sorted(HEADER.split(','))
     for step, row in enumerate(rows, 1):
-        numbers = dict(zip(header.split(','), map(np.float32, row.split(','))))
+        numbers = {name: np.float32(value) for name, value in zip(header.split(','), row.split(',')) if value}
         assert numbers == {'step': step} | metrics(step)
     assert len(rows) == 2
 
@@ -364,6 +369,113 @@ def test_weights_that_are_no_numbers_are_not_saved(run, poison):
     with pytest.raises(UserError, match='diverged'):
         run.save(3, poisoned)
     assert loaded_step(run.folder) == 2
+
+
+# ---- the best generator
+
+DISTANCES = {1: 90.0, 3: 200 / 3, 4: 70.0, 6: 60.0, 8: 65.0, 9: 60.0}
+BEST = 'best.npz'
+
+
+def best_step(run):
+    """The step whose state best.npz holds."""
+    _, config, step, arrays = open_checkpoint(run.folder / BEST)
+    assert config == CONFIG and np.array_equal(arrays['G.parameters'], state(step)['G.parameters'])
+    return step
+
+
+def measured(run):
+    return {int(row.split(b',')[0]): float(row.split(b',')[-1]) for row in table(run).split()[1:] if row[-1:] != b','}
+
+
+def test_the_state_with_the_lowest_distance_so_far_is_kept_and_every_distance_noted(tmp_path):
+    run = Run.start(tmp_path / 'run', CONFIG, state(0), {})
+    for step, expected in zip(range(1, 10), (1, 1, 3, 3, 3, 6, 6, 6, 6)):
+        steps(run, step, step, DISTANCES)
+        assert best_step(run) == expected
+    assert measured(run) == pytest.approx(DISTANCES) and loaded_step(run.folder) == 9
+
+
+def test_a_run_that_measures_nothing_keeps_nothing(run):
+    assert measured(run) == {} and not (run.folder / BEST).exists()
+    with pytest.raises(UserError, match='best.npz holds no checkpoint'):
+        open_checkpoint(run.folder / BEST)
+
+
+def test_the_lowest_distance_is_remembered_by_a_run_that_goes_on(tmp_path):
+    steps(Run.start(tmp_path / 'run', CONFIG, state(0), {}), 1, 3, DISTANCES)
+    for step, distance, best in (4, 200 / 3, 3), (5, 66.7, 3), (6, 66.6, 6):         # the first as low, not lower
+        run, _ = Run.resume(tmp_path / 'run')
+        steps(run, step, step, {step: distance})
+        assert best_step(run) == best
+
+
+def test_a_later_best_goes_and_none_is_kept_before_one_is_better_than_all_that_are_left(tmp_path):
+    run = steps(Run.start(tmp_path / 'run', CONFIG, state(0), {}), 1, 7, DISTANCES, every=4)
+    assert best_step(run) == 6 and loaded_step(run.folder) == 4
+    run, _ = Run.resume(run.folder)
+    assert not (run.folder / BEST).exists() and measured(run) == pytest.approx({1: 90, 3: 200 / 3, 4: 70})
+    steps(run, 5, 6, {5: 66.7})
+    assert not (run.folder / BEST).exists()
+    steps(run, 7, 7, {7: 66.6})
+    assert best_step(run) == 7
+
+
+def test_a_best_that_was_there_before_the_checkpoint_stays_when_the_run_goes_on(tmp_path):
+    run = steps(Run.start(tmp_path / 'run', CONFIG, state(0), {}), 1, 5, DISTANCES, every=4)
+    before = (run.folder / BEST).read_bytes()
+    run, _ = Run.resume(run.folder)
+    assert best_step(run) == 3 and (run.folder / BEST).read_bytes() == before
+
+
+def test_whenever_the_power_fails_the_best_is_none_or_a_true_one_and_in_the_end_the_same(tmp_path, moments):
+    unbroken, run = (steps(Run.start(tmp_path / name, CONFIG, state(0), {}), 1, last, DISTANCES, every=2)
+                     for name, last in (('unbroken', 4), ('run', 2)))
+    found = set()
+    for i, folder in enumerate(moments(run.folder, lambda: steps(run, 3, 4, DISTANCES, every=2))):
+        for copy in moments(folder, lambda: Run.resume(folder), f'again {i}'):       # while it is resumed, too
+            resumed, _ = Run.resume(copy)
+            found.add((copy / BEST).exists() and best_step(resumed))
+            if (copy / BEST).exists():
+                assert measured(resumed)[best_step(resumed)] == min(measured(resumed).values())
+            steps(resumed, resumed.step + 1, 4, DISTANCES, every=2)
+            names = 'metrics.csv', 'checkpoint.npz', BEST
+            assert [contents(copy)[name] for name in names] == [contents(unbroken.folder)[name] for name in names]
+    assert found == {False, 1, 3}
+
+
+def test_a_best_of_weights_that_are_no_numbers_is_not_kept(tmp_path):
+    run = steps(Run.start(tmp_path / 'run', CONFIG, state(0), {}), 1, 3, DISTANCES)
+    run.log(4, metrics(4))
+    with pytest.raises(UserError, match='diverged: step 4 has a weight'):
+        run.rate(1.0, state(4) | {'G.parameters': np.full(40, np.nan, np.float32)})
+    assert best_step(run) == 3
+
+
+def test_a_damaged_best_is_named_in_one_line_and_stops_no_run(run):
+    steps(run, 3, 3, DISTANCES)
+    path = run.folder / BEST
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r'best.npz is damaged \(.*\)$'):
+        open_checkpoint(path)
+    resumed, _ = Run.resume(run.folder)
+    steps(resumed, 4, 6, DISTANCES)
+    assert best_step(resumed) == 6
+
+
+def test_a_run_is_not_taken_up_again_from_one_of_its_files(run):
+    assert open_checkpoint(run.folder)[2] == open_checkpoint(run.folder / 'checkpoint.npz')[2] == 2
+    assert 'checkpoint.npz holds no checkpoint' in refusal(run.folder / 'checkpoint.npz')
+
+
+def test_metrics_of_a_tinygan_that_did_not_measure_go_on_with_an_empty_column(run):
+    wanted = table(run)
+    (run.folder / 'metrics.csv').write_bytes(b'\n'.join(row.rpartition(b',')[0] for row in wanted.split()) + b'\n')
+    assert table(run) != wanted
+    resumed, _ = Run.resume(run.folder)
+    assert table(resumed) == wanted
+    steps(resumed, 3, 3, DISTANCES)
+    assert measured(resumed) == pytest.approx({3: 200 / 3}) and best_step(resumed) == 3
 
 
 # ---- pictures

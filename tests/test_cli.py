@@ -8,10 +8,14 @@ import subprocess
 
 import numpy as np
 import pytest
-from commands import (DIVERGING, ROOT, SMALL, STEPS, TINY_DATA, contents, finish, load, metrics, one_line, same_run, start,
-                      train, wait_for)
+from commands import (DIVERGING, MEASURED, ROOT, SMALL, STEPS, TINY_DATA, contents, finish, load, measure_here, metrics,
+                      one_line, same_arrays, same_run, start, train, wait_for)
 from PIL import Image
 
+from tinygan import data, evaluate
+from tinygan.arrays import random_stream
+from tinygan.checkpoint import open_checkpoint
+from tinygan.gan import generate
 from tinygan.recipes import RECIPES
 
 
@@ -25,7 +29,8 @@ def test_a_run_fills_its_folder(trained):
 
     config = json.loads((run / 'config.json').read_text())
     versions = config.pop('versions')
-    assert config == {'recipe': 'dcgan', 'data': 'digits', 'seed': 5, 'precision': None, 'batch_size': 8, 'lr': 2e-4, 'lr_d': None,
+    assert config == {'recipe': 'dcgan', 'data': 'digits', 'seed': 5, 'precision': None,
+                      'batch_size': 8, 'lr': 2e-4, 'lr_d': None,
                       'beta1': 0.5, 'beta2': 0.999, 'average': 0, 'z_dim': 100, 'loss': 'bce', 'epochs': 10,
                       'steps_per_epoch': 7500}
     assert versions['numpy'] == np.__version__ and versions['python'].count('.') == 2
@@ -100,8 +105,10 @@ def test_epochs_have_their_grids_and_checkpoints_whatever_the_steps(tmp_path):
 
 def test_a_dry_run_touches_everything_and_leaves_nothing_behind(tmp_path):
     (tmp_path / 'tmp').mkdir()
-    out, err = train(tmp_path, '--dry-run', environment={'TMPDIR': str(tmp_path / 'tmp')})
-    assert 'step 3/3' in out and out.splitlines()[-1].startswith('dry run: ') and err == ''
+    out, err = train(tmp_path, '--dry-run', '--evaluate-every', 1, environment={'TMPDIR': str(tmp_path / 'tmp')},
+                     patch=MEASURED)
+    assert out.count(' Frechet ') == 3 and 'step 3/3' in out and err == ''
+    assert out.splitlines()[-1].startswith('dry run: ')
     assert list((tmp_path / 'tmp').iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} <= {'tmp', '.mpl'}
 
@@ -175,6 +182,75 @@ def test_killed_again_and_again_a_run_still_becomes_the_unbroken_one(trained, tm
     leftovers = [name for name in contents(run) if name.endswith('.part')]
     assert leftovers == []
     assert same_run(run, trained[0])
+
+
+# ---- the distance from MNIST
+
+@pytest.fixture(scope='module')
+def measured(trained, tmp_path_factory):
+    """A folder with three runs: `trained` measured on its way, unbroken and broken, and measured once it was there. And
+    what they printed. One process makes them all, which is faster."""
+    folder = tmp_path_factory.mktemp('measured')
+    shutil.copytree(trained[0], folder / 'later')
+    lines = (f'--out unbroken --seed 5 --evaluate-every 3 --max-steps {STEPS}',
+             '--out broken --seed 5 --evaluate-every 3 --max-steps 4',
+             f'--resume broken --evaluate-every 3 --max-steps {STEPS}',
+             f'--resume later --evaluate-every 1 --max-steps {STEPS + 1}',
+             f'--resume later --max-steps {STEPS + 2}')
+    out, _ = finish(start(folder, 'train_mnist.py', patch=f'''{MEASURED}
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import train_mnist
+sys.exit(any([train_mnist.main([*{SMALL}, *line.split()]) for line in {lines}]))
+'''))
+    return folder, out
+
+
+def distances(run):
+    return {row['step']: row['frechet'] for row in metrics(run) if 'frechet' in row}
+
+
+def test_measuring_changes_nothing_but_its_column_its_panel_and_what_is_kept(measured, trained):
+    run = measured[0] / 'unbroken'
+    assert distances(run).keys() == {3, 6}
+    assert [{name: row[name] for name in row if name != 'frechet'} for row in metrics(run)] == metrics(trained[0])
+    for name in 'checkpoint.npz', 'checkpoint.previous.npz':
+        assert same_arrays(run / name, trained[0] / name)
+    with_it, without = contents(run), contents(trained[0])
+    assert with_it.keys() - without.keys() == {'best.npz'}
+    assert {name for name in without if with_it[name] != without[name]} == {'metrics.csv', 'curves.png'}
+    with Image.open(run / 'curves.png') as three, Image.open(trained[0] / 'curves.png') as two:
+        assert three.height == two.height * 3 // 2
+
+
+def test_a_distance_is_shown_as_soon_as_it_is_measured(measured):
+    folder, out = measured
+    for step, distance in distances(folder / 'unbroken').items():
+        line, = (line for line in out.partition('unbroken: ')[0].splitlines() if line.startswith(f'step {step:.0f}/8 '))
+        assert f' Frechet {distance:.1f} ' in line
+
+
+def test_the_best_generator_is_that_of_the_lowest_distance_and_its_samples_have_it(measured, monkeypatch):
+    run = measured[0] / 'unbroken'
+    _, config, step, state = open_checkpoint(run / 'best.npz')
+    assert step == state['G.t'] == min(distances(run), key=distances(run).get)
+
+    G = RECIPES['dcgan'].generator(config['z_dim'])
+    G.parameters[:], G.statistics[:] = state['G.parameters'], state['G.statistics']
+    measure_here(monkeypatch)
+    z = random_stream(5, 'evaluation').standard_normal((evaluate.SAMPLES, 100), np.float32)
+    distance = evaluate.distance_from_mnist((28, 28, 1))
+    assert distance(data.to_uint8(generate(G, z))) == pytest.approx(distances(run)[step], rel=1e-4)
+
+
+def test_a_measured_run_that_is_resumed_equals_an_unbroken_one_bit_for_bit(measured):
+    broken, unbroken = (measured[0] / name for name in ('broken', 'unbroken'))
+    assert same_run(broken, unbroken) and same_arrays(broken / 'best.npz', unbroken / 'best.npz')
+
+
+def test_a_run_may_be_measured_only_later_and_then_no_more(measured):
+    assert distances(measured[0] / 'later').keys() == {STEPS + 1}
+    assert open_checkpoint(measured[0] / 'later' / 'best.npz')[2] == STEPS + 1
 
 
 # ---- signals

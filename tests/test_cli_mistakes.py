@@ -40,6 +40,8 @@ from tinygan.errors import UserError
     ('--resume empty', ['empty holds no checkpoint']),
     ('--resume file', ['file holds no checkpoint']),
     ('--resume empty --out new', ['--resume', '--out']),
+    ('--evaluate-every 0', ['--evaluate-every', '0']),
+    ('--evaluate-every 5 --recipe dcgan64 --out new', ['28x28 pixels', 'leave --evaluate-every away']),
     ('--dry-run --out new', ['--dry-run', '--out']),
     ('--data digits --data-dir empty', ['--data digits', '--data-dir']),
     ('--data digits --out file', ['file', 'irectory']),
@@ -102,6 +104,15 @@ def test_mnist_asked_for_and_not_to_be_had_is_an_error(command, tmp_path, argume
     assert one_line(done.stderr, f'{folder} holds no train-images-idx3-ubyte[.gz]', 'Connection refused',
                     '--data-dir', 'TINYGAN_DATA', '--data digits')
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_distance_from_mnist_asked_for_where_that_is_not_to_be_had_is_an_error(command, copy, tmp_path):
+    before = contents(copy)
+    for arguments in ['--out', 'new'], ['--resume', copy]:
+        done = command('train_mnist.py', *arguments, '--evaluate-every', 5, check=2,
+                       XDG_CACHE_HOME=str(tmp_path / 'cache'), **NO_NETWORK)
+        assert one_line(done.stderr, 'evaluation needs MNIST: ', 'holds no t10k-images', 'files with TINYGAN_DATA')
+    assert contents(copy) == before and not (tmp_path / 'new').exists()
 
 
 # ---- CuPy that is not there, or explodes

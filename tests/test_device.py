@@ -9,6 +9,7 @@ from pathlib import Path
 import fake_cupy
 import numpy as np
 import pytest
+from commands import measure_here, same_arrays
 from cuda_on_host import COMPILER
 
 from tinygan import data, gradcheck, losses, optim
@@ -293,12 +294,14 @@ def test_a_run_trained_on_the_device_goes_on_without_it(cupy, command, trap, mon
     monkeypatch.setenv('MPLCONFIGDIR', str(tmp_path / 'mpl'))
     train_mnist = importlib.import_module('train_mnist')
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    options = '--device gpu --data digits --max-steps 2 --batch-size 8 --out'.split()
+    measure_here(monkeypatch)
+    options = '--device gpu --data digits --max-steps 2 --batch-size 8 --evaluate-every 2 --out'.split()
     try:
         assert train_mnist.main([*options, str(tmp_path / 'run')]) == 0
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    assert same_arrays(tmp_path / 'run' / 'best.npz', tmp_path / 'run' / 'checkpoint.npz')
     said = capsys.readouterr().out
     if kernels:
         assert cupy.count['graphs'] == 1 and 'a captured step of kernels in TF32' in said

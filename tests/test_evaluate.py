@@ -10,6 +10,7 @@ from tinygan import data, evaluate
 from tinygan.__main__ import main
 from tinygan.checkpoint import Run
 from tinygan.digits import draw
+from tinygan.errors import UserError
 from tinygan.evaluate import (apply_classifier, build_classifier, classifier_score, density_and_coverage,
                               frechet_distance, interval, load_classifier, moved, nearest, save_neighbours,
                               train_classifier)
@@ -295,6 +296,44 @@ def test_where_no_cache_can_be_the_classifier_is_used_all_the_same(digits, cache
     assert apply_classifier(classifier, digits[1][0])[1].shape == (300, 10)
 
 
+# ---- while a generator learns
+
+def test_the_distance_from_mnist_is_that_of_the_classifier_s_features_which_are_made_once(digits, monkeypatch):
+    train, test = digits
+    classifier, asked, made = train_classifier(*train, quiet, tiny, epochs=1), [], []
+    mnist = {'train': train, 'test': test}
+
+    def apply(network, images):
+        made.append(len(images))
+        return apply_classifier(network, images)
+    monkeypatch.setattr(data, 'mnist', lambda split, folder: asked.append(folder) or mnist[split])
+    monkeypatch.setattr(evaluate, 'load_classifier', lambda show, given: classifier if given is train else None)
+    monkeypatch.setattr(evaluate, 'apply_classifier', apply)
+    distance = evaluate.distance_from_mnist((28, 28, 1), 'here')
+    assert set(asked) == {'here'} and made == [300]
+    for images in train[0][:40], train[0][40:90]:
+        features = [apply_classifier(classifier, each)[0] for each in (images, test[0])]
+        assert distance(images) == frechet_distance(*features) > 0
+    assert made == [300, 40, 50]
+
+
+@pytest.mark.parametrize('shape', [(64, 64, 1), (28, 28, 3)])
+def test_nothing_is_read_for_images_that_mnist_s_do_not_compare_with(shape, monkeypatch):
+    monkeypatch.setattr(data, 'mnist', None)
+    with pytest.raises(UserError, match='compares gray images of 28x28 pixels with MNIST.*leave --evaluate-every away'):
+        evaluate.distance_from_mnist(shape)
+
+
+def test_mnist_is_looked_for_before_a_classifier_is_trained_and_what_helps_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, 'MIRRORS', ())
+    monkeypatch.setattr(evaluate, 'load_classifier', None)
+    monkeypatch.setenv('TINYGAN_DATA', str(tmp_path / 'variable'))
+    for folder, mend in (tmp_path / 'option', '--data-dir'), (None, 'TINYGAN_DATA'):
+        with pytest.raises(UserError, match=f'^evaluation needs MNIST: .* the MNIST files with {mend}$') as error:
+            evaluate.distance_from_mnist((28, 28, 1), folder)
+        assert str(tmp_path / ('option' if folder else 'variable')) in str(error.value)
+
+
 # ---- nearest training images
 
 @pytest.mark.parametrize('rows', [1, 7, 100])
@@ -334,7 +373,8 @@ def small_run(folder, recipe):
 def drawn_mnist(digits, cache, monkeypatch):
     """A few drawn digits stand in for MNIST."""
     (images, labels), test = digits
-    monkeypatch.setattr(data, 'mnist', {'train': (images[:400], labels[:400]), 'test': test}.get)
+    mnist = {'train': (images[:400], labels[:400]), 'test': test}
+    monkeypatch.setattr(data, 'mnist', lambda split, folder: mnist[split])
 
 
 def test_a_run_and_its_saved_samples_have_the_same_numbers_and_the_table_shows_them(drawn_mnist, tmp_path, capsys):
@@ -342,7 +382,7 @@ def test_a_run_and_its_saved_samples_have_the_same_numbers_and_the_table_shows_t
     main(['sample', run, '-n', '60', '--npy', array, '--out', str(tmp_path / 'grid.png')])
     capsys.readouterr()
 
-    main(['evaluate', run, '--samples', '60', '--json'])
+    main(['evaluate', f'{run}/checkpoint.npz', '--samples', '60', '--json'])
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert found['samples']['n'] == found['real']['n'] == 60 and found['classifier']['test_images'] == 300

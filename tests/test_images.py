@@ -112,7 +112,7 @@ def test_between_two_z_of_one_direction_nothing_is_divided_by_zero(rng, dtype, f
 def columns(n):
     rng = np.random.default_rng(0)
     names = 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'
-    return {'step': np.arange(1, n + 1)} | {name: rng.random(n) for name in names}
+    return {'step': np.arange(1, n + 1), 'frechet': np.full(n, np.nan)} | {name: rng.random(n) for name in names}
 
 
 @pytest.mark.parametrize('n', [1, 2, 49, 500])
@@ -128,3 +128,16 @@ def test_curves_follow_their_numbers(tmp_path):
         plot_curves(tmp_path / f'{name}.png', columns(n))
     few, many, again = ((tmp_path / f'{name}.png').read_bytes() for name in ('few', 'many', 'many again'))
     assert few != many == again
+
+
+def test_distances_have_a_panel_of_their_own_where_a_single_one_is_seen(tmp_path):
+    metrics, heights = columns(20), []
+    for step, distance in (10, 40), (20, 30):
+        metrics['frechet'][step - 1] = distance
+        plot_curves(tmp_path / 'curves.png', metrics)
+        with Image.open(tmp_path / 'curves.png') as picture:
+            pixels = np.asarray(picture.convert('RGB')).astype(int)
+        panel = pixels[720:-60, 120:]             # without the labels of its axes
+        heights.append(len(set(np.nonzero(panel[..., 2] - panel[..., 0] > 60)[0])))      # of what is blue
+        assert len(pixels) == 1080
+    assert 0 < heights[0] < 20 and heights[1] > 100

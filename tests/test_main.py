@@ -1,4 +1,6 @@
 """python -m tinygan, through the real command line."""
+import shutil
+
 import numpy as np
 import pytest
 from commands import finish, load, one_line, start
@@ -47,6 +49,20 @@ def test_samples_come_from_the_trained_weights(command, trained, tmp_path):
     expected = np.concatenate([G(z[i:i + 1]) for i in range(4)])[..., 0]
     command('tinygan', 'sample', trained[0], '-n', 4, '--npy', 'four.npy', check=0)
     assert abs(np.load(tmp_path / 'four.npy') - (expected + 1) * 127.5).max() <= 0.6
+
+
+def test_a_checkpoint_file_takes_a_run_s_place(trained, copy, tmp_path, monkeypatch, capsys):
+    """Of two files of different steps each shows its own."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(copy / 'checkpoint.previous.npz', copy / 'best.npz')
+    (copy / 'checkpoint.previous.npz').rename(copy / 'checkpoint.npz')
+    concepts = [word for concept in 'abc' for word in (f'--{concept}', '0', '1', '2')]
+    for command, *more in (['sample', '-n', '4'], ['interpolate', '--rows', '1'], ['arithmetic', *concepts]):
+        for name, run in ('best', copy / 'best.npz'), ('its run', copy), ('last', trained[0]):
+            main([command, str(run), *more, '--out', f'{name}.png'])
+        best, its_run, last = ((tmp_path / f'{name}.png').read_bytes() for name in ('best', 'its run', 'last'))
+        assert best == its_run != last
+    capsys.readouterr()
 
 
 def test_interpolation_strips_lead_from_one_image_to_another_by_small_steps(command, trained, tmp_path):
@@ -153,8 +169,11 @@ Tanh.backward = lambda self, dy: 1.001 * backward(self, dy)
     ('sample RUN --out absent/picture.png', ['absent/picture.png: No such file or directory']),
     ('sample RUN --npy absent/array.npy', ['absent/array.npy: No such file or directory']),
     ('sample RUN -n 2000000000', ['memory']),
+    ('sample absent.npz', ['absent.npz holds no checkpoint']),
+    ('interpolate damaged.npz', ['damaged.npz is damaged (']),
 ])
 def test_a_mistake_with_a_run_is_answered_with_one_line(command, trained, tmp_path, arguments, parts):
     (tmp_path / 'file').write_text('in the way')
+    (tmp_path / 'damaged.npz').write_bytes((trained[0] / 'checkpoint.npz').read_bytes()[:-1000])
     done = command('tinygan', *(trained[0] if word == 'RUN' else word for word in arguments.split()), check=2)
     assert one_line(done.stderr, *parts, program='tinygan')

@@ -39,14 +39,14 @@ def test_an_optimiser_updates_in_place_in_float32_and_leaves_the_gradient_alone(
     assert all(getattr(optimiser, v).dtype == np.float32 for v in optimiser.state_names)
 
 
-def test_an_average_is_the_plain_mean_at_first_and_then_forgets():
+def test_an_average_starts_where_the_network_is_and_follows_ever_more_slowly():
     def network():
         return SimpleNamespace(parameters=np.zeros(1), statistics=np.zeros(1))
-    original = network()
-    average = optim.Average(network(), original, decay=0.75)
-    for t in range(1, 8):
+    original, expected = network(), None
+    average = optim.Average(network(), original, decay=0.25)
+    for t, rate in enumerate([1, 10 / 11, 10 / 12, 10 / 13, 0.75, 0.75], 1):
         original.parameters[:], original.statistics[:] = t, -t
         average.step(t)
-        expected = (t + 1) / 2 if t <= 4 else 0.75 * expected + 0.25 * t
+        expected = t if t == 1 else (1 - rate) * expected + rate * t
         assert average.network.parameters == pytest.approx(expected) == -average.network.statistics
-    assert average.original is original and original.parameters == 7
+    assert average.original is original and original.parameters == 6

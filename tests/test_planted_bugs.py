@@ -100,7 +100,8 @@ def test_a_planted_bug_is_caught(bug, tmp_path):
     text = source.read_text()
     assert right in text, 'the line to spoil has changed'
     source.write_text(text.replace(right, wrong))
-    done = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', *tests.split(maxsplit=2)], cwd=tmp_path / 'tests',
-                          env={**os.environ, 'PYTHONPATH': str(tmp_path)}, capture_output=True, text=True)
+    command = [sys.executable, '-m', 'pytest', '-x', '-q', *tests.split(maxsplit=2)]
+    done = subprocess.run(command, cwd=tmp_path / 'tests', env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+                          capture_output=True, text=True)
     assert done.returncode == 1, done.stdout[-2000:]           # 1: tests ran and failed; 0 passed, 2-5 did not run
     assert ' failed' in done.stdout

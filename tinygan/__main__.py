@@ -14,9 +14,9 @@ from .images import grid, linear, save_gif, save_png, spherical, to_pillow
 from .recipes import find_recipe
 
 
-def open_generator(folder):
+def open_generator(run):
     """z -> uint8 images of a run's generator, on the CPU wherever it was trained, and how many numbers z has."""
-    _, config, _, state = checkpoint.newest_checkpoint(folder)
+    _, config, _, state = checkpoint.open_checkpoint(run)
     recipe = find_recipe(config['recipe'])
     G = recipe.generator(config['z_dim'])
     sampler = 'average' if 'average.parameters' in state else 'G'
@@ -84,7 +84,7 @@ def arithmetic(options):
 
 
 def surest(draw, z_dim, options, among=1000):
-    """The places (3, 3) of samples, for each of three digits those three that the evaluator's classifier is surest of."""
+    """The places (3, 3) of samples, of each of three digits those three that the classifier is surest of."""
     images = draw(sample_noise(options.seed, among, z_dim))
     check_digits(as_saved(images), options.run)
     classifier = evaluate.load_classifier(lambda line: print(line, file=sys.stderr))
@@ -162,6 +162,7 @@ def check_gradients(options):
 
 
 place = number(int, 0)
+RUN = dict(metavar='RUN', help="a run's folder, or a checkpoint file such as its best.npz")
 
 
 def parse(arguments):
@@ -176,20 +177,20 @@ def parse(arguments):
         sub.add_argument('--seed', type=seed, default=0, metavar='N', help='of the random numbers (0)')
         return sub
     sub = command('sample', sample, 'a grid of samples from a trained run')
-    sub.add_argument('run', metavar='RUN')
+    sub.add_argument('run', **RUN)
     sub.add_argument('-n', type=count, default=64, metavar='N', help='how many (64)')
     sub.add_argument('--columns', type=count, default=8, metavar='N', help='how many in a row (8)')
     sub.add_argument('--out', default='grid.png', metavar='FILE', help='the picture (grid.png)')
     sub.add_argument('--npy', metavar='FILE', help='the samples as an array too: uint8, (n, H, W) or (n, H, W, 3)')
     sub = command('interpolate', interpolate, 'strips of images on the way from one z to another')
-    sub.add_argument('run', metavar='RUN')
+    sub.add_argument('run', **RUN)
     sub.add_argument('--rows', type=count, default=6, metavar='N', help='how many ways (6)')
     sub.add_argument('--steps', type=count, default=12, metavar='N', help='images from one z to the next (12)')
     sub.add_argument('--path', choices=['spherical', 'linear'], default='spherical', help='the way (spherical)')
     sub.add_argument('--out', default='interpolation.png', metavar='FILE', help='the picture (interpolation.png)')
     sub.add_argument('--gif', metavar='FILE', help='an animation too')
     sub = command('arithmetic', arithmetic, 'a - b + c in the space of z, each the mean of three samples')
-    sub.add_argument('run', metavar='RUN')
+    sub.add_argument('run', **RUN)
     for concept in 'abc':
         sub.add_argument(f'--{concept}', type=place, nargs=3, metavar='I',
                          help='three samples, by their places in the grid of `sample`, counted from 0')
@@ -197,7 +198,7 @@ def parse(arguments):
                      help='instead of places: digits, of each the three in 1000 samples the classifier is surest of')
     sub.add_argument('--out', default='arithmetic.png', metavar='FILE', help='the picture (arithmetic.png)')
     sub = command('evaluate', evaluate_samples, 'how good the samples are, in numbers, beside those of real digits')
-    sub.add_argument('run', metavar='RUN', nargs='?')
+    sub.add_argument('run', **RUN, nargs='?')
     sub.add_argument('--samples', type=number(int, 2), default=10000, metavar='N', help='how many to draw (10000)')
     sub.add_argument('--npy', metavar='FILE', help='evaluate these instead of a RUN: an array, uint8 (n, 28, 28)')
     sub.add_argument('--json', action='store_true', help='the numbers as JSON instead of a table')

@@ -5,9 +5,12 @@
     samples/         one grid of the same z after every epoch, and after steps 1, 2, 4, 8 ...
     samples.gif      those in a row;  curves.png  the metrics as curves
     checkpoint.npz   weights, Adam's memory, BatchNorm's statistics, the step; checkpoint.previous.npz the one before
+    best.npz         the same of the step with the lowest Frechet distance, in a run that measures it
 """
 import contextlib
+import csv
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -19,7 +22,9 @@ from .errors import UserError
 from .images import plot_curves, save_gif, save_png
 
 VERSION = 1                         # of the checkpoint's format
-COLUMNS = 'step', 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'
+COLUMNS = 'step', 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2', 'frechet'
+ON_CPU = 'step', 'frechet'          # of those, what is never fetched from a GPU
+BEST = 'best.npz'
 
 
 @contextlib.contextmanager
@@ -47,7 +52,8 @@ class Run:
 
     def __init__(self, folder, config, step=0):
         self.folder, self.config, self.step = Path(folder), config, step
-        self.rows = []
+        self.rows = []                            # that are not in metrics.csv yet
+        self.best, self.lowest = self.folder / BEST, math.inf
 
     @classmethod
     def start(cls, folder, config, state, versions):
@@ -57,15 +63,15 @@ class Run:
         (run.folder / 'samples').mkdir(parents=True, exist_ok=True)
         with atomically(run.folder / 'config.json', 'w') as file:
             file.write(json.dumps(config | {'versions': versions}, indent=2) + '\n')
-        with atomically(run.folder / 'metrics.csv', 'w') as file:
-            file.write(','.join(COLUMNS) + '\n')
+        run.write_metrics([])
         run.save(0, state)
         return run
 
     @classmethod
     def resume(cls, folder):
         """(run, state) of the newest checkpoint that can be read. What came after it, perhaps half written, goes:
-        rows of metrics.csv, samples, and a damaged newest checkpoint, lest it become the previous one."""
+        rows of metrics.csv, samples, and a damaged newest checkpoint, lest it become the previous one. So does a later
+        best.npz. The one it had replaced is lost: there is none until a distance is lower than all those that stay."""
         path, config, step, state = newest_checkpoint(folder)
         run = cls(folder, config, step)
         newest, previous = checkpoints(folder)
@@ -74,14 +80,32 @@ class Run:
         for made_at, sample in run.samples():
             if made_at > step:
                 sample.unlink()
-        header, *rows = (run.folder / 'metrics.csv').read_text().splitlines(keepends=True)
-        with atomically(run.folder / 'metrics.csv', 'w') as file:
-            file.writelines([header, *(row for row in rows if row[-1] == '\n' and int(row.split(',')[0]) <= step)])
+        with contextlib.suppress(UserError):      # there is none, or it is damaged, which `sample` will say
+            if open_checkpoint(run.best)[2] > step:
+                run.best.unlink()
+        lines = (run.folder / 'metrics.csv').read_text().splitlines(keepends=True)
+        rows = [row for row in csv.DictReader(line for line in lines if line[-1] == '\n') if int(row['step']) <= step]
+        run.lowest = min((float(row['frechet']) for row in rows if row.get('frechet')), default=math.inf)
+        run.write_metrics(rows)
         return run, state
+
+    def write_metrics(self, rows):
+        """metrics.csv anew: today's columns, and these rows, which an older tinygan may have written."""
+        with atomically(self.folder / 'metrics.csv', 'w') as file:
+            table = csv.DictWriter(file, COLUMNS, extrasaction='ignore', lineterminator='\n')
+            table.writeheader()
+            table.writerows(rows)
 
     def log(self, step, metrics):
         """Note a step's metrics. Arrays may still be on a GPU: they are fetched by `flush`, not here."""
         self.rows.append({'step': step} | metrics)
+
+    def rate(self, frechet, state):
+        """Note the Frechet distance of the step just logged; if it is the lowest so far, `state` becomes best.npz."""
+        self.rows[-1]['frechet'] = frechet = float(f'{frechet:.9g}')         # as `resume` will read it
+        if frechet < self.lowest:
+            self.write_checkpoint(self.best, self.rows[-1]['step'], state)
+            self.lowest = frechet
 
     def flush(self):
         """Fetch and write the rows logged since the last flush; returns them as one, the newest of each metric."""
@@ -104,12 +128,15 @@ class Run:
     def save(self, step, state):
         """Make `state` the checkpoint, and the checkpoint so far the previous one."""
         self.flush()
-        self.check_finite(step, 'weight', state.values())
         newest, previous = checkpoints(self.folder)
-        about = json.dumps({'version': VERSION, 'step': step, 'config': self.config, 'arrays': list(state)})
-        with atomically(newest, previous=previous) as file:
-            np.savez(file, about=np.array(about), **state)
+        self.write_checkpoint(newest, step, state, previous)
         self.step = step
+
+    def write_checkpoint(self, path, step, state, previous=None):
+        self.check_finite(step, 'weight', state.values())
+        about = json.dumps({'version': VERSION, 'step': step, 'config': self.config, 'arrays': list(state)})
+        with atomically(path, previous=previous) as file:
+            np.savez(file, about=np.array(about), **state)
 
     def save_sample(self, name, sheet):
         with atomically(self.folder / 'samples' / f'{name}.png') as file:
@@ -133,9 +160,9 @@ class Run:
 
 def fetched(rows):
     """The rows with floats for arrays: all of them in one array, so that a GPU is waited for once."""
-    values = [value for row in rows for name, value in row.items() if name != 'step']
+    values = [value for row in rows for name, value in row.items() if name not in ON_CPU]
     numbers = iter(to_numpy(array_module(values[0]).stack(values)).tolist() if values else ())
-    return [{name: value if name == 'step' else next(numbers) for name, value in row.items()} for row in rows]
+    return [{name: value if name in ON_CPU else next(numbers) for name, value in row.items()} for row in rows]
 
 
 def checkpoints(folder):
@@ -144,7 +171,7 @@ def checkpoints(folder):
 
 def check_unused(folder):
     """UserError when the folder already holds a run."""
-    if any(path.exists() for path in checkpoints(folder)):
+    if any(path.exists() for path in (*checkpoints(folder), Path(folder) / BEST)):
         raise UserError(f'{folder} already holds a run: go on with --resume {folder}, or choose another --out')
 
 
@@ -153,8 +180,17 @@ def newest_checkpoint(folder):
 
     UserError when there is none, all are damaged, or a newer tinygan wrote them.
     """
+    return first_sound(checkpoints(folder), folder)
+
+
+def open_checkpoint(run):
+    """The same of a run or of one file, as its best.npz, for whoever wants to look at it and not to go on."""
+    return first_sound([Path(run)] if Path(run).suffix == '.npz' else checkpoints(run), run)
+
+
+def first_sound(paths, run):
     problems = []
-    for path in checkpoints(folder):
+    for path in paths:
         try:
             return path, *read(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -163,7 +199,7 @@ def newest_checkpoint(folder):
             raise
         except Exception as error:                # whatever zipfile, NumPy and json make of damaged bytes
             problems.append(f'{path} is damaged ({error})')
-    raise UserError('; '.join(problems) or f'{folder} holds no checkpoint: --resume and sampling need a run that '
+    raise UserError('; '.join(problems) or f'{run} holds no checkpoint: --resume and sampling need a run that '
                     'train_mnist.py has begun')
 
 

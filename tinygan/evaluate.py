@@ -12,15 +12,16 @@ import numpy as np
 from . import data
 from .arrays import random_stream
 from .checkpoint import atomically
+from .errors import UserError
 from .images import grid, save_png
 from .layers import BatchNorm2d, Conv2d, Flatten, Linear, ReLU
 from .losses import softmax_cross_entropy
 from .network import Sequential
 from .optim import Adam
 
+SAMPLES = 2000                                    # are drawn to measure a generator that still learns
 CONFIDENT = 0.95                                  # the classifier is, when it gives one digit that probability
 MISSING = 0.01                                    # a digit is, when less than that share of the images is taken for it
-MEND = 'name a folder that holds the MNIST files with TINYGAN_DATA'
 
 
 def build_classifier(rng, width=32, features=128):
@@ -195,6 +196,19 @@ def evaluate(images, classifier, train, test):
                            'accuracy': float((p.argmax(axis=1) == test[1]).mean()), 'test_images': len(test[0])}}
 
 
+def distance_from_mnist(shape, folder=None, show=print):
+    """A function: uint8 images (N, *shape) -> their Frechet distance from MNIST's test split, larger for smaller N.
+    Whatever does not depend on the images is done now. UserError when their shape is not MNIST's, or MNIST not here.
+    """
+    if shape != (28, 28, 1):
+        raise UserError('evaluation compares gray images of 28x28 pixels with MNIST, and this recipe makes others: '
+                        'leave --evaluate-every away')
+    test, _ = read_mnist('test', folder)
+    classifier = load_classifier(show, read_mnist('train', folder))
+    reference, _ = apply_classifier(classifier, test)
+    return lambda images: frechet_distance(apply_classifier(classifier, images)[0], reference)
+
+
 def nearest(images, train, k, rows=5000):
     """Places (n, k) in train of the images that are nearest to each of a few, pixel by pixel, the nearest first."""
     points = images.reshape(len(images), -1).astype(np.float64)
@@ -210,9 +224,10 @@ def save_neighbours(path, images, train, k=9):
     save_png(path, grid(rows.reshape(-1, *images.shape[1:]), columns=k + 1))
 
 
-def read_mnist(split):
+def read_mnist(split, folder=None):
     """data.mnist; where it is not to be had, the error says what helps here."""
     try:
-        return data.mnist(split)
+        return data.mnist(split, folder)
     except data.Unavailable as error:
-        raise data.Unavailable(f'evaluation needs MNIST: {str(error).replace(data.MEND, MEND)}') from None
+        mend = f'name a folder that holds the MNIST files with {"--data-dir" if folder else "TINYGAN_DATA"}'
+        raise data.Unavailable(f'evaluation needs MNIST: {str(error).replace(data.MEND, mend)}') from None

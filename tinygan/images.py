@@ -51,14 +51,23 @@ def spherical(z0, z1, steps):
 
 
 def plot_curves(path, metrics):
-    """Losses and D's mean outputs over the steps; metrics holds the columns of metrics.csv, by name."""
+    """Losses, D's mean outputs and, if any was measured, Frechet distances over the steps; metrics holds the columns of
+    metrics.csv, by name."""
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(9, 6), layout='constrained')
-    losses, outputs = figure.subplots(2, 1, sharex=True)
+    measured = ~np.isnan(metrics['frechet'])
+    panels = 3 if measured.any() else 2
+    figure = Figure(figsize=(9, 3 * panels), layout='constrained')
+    losses, outputs, *distances = figure.subplots(panels, 1, sharex=True)
     draw_curves(losses, metrics, {'loss_D': 'D', 'loss_G': 'G'})
     losses.set_ylabel('loss')
     draw_curves(outputs, metrics, {'D_x': 'D(x)', 'D_G_z1': 'D(G(z)) before its update', 'D_G_z2': 'D(G(z)) after'})
-    outputs.set(ylabel='mean output of D', xlabel='step')
+    outputs.set_ylabel('mean output of D')
+    for axis in distances:
+        axis.semilogy(metrics['step'][measured], metrics['frechet'][measured], '.-', subs=[2, 3, 5, 7])
+        axis.yaxis.set(label_text='Frechet distance', major_formatter='{x:g}', minor_formatter='{x:g}')
+    for axis in figure.axes:
+        axis.spines[['top', 'right']].set_visible(False)
+    figure.axes[-1].set_xlabel('step')
     figure.savefig(path, dpi=120)
 
 
@@ -72,4 +81,3 @@ def draw_curves(axis, metrics, labels):
         smooth = np.convolve(value, np.ones(width) / width, mode='valid')
         axis.plot(step[width - 1:], smooth, color=line.get_color(), label=label)
     axis.legend(frameon=False)
-    axis.spines[['top', 'right']].set_visible(False)

@@ -1,4 +1,5 @@
-"""Adam, and the three ideas it unites; and a moving average of what an optimiser has made of a network. theta is a network's one parameter vector, g its gradient.
+"""Adam, and the three ideas it unites; and a moving average of what an optimiser makes of a network. theta is a
+network's one parameter vector, g its gradient.
 
 Each optimiser is one update rule; t counts the steps. Being vectors, m and v are all there is to save.
 """
@@ -76,7 +77,7 @@ class Adam(SGD):
 
 class Average:
     """A network whose weights are a moving average of another's: theta_bar <- theta_bar + rate (theta - theta_bar),
-    rate = max(1 - decay, 1 / t), which is the plain mean of all t so far until that has 1 / (1 - decay) of them.
+    rate = max(1 - decay, 10 / (9 + t)): of about the last t / 10 steps, and never of more than 1 / (1 - decay).
 
     Yazici et al. 2019, "The unusual effectiveness of averaging in GAN training": a generator circles around where it
     would be at rest, and its average is nearer to that. BatchNorm's statistics are averaged too.
@@ -86,7 +87,7 @@ class Average:
         self.network, self.original, self.decay = network, original, decay
 
     def step(self, t):
-        rate = max(1 - self.decay, 1 / t)
+        rate = max(1 - self.decay, 10 / (9 + t))
         for vector in 'parameters', 'statistics':
             average = getattr(self.network, vector)
             average += rate * (getattr(self.original, vector) - average)

@@ -20,7 +20,7 @@ class Recipe(NamedTuple):
     lr_d: float | None = None       # D's own, if it has one
     beta1: float = 0.5
     beta2: float = 0.999
-    average: float = 0              # decay of a moving average of G's weights, which samples are drawn from: see Average
+    average: float = 0              # decay of the moving average of G that samples are drawn from: see Average
     batch_size: int = 128
     epochs: int = 10
 

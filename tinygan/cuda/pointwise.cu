@@ -225,7 +225,7 @@ extern "C" __global__ void adam(float* theta, float* m, float* v, const float* g
 // Average.step, as in ../optim.py
 extern "C" __global__ void follow(float* average, const float* theta, int n, float rate, const int* t) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) average[i] += fmaxf(rate, 1.f / *t) * (theta[i] - average[i]);
+    if (i < n) average[i] += fmaxf(rate, 10.f / (9 + *t)) * (theta[i] - average[i]);
 }
 
 // Philox4x32-10 (Salmon et al. 2011): ten rounds make a counter and a key into 128 random bits
