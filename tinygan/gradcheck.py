@@ -137,6 +137,8 @@ def all_checks(xp=np, seed=0):
     for name, loss in LOSSES.items():
         yield name, 'dscore', check_loss(loss, 3 * rng.standard_normal((5, 3)), xp)['dscore']
     for name, recipe in RECIPES.items():
+        if name == 'fast':                        # dcgan's networks and loss
+            continue
         for loss in losses.LOSSES if name == 'dcgan' else [recipe.loss]:
             errors = check_gan(recipe, losses.LOSSES[loss](), rng, xp)
             yield from ((f'{name}, {loss}', gradient, error) for gradient, error in errors.items())
