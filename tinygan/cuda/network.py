@@ -18,7 +18,8 @@ ROWS, DEPTH = 64, 16                              # of a tile, as in conv.cu
 BLOCKS = 264                                      # that keep a GPU busy: two for each multiprocessor of an H100
 MOST_SLICES = 32                                  # the last block adds them, while the others are done
 SHARES, COUNTERS = 2**22, 4096                    # numbers of memory that blocks share: see last_to_arrive
-LINEAR = 0, 1.0                                   # an activation is a kind, as in device.cuh, and a slope
+LEAKY_RELU, TANH, SIGMOID = 0, 1, 2               # as in device.cuh
+LINEAR = LEAKY_RELU, 1.0                          # an activation is a kind and a slope
 
 
 class NotCovered(Exception):
@@ -272,8 +273,8 @@ def reshaped(shape, leaves):
 def activation_of(layer):
     """The kind and slope that the kernels know a layer by."""
     if isinstance(layer, LeakyReLU):
-        return 0, float(layer.slope)
-    kinds = {Tanh: 1, Sigmoid: 2}
+        return LEAKY_RELU, float(layer.slope)
+    kinds = {Tanh: TANH, Sigmoid: SIGMOID}
     if type(layer) not in kinds:
         raise NotCovered(f'{type(layer).__name__} where an activation was expected')
     return kinds[type(layer)], 1.0
