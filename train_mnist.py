@@ -17,11 +17,12 @@ import numpy as np
 
 import tinygan
 from tinygan import data, evaluate
-from tinygan.arrays import random_stream, select_device, start_workers
+from tinygan.arrays import random_stream, select_device
 from tinygan.checkpoint import COLUMNS, Run, check_unused, newest_checkpoint
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, seed
 from tinygan.gan import GAN, generate, noise
 from tinygan.images import grid
+from tinygan.lanes import start_workers
 from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES, find_recipe
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinygan import arrays, layers
+from tinygan import lanes, layers
 from tinygan.gan import GAN, noise
 from tinygan.recipes import RECIPES
 
@@ -25,7 +25,7 @@ STEPS = 3                           # of each contender in a round
 
 
 def contenders(recipe):
-    arrays.start_workers()
+    lanes.start_workers()
     gan = GAN.from_recipe(recipe)
     yield 'tinygan', lambda x, z: [float(loss) for name, loss in gan.step(x, z).items() if 'loss' in name]
     from torch_gan import TorchGAN
@@ -62,8 +62,8 @@ def sgemm():
     """Products large enough to show the machine's rate, one for each core, in seconds per GFLOP."""
     a = np.ones((1024, 1024), np.float32)
     start = time.perf_counter()
-    list(arrays.workers.map(lambda _: a @ a, range(4 * arrays.threads)))
-    return (time.perf_counter() - start) / (4 * arrays.threads * 2 * 1024 ** 3 / 1e9)
+    lanes.in_lanes(lambda _: [a @ a for _ in range(4)], range(lanes.count))
+    return (time.perf_counter() - start) / (4 * lanes.count * 2 * 1024 ** 3 / 1e9)
 
 
 def measure(recipe, rounds):
@@ -98,9 +98,9 @@ def time_per_layer(recipe, steps=5):
 
 
 def _timed(function, row, method, steps):
-    def run(x):
+    def run(x, **options):
         start = time.perf_counter()
-        y = function(x)
+        y = function(x, **options)
         row[method] += (time.perf_counter() - start) * 1e3 / steps
         return y
     return run

@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from runs import SAMPLES, Judge, mean_and_std, samples_of  # noqa: E402
-from tinygan import arrays, data, evaluate  # noqa: E402
+from tinygan import data, evaluate, lanes  # noqa: E402
 from tinygan.__main__ import sample_noise  # noqa: E402
 from tinygan.gan import GAN, generate, noise  # noqa: E402
 from tinygan.images import grid, save_png  # noqa: E402
@@ -113,6 +113,6 @@ def pytorch(seed, epochs):
 
 if __name__ == '__main__':
     experiment = {'ablation': ablation, 'reference': reference}[sys.argv[1]]
-    arrays.start_workers()
+    lanes.start_workers()
     found = experiment(int(sys.argv[2]) if len(sys.argv) > 2 else 3)
     (RESULTS / f'quality_{sys.argv[1]}.json').write_text(json.dumps(found, indent=1, default=float) + '\n')

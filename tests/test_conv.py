@@ -1,12 +1,8 @@
 """The three products against loops that spell out the definition, and against each other."""
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 
-from tinygan import arrays, conv
+from tinygan import conv
 
 #          N, H, W, C, F, K, S, P: odd sizes, strides that do not divide, one image, kernels as large as the image
 SETTINGS = [(2, 5, 4, 2, 3, 3, 1, 0), (1, 6, 7, 3, 2, 4, 2, 1), (3, 7, 5, 1, 2, 3, 2, 1), (2, 8, 7, 2, 1, 2, 3, 0),
@@ -77,47 +73,6 @@ def test_col2im_is_the_adjoint_of_im2col(rng, setting):
     OH, OW = conv.output_size(H, K, S, P), conv.output_size(W, K, S, P)
     back = conv.col2im(v.reshape(N, OH, OW, K, K, C), (H, W), S, P)
     assert (cols * v).sum() == pytest.approx((x * back).sum(), rel=1e-12)
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request, monkeypatch):
-    """One thread, and then two."""
-    monkeypatch.setattr(arrays, 'threads', request.param)
-    if request.param > 1:
-        with ThreadPoolExecutor(request.param) as pool:
-            monkeypatch.setattr(arrays, 'workers', pool)
-            yield request.param
-    else:
-        yield 1
-
-
-@pytest.mark.parametrize('block', [1, 2, 5])
-def test_blocks_of_any_size_on_any_threads_give_what_the_whole_batch_gives(rng, monkeypatch, threads, block):
-    x, w, dy, S, P = setup(rng, (5, 6, 7, 3, 2, 4, 2, 1))
-    whole = conv.forward(x, w, S, P), conv.input_grad(dy, w, (6, 7), S, P), conv.weight_grad(x, dy, 4, S, P)
-    numbers = dy[0, ..., 0].size * 4 * 4 * 3
-    monkeypatch.setattr(arrays, 'BLOCK', block * numbers * x.itemsize)
-    slices = arrays.map_blocks(lambda block: block, x, numbers)
-    assert [i for block in slices for i in range(5)[block]] == [0, 1, 2, 3, 4]
-    assert 2 <= len(slices) and max(len(range(5)[block]) for block in slices) <= block
-    parts = conv.forward(x, w, S, P), conv.input_grad(dy, w, (6, 7), S, P), conv.weight_grad(x, dy, 4, S, P)
-    for a, b in zip(whole, parts):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
-
-
-def test_workers_leave_blas_one_thread_and_start_once():
-    """In a process of its own: it is for good."""
-    code = """if True:
-        import numpy, threadpoolctl
-        from tinygan import arrays
-        before = threadpoolctl.threadpool_info()[0]['num_threads']
-        arrays.start_workers()
-        pool = arrays.workers
-        arrays.start_workers()
-        assert arrays.workers is pool and arrays.threads == before
-        assert threadpoolctl.threadpool_info()[0]['num_threads'] == 1
-        """
-    subprocess.run([sys.executable, '-c', code], check=True)
 
 
 def test_no_argument_is_changed(rng):

@@ -153,6 +153,18 @@ def test_a_frozen_layer_passes_the_same_gradient_and_keeps_none(rng, name):
         np.testing.assert_array_equal(getattr(layer, 'd' + p), gradient)
 
 
+def test_a_gradient_that_nobody_reads_is_left_out_and_the_others_stay(rng):
+    for network in small_network(rng), Sequential(Reshape(4, 4, 1), small_network(rng)):
+        x = rng.standard_normal((3, 4, 4, 1))
+        dy = rng.standard_normal(network(x).shape)
+        assert network.backward(dy).shape == x.shape
+        gradients = network.gradients.copy()
+        network.zero_grad()
+        assert network.backward(dy, to_input=False) is None
+        np.testing.assert_array_equal(network.gradients, gradients)
+        assert gradients.all()
+
+
 @pytest.mark.parametrize('name', LAYERS)
 def test_a_float32_layer_stays_float32(rng, name):
     make, shape = LAYERS[name]

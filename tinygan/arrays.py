@@ -1,7 +1,8 @@
 """NumPy or CuPy: the one place that knows which of the two computes, and where random numbers come from."""
+import math
 import sys
+import threading
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -55,41 +56,18 @@ def first_line(error):
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-BLOCK = 7 * 2**19                   # bytes of patches in a block of images: the best of those tried on an AMD EPYC
-workers, threads = None, 1          # of the CPU: see start_workers
+memory = threading.local()
 
 
-def start_workers():
-    """Give this process a thread for each core that BLAS would use, and BLAS one for each of them.
-
-    Products are then not divided among the cores, but blocks of images: see map_blocks. It is for the whole process
-    and for good, since BLAS's own threads, once woken, would spin beside ours for a while after every product.
-    """
-    global workers, threads
-    if workers:
-        return
-    from threadpoolctl import ThreadpoolController
-    blas = ThreadpoolController()
-    threads = max((library['num_threads'] for library in blas.info() if library['user_api'] == 'blas'), default=1)
-    blas.limit(limits=1, user_api='blas')
-    # every thread has error settings of its own: training looks for numbers that are none by itself
-    workers = ThreadPoolExecutor(threads, initializer=np.seterr, initargs=('ignore',))
-
-
-def map_blocks(function, images, numbers):
-    """[function(block)] for slices that divide a minibatch; numbers is how many an image becomes in function.
-
-    On the CPU a block is small enough to be in the cache from one end of the function to the other, and with
-    start_workers there is a thread for each core: gathering and scattering patches, which BLAS knows nothing of, go
-    on beside the products. The blocks, and so the last bits of a sum over them, do not depend on how many threads
-    there are. A GPU takes the whole minibatch.
-    """
-    N, total = len(images), len(images) * numbers * images.itemsize
-    if not isinstance(images, np.ndarray) or total < BLOCK // 16:       # too little to hand out
-        return [function(slice(N))]
-    count = -(-N // (2 * -(-total // (2 * BLOCK))))          # images in a block, for an even number of blocks
-    blocks = [slice(start, start + count) for start in range(0, N, count)]
-    return list(workers.map(function, blocks) if workers else map(function, blocks))
+def scratch(name, shape, like):
+    """An array for a moment, of like's type: the next one of that name in this thread has the same memory, which is
+    then still in the cache. A GPU has a pool of memory for this."""
+    if not isinstance(like, np.ndarray):
+        return array_module(like).empty(shape, like.dtype)
+    size, kept = math.prod(shape), vars(memory).get(name)
+    if kept is None or kept.size < size or kept.dtype != like.dtype:
+        kept = vars(memory)[name] = np.empty(size, like.dtype)
+    return kept[:size].reshape(shape)
 
 
 def random_stream(seed, purpose, step=0):

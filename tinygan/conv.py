@@ -14,7 +14,7 @@ Shapes: images x (N, H, W, C), y (N, OH, OW, F); weight w (K, K, C, F); OH = (H 
 Each function does its work for a block of images at a time: cols is K*K times as large as what it is made of, and
 of a few images it is still in the processor's cache when the product reads it.
 """
-from .arrays import array_module, map_blocks
+from .arrays import array_module, scratch
 
 
 def forward(x, w, stride, padding):
@@ -25,14 +25,8 @@ def forward(x, w, stride, padding):
     N, H, W, C = x.shape
     K, _, _, F = w.shape
     OH, OW = output_size(H, K, stride, padding), output_size(W, K, stride, padding)
-    xp = array_module(x)
-    y = xp.empty((N, OH, OW, F), x.dtype)
-
-    def product(block):
-        cols = im2col(x[block], K, stride, padding)
-        xp.matmul(cols, w.reshape(-1, F), out=y[block].reshape(-1, F))
-    map_blocks(product, x, OH * OW * K * K * C)
-    return y
+    cols = im2col(x, K, stride, padding)
+    return (cols @ w.reshape(-1, F)).reshape(N, OH, OW, F)
 
 
 def input_grad(dy, w, size, stride, padding):
@@ -40,23 +34,16 @@ def input_grad(dy, w, size, stride, padding):
     patch it was part of. As a function of dy it is the transposed convolution."""
     N, OH, OW, F = dy.shape
     K, _, C, _ = w.shape
-    dx = array_module(dy).empty((N, *size, C), dy.dtype)
-
-    def product(block):
-        dcols = dy[block].reshape(-1, F) @ w.reshape(-1, F).T
-        dx[block] = col2im(dcols.reshape(-1, OH, OW, K, K, C), size, stride, padding)
-    map_blocks(product, dy, OH * OW * K * K * C)
-    return dx
+    dcols = scratch('cols', (N, OH, OW, K, K, C), dy)
+    array_module(dy).matmul(dy.reshape(-1, F), w.reshape(-1, F).T, out=dcols.reshape(-1, K * K * C))
+    return col2im(dcols, size, stride, padding)
 
 
 def weight_grad(x, dy, kernel_size, stride, padding):
     """dLoss/dw of `forward`: patches times the gradient that arrived where each was used, summed over all."""
-    K, C, (_, OH, OW, F) = kernel_size, x.shape[3], dy.shape
-
-    def product(block):
-        cols = im2col(x[block], K, stride, padding)
-        return cols.T @ dy[block].reshape(-1, F)
-    return sum(map_blocks(product, x, OH * OW * K * K * C)).reshape(K, K, C, F)
+    K, C, F = kernel_size, x.shape[3], dy.shape[3]
+    cols = im2col(x, K, stride, padding)
+    return (cols.T @ dy.reshape(-1, F)).reshape(K, K, C, F)
 
 
 def im2col(x, K, S, P):
@@ -67,15 +54,17 @@ def im2col(x, K, S, P):
     """
     N, H, W, C = x.shape
     OH, OW = output_size(H, K, S, P), output_size(W, K, S, P)
-    xp = array_module(x)
     if P:
-        padded = xp.zeros((N, H + 2 * P, W + 2 * P, C), x.dtype)
+        padded = scratch('padded', (N, H + 2 * P, W + 2 * P, C), x)
+        padded.fill(0)
         padded[:, P:P + H, P:P + W] = x
         x = padded
     image, row, pixel, number = x.strides
-    patches = xp.lib.stride_tricks.as_strided(
+    patches = array_module(x).lib.stride_tricks.as_strided(
         x, (N, OH, OW, K, K, C), (image, S * row, S * pixel, row, pixel, number))
-    return patches.reshape(-1, K * K * C)
+    cols = scratch('cols', patches.shape, x)
+    cols[...] = patches
+    return cols.reshape(-1, K * K * C)
 
 
 def col2im(cols, size, S, P):
@@ -89,13 +78,14 @@ def col2im(cols, size, S, P):
     if OH == OW == 1:
         S = K                                     # a single patch: take all its columns at once
     runs = -(-(W + 2 * P) // S)                                             # of S pixels in a padded row
-    dx = array_module(cols).zeros((N, H + 2 * P, runs, S * C), cols.dtype)
+    dx = scratch('padded', (N, H + 2 * P, runs, S * C), cols)
+    dx.fill(0)
     cols = cols.reshape(N, OH, OW, K, K * C)
     for kh in range(K):
         for kw in range(0, K, S):
             run = cols[:, :, :, kh, kw * C:(kw + S) * C]
             dx[:, kh:kh + S * OH:S, kw // S:kw // S + OW, :run.shape[-1]] += run
-    return dx.reshape(N, H + 2 * P, runs * S, C)[:, P:P + H, P:P + W]
+    return dx.reshape(N, H + 2 * P, runs * S, C)[:, P:P + H, P:P + W].copy()
 
 
 def output_size(size, K, S, P):

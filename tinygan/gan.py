@@ -48,10 +48,10 @@ class GAN:
         D.zero_grad()
         score = D(x)
         loss_real, dscore = loss.real(score)
-        D.backward(dscore)
+        D.backward(dscore, to_input=False)
         fake_score = D(fake)
         loss_fake, dscore = loss.fake(fake_score)
-        D.backward(dscore)
+        D.backward(dscore, to_input=False)
         loss_D = loss_real + loss_fake
         if self.D_rests_at is None or loss_D > self.D_rests_at:          # a GPU is waited for here
             self.optim_D.step()
@@ -65,7 +65,7 @@ class GAN:
         D.freeze()
         score = D(fake)
         loss_G, dscore = loss.generator(score)
-        G.backward(D.backward(dscore))
+        G.backward(D.backward(dscore), to_input=False)
         D.unfreeze()
         self.optim_G.step()
         if self.average:

@@ -3,12 +3,16 @@
     y  = layer(x)               forward; what backward needs is kept in self.cache
     dx = layer.backward(dy)     from dy = dLoss/dy: adds dLoss/dparameter to dw, db ... and returns dLoss/dx
 
+A layer with parameters takes backward(dy, to_input=False) where nobody reads dLoss/dx, and leaves its product out.
 Images are (N, H, W, C). A gradient has the name and shape of what it belongs to, with a d in front.
 """
+import copy
+
 import numpy as np
 
 from . import conv
 from .arrays import array_module
+from .lanes import all_reduce, is_first
 
 
 class Layer:
@@ -22,6 +26,13 @@ class Layer:
 
     def leaves(self):
         return [self]
+
+    def replica(self):
+        """The same layer with the same arrays for another lane (see lanes.py), to keep a cache of its own."""
+        return copy.copy(self)
+
+    def gradient_names(self):
+        return () if self.frozen else ['d' + name for name in self.parameter_names]
 
     def add_parameter(self, name, value):
         setattr(self, name, value)
@@ -77,13 +88,14 @@ class Conv2d(Weighted):
         self.cache = x
         return self.add_bias(conv.forward(x, self.w, self.stride, self.padding))
 
-    def backward(self, dy):
+    def backward(self, dy, to_input=True):
         # forward was y = cols @ w + b, so dw = cols.T @ dy, db = sum of dy, dcols = dy @ w.T
         x = self.cache
         if not self.frozen:
             self.dw += conv.weight_grad(x, dy, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
-        return conv.input_grad(dy, self.w, x.shape[1:3], self.stride, self.padding)
+        if to_input:
+            return conv.input_grad(dy, self.w, x.shape[1:3], self.stride, self.padding)
 
 
 class ConvTranspose2d(Weighted):
@@ -111,13 +123,14 @@ class ConvTranspose2d(Weighted):
         size = [self.output_size(s) for s in x.shape[1:3]]
         return self.add_bias(conv.input_grad(x, self.w, size, self.stride, self.padding))
 
-    def backward(self, dy):
+    def backward(self, dy, to_input=True):
         # forward was <y, v> = <x, conv(v)> for every v: with v = dy, dx = conv(dy), and w sees (dy, x) as (x, dy)
         x = self.cache
         if not self.frozen:
             self.dw += conv.weight_grad(dy, x, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
-        return conv.forward(dy, self.w, self.stride, self.padding)
+        if to_input:
+            return conv.forward(dy, self.w, self.stride, self.padding)
 
 
 class Linear(Weighted):
@@ -130,13 +143,14 @@ class Linear(Weighted):
         self.cache = x
         return self.add_bias(x @ self.w)
 
-    def backward(self, dy):
+    def backward(self, dy, to_input=True):
         # forward was y = x @ w + b, so dw = x.T @ dy, db = sum of dy, dx = dy @ w.T
         x = self.cache
         if not self.frozen:
             self.dw += x.T @ dy
             self.add_bias_gradient(dy)
-        return dy @ self.w.T
+        if to_input:
+            return dy @ self.w.T
 
 
 class BatchNorm2d(Layer):
@@ -158,14 +172,15 @@ class BatchNorm2d(Layer):
 
     def forward(self, x):
         if self.training:
-            M = x.size // x.shape[-1]
+            M, total = all_reduce(x.size // x.shape[-1], channel_sum(x))
             if M < 2:
                 raise ValueError('BatchNorm2d needs more than one number per channel to train on')
-            mu = channel_sum(x) / M
+            mu = total / M
             xhat = x - mu
-            var = channel_sum(xhat * xhat) / M
-            self.running_mean += self.momentum * (mu - self.running_mean)
-            self.running_var += self.momentum * (var * (M / (M - 1)) - self.running_var)
+            var = all_reduce(channel_sum(xhat * xhat))[0] / M
+            if is_first():
+                self.running_mean += self.momentum * (mu - self.running_mean)
+                self.running_var += self.momentum * (var * (M / (M - 1)) - self.running_var)
         else:
             var = self.running_var
             xhat = x - self.running_mean
@@ -174,18 +189,19 @@ class BatchNorm2d(Layer):
         self.cache = (xhat, rstd) if self.training else None
         return self.gamma * xhat + self.beta
 
-    def backward(self, dy):
+    def backward(self, dy, to_input=True):
         # forward was y = gamma * xhat + beta, so dgamma = sum dy * xhat, dbeta = sum dy. And xhat moves with all
         # of x, through mu and var: dx is dy less its mean and less xhat * mean(dy * xhat), scaled by gamma * rstd
         if self.cache is None:
             raise RuntimeError('BatchNorm2d.backward needs a forward in training mode')
         xhat, rstd = self.cache
-        M = dy.size // dy.shape[-1]
         dgamma, dbeta = channel_sum(dy * xhat), channel_sum(dy)
         if not self.frozen:
             self.dgamma += dgamma
             self.dbeta += dbeta
-        return self.gamma * rstd * (dy - dbeta / M - xhat * (dgamma / M))
+        M, dgamma, dbeta = all_reduce(dy.size // dy.shape[-1], dgamma, dbeta)
+        if to_input:
+            return self.gamma * rstd * (dy - dbeta / M - xhat * (dgamma / M))
 
 
 class LeakyReLU(Layer):

@@ -4,6 +4,7 @@ network's one parameter vector, g its gradient.
 Each optimiser is one update rule; t counts the steps. Being vectors, m and v are all there is to save.
 """
 from .arrays import array_module
+from .lanes import in_pieces
 
 
 class SGD:
@@ -17,9 +18,14 @@ class SGD:
 
     def step(self):
         self.t += 1
-        self.network.parameters -= self.update(self.network.gradients)
+        theta, g = self.network.parameters, self.network.gradients
+
+        def move(piece):
+            theta[piece] -= self.update(g[piece], *(getattr(self, name)[piece] for name in self.state_names))
+        in_pieces(move, theta)
 
     def update(self, g):
+        """What to take off theta, for a piece of g and the same piece of the state."""
         return self.lr * g
 
 
@@ -31,10 +37,10 @@ class Momentum(SGD):
         super().__init__(network, lr)
         self.momentum = momentum
 
-    def update(self, g):
-        self.m *= self.momentum
-        self.m += g
-        return self.lr * self.m
+    def update(self, g, m):
+        m *= self.momentum
+        m += g
+        return self.lr * m
 
 
 class RMSprop(SGD):
@@ -46,10 +52,10 @@ class RMSprop(SGD):
         super().__init__(network, lr)
         self.alpha, self.eps = alpha, eps
 
-    def update(self, g):
-        self.v *= self.alpha
-        self.v += (1 - self.alpha) * g * g
-        return self.lr * g / (array_module(g).sqrt(self.v) + self.eps)
+    def update(self, g, v):
+        v *= self.alpha
+        v += (1 - self.alpha) * g * g
+        return self.lr * g / (array_module(g).sqrt(v) + self.eps)
 
 
 class Adam(SGD):
@@ -65,13 +71,13 @@ class Adam(SGD):
         super().__init__(network, lr)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
-    def update(self, g):
-        self.m *= self.beta1
-        self.m += (1 - self.beta1) * g
-        self.v *= self.beta2
-        self.v += (1 - self.beta2) * g * g
-        m_hat = self.m / (1 - self.beta1 ** self.t)
-        v_hat = self.v / (1 - self.beta2 ** self.t)
+    def update(self, g, m, v):
+        m *= self.beta1
+        m += (1 - self.beta1) * g
+        v *= self.beta2
+        v += (1 - self.beta2) * g * g
+        m_hat = m / (1 - self.beta1 ** self.t)
+        v_hat = v / (1 - self.beta2 ** self.t)
         return self.lr * m_hat / (array_module(g).sqrt(v_hat) + self.eps)
 
 
