@@ -20,7 +20,7 @@ from tinygan import data, evaluate
 from tinygan.arrays import random_stream, select_device
 from tinygan.checkpoint import COLUMNS, Run, check_unused, newest_checkpoint
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, seed
-from tinygan.gan import GAN, generate, noise
+from tinygan.gan import GAN, generate, image_noise, noise
 from tinygan.images import grid
 from tinygan.lanes import start_workers
 from tinygan.losses import LOSSES
@@ -28,7 +28,7 @@ from tinygan.recipes import RECIPES, find_recipe
 
 LOG_EVERY = {'cpu': 10, 'gpu': 100}  # steps between two looks at the losses: each look waits for the device
 # options that a recipe has a value for
-SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'z_dim', 'loss', 'epochs'
+SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'blur', 'fade', 'z_dim', 'loss', 'epochs'
 
 
 def train(gan, images, distance, run, last, options, xp):
@@ -48,7 +48,8 @@ def train(gan, images, distance, run, last, options, xp):
                 batch = data.fit(images.batch(step - 1, config['batch_size']), recipe.shape)
                 x = data.normalise(batch, xp, recipe.black)
                 z = xp.asarray(noise(config['seed'], step, config['batch_size'], config['z_dim']))
-                metrics = gan.step(x, z, step)
+                blur = xp.asarray(image_noise(config['seed'], step, x.shape)) if gan.blur else None
+                metrics = gan.step(x, z, step, blur)
             run.log(step, metrics)
             if measured := is_due(step, options.evaluate_every):
                 run.rate(distance(draw(gan, config, 'evaluation', evaluate.SAMPLES)), (captured or gan).state())
@@ -160,6 +161,9 @@ def parse(arguments):
     add('--beta2', type=number(float, 0, 1), help="Adam's beta2 (the recipe's)")
     add('--average', type=number(float, 0, 1), metavar='DECAY',
         help="of the moving average of G's weights that samples are drawn from; 0: G itself (the recipe's)")
+    add('--blur', type=number(float, 0), metavar='SD', help="noise on the images that D sees (the recipe's)")
+    add('--fade', action=argparse.BooleanOptionalAction, default=None,
+        help="let blur and learning rates fall to 0 toward the run's end (the recipe's)")
     add('--z-dim', type=count, metavar='N', help="numbers in a z (the recipe's)")
     add('--loss', choices=LOSSES, help="what D and G minimise (the recipe's)")
     add('--precision', choices=['fp32', 'tf32'],
@@ -230,7 +234,7 @@ def resume(options, xp):
 def make_gan(config, xp):
     recipe = find_recipe(config['recipe'])
     recipe = recipe._replace(**{setting: config[setting] for setting in SETTINGS if setting in config})
-    gan = GAN.from_recipe(recipe, config['seed'], xp)
+    gan = GAN.from_recipe(recipe, config['seed'], xp, config['epochs'] * config['steps_per_epoch'])
     print(f"recipe {config['recipe']}, data {config['data']}: G {gan.G.parameters.size:,} and D "
           f"{gan.D.parameters.size:,} parameters, {config['epochs']} epochs of {config['steps_per_epoch']} steps",
           flush=True)

@@ -153,6 +153,31 @@ def test_generating_uses_the_running_statistics_and_disturbs_nothing(rng):
     assert all(leaf.training for leaf in gan.G.leaves())
 
 
+def test_d_sees_blurred_images_and_g_is_judged_by_the_same_fakes(rng):
+    blurred, plain = small_gan(lr=1e-2, optimiser=Adam), small_gan(lr=1e-2, optimiser=Adam)
+    blurred.blur = 0.3
+    x, z = minibatch(rng)
+    noise = rng.standard_normal((2, *x.shape))
+    metrics = blurred.step(x, z, 1, noise)
+    fake = plain.G(z) + 0.3 * noise[1]
+    expected = plain.update_D(x + 0.3 * noise[0], fake) | plain.update_G(fake)
+    assert metrics == expected
+    np.testing.assert_array_equal(blurred.G.parameters, plain.G.parameters)
+
+
+def test_blur_and_learning_rates_fade_toward_the_end_of_the_run(rng):
+    gan = small_gan(lr=1e-2, optimiser=Adam)
+    gan.blur, gan.fade_over, gan.lr_D = 0.3, 4, 2e-2
+    x, z = minibatch(rng)
+    noise = rng.standard_normal((2, *x.shape))
+    seen, update_D = [], gan.update_D
+    gan.update_D = lambda x, fake: seen.append(x) or update_D(x, fake)
+    for number, left in enumerate((1, 0.75, 0.5, 0.25), 1):
+        gan.step(x, z, number, noise)
+        assert (gan.optim_G.lr, gan.optim_D.lr) == (1e-2 * left, 2e-2 * left)
+        np.testing.assert_allclose(seen[-1] - x, left * 0.3 * noise[0], rtol=1e-9)
+
+
 def test_a_saved_state_goes_on_bit_for_bit(rng):
     one, other = (small_gan(dtype=np.float32, optimiser=Adam, lr=1e-3) for _ in range(2))
     batches = [minibatch(rng, dtype=np.float32) for _ in range(6)]
@@ -183,8 +208,8 @@ def test_noise_is_a_pure_function_of_seed_and_step():
 
 
 def test_streams_of_different_purpose_do_not_meet():
-    draws = {random_stream(0, purpose).random() for purpose in ('noise', 'shuffle', 'preview', 'G weights')}
-    assert len(draws) == 4
+    draws = {random_stream(0, purpose).random() for purpose in ('noise', 'image noise', 'shuffle', 'preview', 'G weights')}
+    assert len(draws) == 5
 
 
 def test_samples_come_from_the_average_where_a_recipe_has_one():

@@ -10,33 +10,43 @@ class GAN:
     """A generator G, a discriminator D, the loss they play by and an optimiser for each.
 
     order is 'both' for an update of D and then of G in every step, or 'alternate' for D's in the first, third ...
-    step and G's in the others. With D_rests_at, D is not updated while its loss is at most that. Samples are drawn from
-    `sampler`: G itself, or the network of its Average, if there is one.
+    step and G's in the others. With D_rests_at, D is not updated while its loss is at most that. blur is the standard
+    deviation of noise on every image that D sees, real or fake. In a run of fade_over steps, blur and both learning
+    rates fall linearly toward 0. Samples are drawn from `sampler`: G itself, or the network of its Average, if there
+    is one.
     """
 
-    def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None):
+    def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None, blur=0,
+                 fade_over=None):
         self.G, self.D, self.loss, self.optim_G, self.optim_D = G, D, loss, optim_G, optim_D
         self.order, self.D_rests_at, self.average = order, D_rests_at, average
+        self.blur, self.fade_over, self.lr_G, self.lr_D = blur, fade_over, optim_G.lr, optim_D.lr
         self.sampler = average.network if average else G
 
     @classmethod
-    def from_recipe(cls, recipe, seed=0, xp=np):
-        """The recipe's networks with weights drawn from the seed, on xp's device."""
+    def from_recipe(cls, recipe, seed=0, xp=np, steps=None):
+        """The recipe's networks with weights drawn from the seed, on xp's device, for a run of so many steps."""
         def generator():
             return recipe.generator(recipe.z_dim, rng=random_stream(seed, 'G weights')).to(xp)
         G, D = generator(), recipe.discriminator(rng=random_stream(seed, 'D weights')).to(xp)
         optim_G = Adam(G, recipe.lr, recipe.beta1, recipe.beta2)
         optim_D = Adam(D, recipe.lr_d or recipe.lr, recipe.beta1, recipe.beta2)
         average = Average(generator(), G, recipe.average) if recipe.average else None
-        return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D, recipe.order, recipe.D_rests_at, average)
+        return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D, recipe.order, recipe.D_rests_at, average,
+                   recipe.blur, steps if recipe.fade else None)
 
-    def step(self, x, z, number=1):
+    def step(self, x, z, number=1, noise=None):
         """Train on real images x (N, H, W, C) and noise z (N, z_dim); number counts the run's steps, from 1.
+        With blur, noise is N(0, 1), (2, N, H, W, C), for the real and for the fake images.
 
         Returns, by name and still on the device, the losses, and D's mean output on x, on G(z) before D's update
         and on the same G(z) after it; of a network whose turn it was not, nothing.
         """
         fake = self.G(z)
+        left = 1 - (number - 1) / self.fade_over if self.fade_over else 1
+        self.optim_G.lr, self.optim_D.lr = self.lr_G * left, self.lr_D * left
+        if self.blur:                             # its gradient is 1: update_G need not know
+            x, fake = x + self.blur * left * noise[0], fake + self.blur * left * noise[1]
         if self.order == 'alternate':
             return self.update_D(x, fake) if number % 2 else self.update_G(fake)
         return self.update_D(x, fake) | self.update_G(fake)
@@ -98,6 +108,11 @@ class GAN:
 def noise(seed, step, count, z_dim):
     """z ~ N(0, 1), (count, z_dim): the noise of a training step."""
     return random_stream(seed, 'noise', step).standard_normal((count, z_dim), np.float32)
+
+
+def image_noise(seed, step, shape):
+    """N(0, 1), (2, *shape): what blurs the real and the fake images of a training step."""
+    return random_stream(seed, 'image noise', step).standard_normal((2, *shape), np.float32)
 
 
 def generate(G, z, batch_size=128):

@@ -75,9 +75,13 @@ class AdversarialLoss(NamedTuple):
     output: Callable
 
 
-def non_saturating():
-    """Goodfellow et al. 2014, section 3: G maximises log D(G(z)), that is, it wants its fakes called real."""
-    return AdversarialLoss(real=partial(bce_with_logits, target=1), fake=partial(bce_with_logits, target=0),
+def non_saturating(real=1):
+    """Goodfellow et al. 2014, section 3: G maximises log D(G(z)), that is, it wants its fakes called real.
+
+    With real = 0.9 D never has a reason to be sure of a real image: one-sided label smoothing (Salimans et al. 2016,
+    "Improved techniques for training GANs", section 3.4).
+    """
+    return AdversarialLoss(real=partial(bce_with_logits, target=real), fake=partial(bce_with_logits, target=0),
                            generator=partial(bce_with_logits, target=1), output=sigmoid)
 
 
@@ -102,5 +106,5 @@ def mse():
                            generator=partial(mean_squared_error, target=1), output=lambda s: s)
 
 
-LOSSES = {'bce': non_saturating, 'minimax': minimax, 'lsgan': lsgan, 'lsgan_chi2': partial(lsgan, a=-1, b=1, c=0),
+LOSSES = {'bce': non_saturating, 'bce_smooth': partial(non_saturating, real=0.9), 'minimax': minimax, 'lsgan': lsgan, 'lsgan_chi2': partial(lsgan, a=-1, b=1, c=0),
           'mse': mse}

@@ -20,6 +20,8 @@ class Recipe(NamedTuple):
     lr_d: float | None = None       # D's own, if it has one
     beta1: float = 0.5
     beta2: float = 0.999
+    blur: float = 0                 # noise on the images that D sees: see GAN
+    fade: bool = False              # blur and learning rates, toward the end of the run
     average: float = 0              # decay of the moving average of G that samples are drawn from: see Average
     batch_size: int = 128
     epochs: int = 10

@@ -176,10 +176,13 @@ __device__ float loss_and_grad(const float* score, float* dscore, int N, int kin
     return total.x / N;
 }
 
-// An optimiser's step count goes up, and with it Adam's corrections 1 / (1 - beta^t)
-__device__ void advance(int* t, float* corrections, double beta1, double beta2) {
+// What is left of the learning rate and of the blur, in a run that fades by `fade` with every step
+__device__ float left(int step, double fade) { return 1 - step * fade; }
+
+// An optimiser's step count goes up, and with it Adam's corrections 1 / (1 - beta^t); the first has what is left of lr
+__device__ void advance(int* t, float* corrections, double beta1, double beta2, float left) {
     *t += 1;
-    corrections[0] = 1 / (1 - pow(beta1, (double)*t));
+    corrections[0] = left / (1 - pow(beta1, (double)*t));
     corrections[1] = 1 / (1 - pow(beta2, (double)*t));
 }
 
@@ -187,7 +190,8 @@ __device__ void advance(int* t, float* corrections, double beta1, double beta2) 
 // While the loss is at most rests_at, D rests: its corrections are 0, and Adam does nothing.
 extern "C" __global__ void discriminator_loss(
         const float* score, float* dscore, int N, int kind, float real, float fake, float weight, float rests_at,
-        int* t, float* corrections, double beta1, double beta2, float* log, int log_rows, int* step, int ends_step) {
+        int* t, float* corrections, double beta1, double beta2, double fade, float* log, int log_rows, int* step,
+        int ends_step) {
     float output_real, output_fake;
     float loss = loss_and_grad(score + N, dscore + N, N, kind, real, weight, output_real);
     loss += loss_and_grad(score, dscore, N, kind, fake, weight, output_fake);
@@ -195,20 +199,20 @@ extern "C" __global__ void discriminator_loss(
     float* row = log + *step % log_rows * 5;
     row[0] = loss, row[1] = output_real, row[2] = output_fake;
     corrections[0] = 0;
-    if (!(loss <= rests_at)) advance(t, corrections, beta1, beta2);
+    if (!(loss <= rests_at)) advance(t, corrections, beta1, beta2, left(*step, fade));
     *step += ends_step;
 }
 
 // G's loss on the scores of its N fakes: the log gets it and D(G(z)) after D's update
 extern "C" __global__ void generator_loss(
         const float* score, float* dscore, int N, int kind, float target, float weight,
-        int* t, float* corrections, double beta1, double beta2, float* log, int log_rows, int* step) {
+        int* t, float* corrections, double beta1, double beta2, double fade, float* log, int log_rows, int* step) {
     float output;
     float loss = loss_and_grad(score, dscore, N, kind, target, weight, output);
     if (threadIdx.x != 0) return;
     float* row = log + *step % log_rows * 5;
     row[3] = loss, row[4] = output;
-    advance(t, corrections, beta1, beta2);
+    advance(t, corrections, beta1, beta2, left(*step, fade));
     *step += 1;
 }
 
@@ -239,17 +243,34 @@ __device__ uint4 philox(uint4 counter, uint2 key) {
     return counter;
 }
 
-// z ~ N(0, 1), a pure function of (seed, step): a thread makes four of the n numbers, by Box and Muller's transform
+// Four numbers of N(0, 1), a pure function of (seed, step, purpose, i), by Box and Muller's transform
+__device__ void normal(float* four, int i, int step, int purpose, unsigned seed_low, unsigned seed_high) {
+    uint4 bits = philox(make_uint4(i, step, purpose, 0), make_uint2(seed_low, seed_high));
+    unsigned pairs[4] = {bits.x, bits.y, bits.z, bits.w};
+    for (int k = 0; k < 4; k++) {
+        float radius = sqrtf(-2 * logf((pairs[k / 2 * 2] + 1.f) / 4294967296.f));
+        float angle = 6.283185307f * (pairs[k / 2 * 2 + 1] / 4294967296.f);
+        four[k] = radius * (k % 2 ? sinf(angle) : cosf(angle));
+    }
+}
+
+// z ~ N(0, 1): a thread makes four of the n numbers
 extern "C" __global__ void noise(float* z, int n, const int* step, unsigned seed_low, unsigned seed_high) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (4 * i >= n) return;
-    uint4 bits = philox(make_uint4(i, *step, 0, 0), make_uint2(seed_low, seed_high));
-    unsigned pairs[4] = {bits.x, bits.y, bits.z, bits.w};
-    for (int k = 0; k < 4 && 4 * i + k < n; k++) {
-        float radius = sqrtf(-2 * logf((pairs[k / 2 * 2] + 1.f) / 4294967296.f));
-        float angle = 6.283185307f * (pairs[k / 2 * 2 + 1] / 4294967296.f);
-        z[4 * i + k] = radius * (k % 2 ? sinf(angle) : cosf(angle));
-    }
+    float four[4];
+    normal(four, i, *step, 0, seed_low, seed_high);
+    for (int k = 0; k < 4 && 4 * i + k < n; k++) z[4 * i + k] = four[k];
+}
+
+// y = x + noise of a standard deviation that fades; x and y may be the same array
+extern "C" __global__ void blur(const float* x, float* y, int n, float sd, double fade, const int* step,
+                                unsigned seed_low, unsigned seed_high, int purpose) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (4 * i >= n) return;
+    float four[4];
+    normal(four, i, *step, purpose, seed_low, seed_high);
+    for (int k = 0; k < 4 && 4 * i + k < n; k++) y[4 * i + k] = x[4 * i + k] + sd * left(*step, fade) * four[k];
 }
 
 // x = the minibatch of this step, as ../data.py has it: images uint8 of `numbers` each, taken in the epoch's order

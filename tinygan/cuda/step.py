@@ -35,7 +35,9 @@ class CapturedGAN:
         self.z = cupy.empty((N, z_dim), np.float32)
         self.x = cupy.empty((2 * N, *shape), np.float32)                  # fake images, and behind them real ones
         self.dfake = cupy.empty((N, *shape), np.float32)
-        self.G = Network(self.device, gan.G, (z_dim,), N, x=self.z, y=self.x, dy=self.dfake)
+        self.fake = cupy.empty((N, *shape), np.float32) if gan.blur else self.x[:N]      # G's backward needs it sharp
+        self.fade = np.float64(1 / gan.fade_over if gan.fade_over else 0)
+        self.G = Network(self.device, gan.G, (z_dim,), N, x=self.z, y=self.fake, dy=self.dfake)
         self.D = Network(self.device, gan.D, shape, 2 * N, groups=2, x=self.x, dx=self.dfake)
         gan.G.zero_grad()                         # the gradient of a bias before a BatchNorm, and never anything else
         gan.D.zero_grad()
@@ -89,6 +91,10 @@ class CapturedGAN:
             each('minibatch', self.x[N:].size, self.dataset, self.order, self.x[N:], N, self.x[N:].size // N,
                  self.step_count, self.images.steps_per_epoch(N), (1 - self.black) / 255, float(self.black))
         self.G.forward(N)
+        if self.gan.blur:
+            for purpose, x, y in ((1, self.fake, self.x[:N]), (2, self.x[N:], self.x[N:])):
+                each('blur', -(-y.size // 4), x, y, y.size, float(self.gan.blur), self.fade, self.step_count,
+                     *key(self.seed), purpose)
         if 'D' in turns:
             self.update_D(ends_step=turns == 'D')
         if 'G' in turns:
@@ -101,26 +107,26 @@ class CapturedGAN:
         rests_at = -np.inf if self.gan.D_rests_at is None else self.gan.D_rests_at
         self.device.pointwise(
             'discriminator_loss', (1,), (256,), D.y, D.dy, N, kind, real, fake, weight, float(rests_at), self.D_count,
-            self.D_corrections, *betas(optim), self.log, LOG_ROWS, self.step_count, int(ends_step))
+            self.D_corrections, *betas(optim), self.fade, self.log, LOG_ROWS, self.step_count, int(ends_step))
         D.backward(2 * N, groups=2)
-        self.adam(optim, self.D_corrections)
+        self.adam(optim, self.gan.lr_D, self.D_corrections)
 
     def update_G(self):
         G, D, N, optim = self.G, self.D, self.N, self.gan.optim_G
         D.forward(N)
         self.device.pointwise(
             'generator_loss', (1,), (256,), D.y, D.dy, N, *self.terms['generator'], self.G_count, self.G_corrections,
-            *betas(optim), self.log, LOG_ROWS, self.step_count)
+            *betas(optim), self.fade, self.log, LOG_ROWS, self.step_count)
         D.backward(N, frozen=True)
         G.backward(N)
-        self.adam(optim, self.G_corrections)
+        self.adam(optim, self.gan.lr_G, self.G_corrections)
         if self.gan.average:
             self.follow(self.gan.average)
 
-    def adam(self, optim, corrections):
+    def adam(self, optim, lr, corrections):
         theta = optim.network.parameters
         self.device.each('adam', theta.size, theta, optim.m, optim.v, optim.network.gradients, theta.size, corrections,
-                         optim.lr, 1 - optim.beta1, 1 - optim.beta2, optim.eps)
+                         lr, 1 - optim.beta1, 1 - optim.beta2, optim.eps)
 
     def follow(self, average):
         for name in 'parameters', 'statistics':
