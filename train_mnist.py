@@ -163,7 +163,7 @@ def parse(arguments):
         help="of the moving average of G's weights that samples are drawn from; 0: G itself (the recipe's)")
     add('--blur', type=number(float, 0), metavar='SD', help="noise on the images that D sees (the recipe's)")
     add('--fade', action=argparse.BooleanOptionalAction, default=None,
-        help="let blur and learning rates fall to 0 toward the run's end (the recipe's)")
+        help="let the learning rates fall to 0 toward the run's end (the recipe's)")
     add('--z-dim', type=count, metavar='N', help="numbers in a z (the recipe's)")
     add('--loss', choices=LOSSES, help="what D and G minimise (the recipe's)")
     add('--precision', choices=['fp32', 'tf32'],

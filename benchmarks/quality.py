@@ -29,10 +29,22 @@ from tinygan.recipes import RECIPES  # noqa: E402
 RESULTS, KEPT = Path(__file__).parent / 'results', Path('runs/quality')
 IMAGES = 60000                                    # of an epoch
 FAST = ['--recipe', 'fast']
+FAST_SETTINGS = ['--recipe', 'dcgan', '--loss', 'bce_smooth', '--lr', '4e-3', '--lr-d', '8e-4', '--beta2', '0.99',
+                 '--blur', '0.5', '--fade', '--average', '0.999', '--z-dim', '32', '--batch-size', '64']
 RUNS = {                                          # name: (options of train_mnist.py, epochs after which to draw)
     'dcgan': ([], (1, 5, 10)),
     'PyTorch': (None, (1, 2)),
     'fast': (FAST, (1, 5, 10)),
+    # fast, and what is missing where one of its changes is taken back
+    '2 epochs: fast': ([*FAST, '--epochs', '2'], (2,)),
+    '2 epochs: no hidden layer in D': ([*FAST_SETTINGS, '--epochs', '2'], (2,)),
+    '2 epochs: no blur': ([*FAST, '--blur', '0', '--epochs', '2'], (2,)),
+    '2 epochs: no label smoothing': ([*FAST, '--loss', 'bce', '--epochs', '2'], (2,)),
+    '2 epochs: no fading': ([*FAST, '--no-fade', '--epochs', '2'], (2,)),
+    '2 epochs: no average': ([*FAST, '--average', '0', '--epochs', '2'], (2,)),
+    '2 epochs: z of 100 numbers': ([*FAST, '--z-dim', '100', '--epochs', '2'], (2,)),
+    '2 epochs: minibatches of 128': ([*FAST, '--batch-size', '128', '--epochs', '2'], (2,)),
+    '2 epochs: learning rates of dcgan': ([*FAST, '--lr', '2e-4', '--lr-d', '2e-4', '--epochs', '2'], (2,)),
 }
 
 
@@ -53,7 +65,7 @@ def samples(name, seed, epoch):
         else:
             size = RECIPES['fast' if 'fast' in flags else 'dcgan'].batch_size
             size = int(flags[flags.index('--batch-size') + 1]) if '--batch-size' in flags else size
-            keep(samples_of(folder, [*flags, '--epochs', max(epochs)], seed, epoch * (IMAGES // size)), kept)
+            keep(samples_of(folder, flags, seed, epoch * (IMAGES // size)), kept)
     return np.load(kept)
 
 

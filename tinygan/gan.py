@@ -11,9 +11,8 @@ class GAN:
 
     order is 'both' for an update of D and then of G in every step, or 'alternate' for D's in the first, third ...
     step and G's in the others. With D_rests_at, D is not updated while its loss is at most that. blur is the standard
-    deviation of noise on every image that D sees, real or fake. In a run of fade_over steps, blur and both learning
-    rates fall linearly toward 0. Samples are drawn from `sampler`: G itself, or the network of its Average, if there
-    is one.
+    deviation of noise on every image that D sees, real or fake. In a run of fade_over steps both learning rates fall
+    linearly toward 0. Samples are drawn from `sampler`: G itself, or the network of its Average, if there is one.
     """
 
     def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None, blur=0,
@@ -46,7 +45,7 @@ class GAN:
         left = 1 - (number - 1) / self.fade_over if self.fade_over else 1
         self.optim_G.lr, self.optim_D.lr = self.lr_G * left, self.lr_D * left
         if self.blur:                             # its gradient is 1: update_G need not know
-            x, fake = x + self.blur * left * noise[0], fake + self.blur * left * noise[1]
+            x, fake = x + self.blur * noise[0], fake + self.blur * noise[1]
         if self.order == 'alternate':
             return self.update_D(x, fake) if number % 2 else self.update_G(fake)
         return self.update_D(x, fake) | self.update_G(fake)

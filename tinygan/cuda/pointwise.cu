@@ -176,7 +176,7 @@ __device__ float loss_and_grad(const float* score, float* dscore, int N, int kin
     return total.x / N;
 }
 
-// What is left of the learning rate and of the blur, in a run that fades by `fade` with every step
+// What is left of the learning rate in a run where it falls by the share `fade` with every step
 __device__ float left(int step, double fade) { return 1 - step * fade; }
 
 // An optimiser's step count goes up, and with it Adam's corrections 1 / (1 - beta^t); the first has what is left of lr
@@ -263,14 +263,14 @@ extern "C" __global__ void noise(float* z, int n, const int* step, unsigned seed
     for (int k = 0; k < 4 && 4 * i + k < n; k++) z[4 * i + k] = four[k];
 }
 
-// y = x + noise of a standard deviation that fades; x and y may be the same array
-extern "C" __global__ void blur(const float* x, float* y, int n, float sd, double fade, const int* step,
+// y = x + noise of standard deviation sd; x and y may be the same array
+extern "C" __global__ void blur(const float* x, float* y, int n, float sd, const int* step,
                                 unsigned seed_low, unsigned seed_high, int purpose) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (4 * i >= n) return;
     float four[4];
     normal(four, i, *step, purpose, seed_low, seed_high);
-    for (int k = 0; k < 4 && 4 * i + k < n; k++) y[4 * i + k] = x[4 * i + k] + sd * left(*step, fade) * four[k];
+    for (int k = 0; k < 4 && 4 * i + k < n; k++) y[4 * i + k] = x[4 * i + k] + sd * four[k];
 }
 
 // x = the minibatch of this step, as ../data.py has it: images uint8 of `numbers` each, taken in the epoch's order

@@ -93,8 +93,8 @@ class CapturedGAN:
         self.G.forward(N)
         if self.gan.blur:
             for purpose, x, y in ((1, self.fake, self.x[:N]), (2, self.x[N:], self.x[N:])):
-                each('blur', -(-y.size // 4), x, y, y.size, float(self.gan.blur), self.fade, self.step_count,
-                     *key(self.seed), purpose)
+                each('blur', -(-y.size // 4), x, y, y.size, float(self.gan.blur), self.step_count, *key(self.seed),
+                     purpose)
         if 'D' in turns:
             self.update_D(ends_step=turns == 'D')
         if 'G' in turns:
