@@ -11,8 +11,7 @@ and the transposed convolution needs no code of its own: its forward *is* `input
 *is* `forward` (Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", chapter 4).
 
 Shapes: images x (N, H, W, C), y (N, OH, OW, F); weight w (K, K, C, F); OH = (H + 2P - K) // S + 1.
-Each function does its work for a block of images at a time: cols is K*K times as large as what it is made of, and
-of a few images it is still in the processor's cache when the product reads it.
+cols is up to K*K times as large as x, and needed but for a moment: it lies in memory that is used again, see scratch.
 """
 from .arrays import array_module, scratch
 
@@ -51,6 +50,7 @@ def im2col(x, K, S, P):
 
     A patch is a part of the padded image and has the image's own strides: to the next patch it is S pixels, to the
     next number of a patch as far as in the image. So all patches are a view, and laying them out is one strided copy.
+    The matrix is overwritten by the next call in this thread.
     """
     N, H, W, C = x.shape
     OH, OW = output_size(H, K, S, P), output_size(W, K, S, P)
