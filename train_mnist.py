@@ -28,7 +28,7 @@ from tinygan.recipes import RECIPES, find_recipe
 
 LOG_EVERY = {'cpu': 10, 'gpu': 100}  # steps between two looks at the losses: each look waits for the device
 # options that a recipe has a value for
-SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'blur', 'fade', 'z_dim', 'loss', 'epochs'
+SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'blur', 'z_dim', 'loss', 'epochs'
 
 
 def train(gan, images, distance, run, last, options, xp):
@@ -162,8 +162,6 @@ def parse(arguments):
     add('--average', type=number(float, 0, 1), metavar='DECAY',
         help="of the moving average of G's weights that samples are drawn from; 0: G itself (the recipe's)")
     add('--blur', type=number(float, 0), metavar='SD', help="noise on the images that D sees (the recipe's)")
-    add('--fade', action=argparse.BooleanOptionalAction, default=None,
-        help="let the learning rates fall to 0 toward the run's end (the recipe's)")
     add('--z-dim', type=count, metavar='N', help="numbers in a z (the recipe's)")
     add('--loss', choices=LOSSES, help="what D and G minimise (the recipe's)")
     add('--precision', choices=['fp32', 'tf32'],
@@ -234,7 +232,7 @@ def resume(options, xp):
 def make_gan(config, xp):
     recipe = find_recipe(config['recipe'])
     recipe = recipe._replace(**{setting: config[setting] for setting in SETTINGS if setting in config})
-    gan = GAN.from_recipe(recipe, config['seed'], xp, config['epochs'] * config['steps_per_epoch'])
+    gan = GAN.from_recipe(recipe, config['seed'], xp)
     print(f"recipe {config['recipe']}, data {config['data']}: G {gan.G.parameters.size:,} and D "
           f"{gan.D.parameters.size:,} parameters, {config['epochs']} epochs of {config['steps_per_epoch']} steps",
           flush=True)

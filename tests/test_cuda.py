@@ -148,17 +148,13 @@ def images_for(recipe):
     return data.ImageSet(np.random.default_rng(0).integers(0, 256, (7, *recipe.shape), np.uint8))
 
 
-STEPS = 5                                         # of a run that fades
-
-
 def small_gan(xp, recipe, z_dim=5, width=4):
     rng = np.random.default_rng(3)
     G, D, copy = (make(*z, width, rng=rng).to(xp) for make, z in
                   ((recipe.generator, [z_dim]), (recipe.discriminator, []), (recipe.generator, [z_dim])))
     optimisers = [optim.Adam(net, recipe.lr, recipe.beta1, recipe.beta2) for net in (G, D)]
     average = optim.Average(copy, G, recipe.average) if recipe.average else None
-    return GAN(G, D, losses.LOSSES[recipe.loss](), *optimisers, recipe.order, recipe.D_rests_at, average, recipe.blur,
-               STEPS if recipe.fade else None)
+    return GAN(G, D, losses.LOSSES[recipe.loss](), *optimisers, recipe.order, recipe.D_rests_at, average, recipe.blur)
 
 
 def captured_gan(xp, recipe, N=3, tf32=False, number=1, gan=None, seed=0):
@@ -168,7 +164,7 @@ def captured_gan(xp, recipe, N=3, tf32=False, number=1, gan=None, seed=0):
 
 VARIANTS = {name: recipe for name, recipe in RECIPES.items()} | {
     f'dcgan with {loss}': RECIPES['dcgan']._replace(loss=loss) for loss in ('minimax', 'lsgan_chi2')} | {
-    'blurred, and fading': RECIPES['dcgan']._replace(blur=0.3, fade=True, loss='bce_smooth'),
+    'dcgan, blurred': RECIPES['dcgan']._replace(blur=0.3, loss='bce_smooth'),
     'fast, its average at its slowest': RECIPES['fast']._replace(average=0.05),
     'D rests': RECIPES['dcgan']._replace(D_rests_at=1.386)}               # 2 log 2 = 1.38629: D rests soon
 

@@ -165,14 +165,6 @@ def test_d_sees_blurred_images_and_g_is_judged_by_the_same_fakes(rng):
     np.testing.assert_array_equal(blurred.G.parameters, plain.G.parameters)
 
 
-def test_learning_rates_fade_toward_the_end_of_the_run(rng):
-    gan = small_gan(lr=1e-2, optimiser=Adam)
-    gan.fade_over, gan.lr_D = 4, 2e-2
-    for number, left in enumerate((1, 0.75, 0.5, 0.25), 1):
-        gan.step(*minibatch(rng), number)
-        assert (gan.optim_G.lr, gan.optim_D.lr) == (1e-2 * left, 2e-2 * left)
-
-
 def test_a_saved_state_goes_on_bit_for_bit(rng):
     one, other = (small_gan(dtype=np.float32, optimiser=Adam, lr=1e-3) for _ in range(2))
     batches = [minibatch(rng, dtype=np.float32) for _ in range(6)]

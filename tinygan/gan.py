@@ -11,20 +11,19 @@ class GAN:
 
     order is 'both' for an update of D and then of G in every step, or 'alternate' for D's in the first, third ...
     step and G's in the others. With D_rests_at, D is not updated while its loss is at most that. blur is the standard
-    deviation of noise on every image that D sees, real or fake. In a run of fade_over steps both learning rates fall
-    linearly toward 0. Samples are drawn from `sampler`: G itself, or the network of its Average, if there is one.
+    deviation of noise on every image that D sees, real or fake. Samples are drawn from `sampler`: G itself, or the
+    network of its Average, if there is one.
     """
 
-    def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None, blur=0,
-                 fade_over=None):
+    def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None, blur=0):
         self.G, self.D, self.loss, self.optim_G, self.optim_D = G, D, loss, optim_G, optim_D
         self.order, self.D_rests_at, self.average = order, D_rests_at, average
-        self.blur, self.fade_over, self.lr_G, self.lr_D = blur, fade_over, optim_G.lr, optim_D.lr
+        self.blur = blur
         self.sampler = average.network if average else G
 
     @classmethod
-    def from_recipe(cls, recipe, seed=0, xp=np, steps=None):
-        """The recipe's networks with weights drawn from the seed, on xp's device, for a run of so many steps."""
+    def from_recipe(cls, recipe, seed=0, xp=np):
+        """The recipe's networks with weights drawn from the seed, on xp's device."""
         def generator():
             return recipe.generator(recipe.z_dim, rng=random_stream(seed, 'G weights')).to(xp)
         G, D = generator(), recipe.discriminator(rng=random_stream(seed, 'D weights')).to(xp)
@@ -32,7 +31,7 @@ class GAN:
         optim_D = Adam(D, recipe.lr_d or recipe.lr, recipe.beta1, recipe.beta2)
         average = Average(generator(), G, recipe.average) if recipe.average else None
         return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D, recipe.order, recipe.D_rests_at, average,
-                   recipe.blur, steps if recipe.fade else None)
+                   recipe.blur)
 
     def step(self, x, z, number=1, noise=None):
         """Train on real images x (N, H, W, C) and noise z (N, z_dim); number counts the run's steps, from 1.
@@ -42,8 +41,6 @@ class GAN:
         and on the same G(z) after it; of a network whose turn it was not, nothing.
         """
         fake = self.G(z)
-        left = 1 - (number - 1) / self.fade_over if self.fade_over else 1
-        self.optim_G.lr, self.optim_D.lr = self.lr_G * left, self.lr_D * left
         if self.blur:                             # its gradient is 1: update_G need not know
             x, fake = x + self.blur * noise[0], fake + self.blur * noise[1]
         if self.order == 'alternate':

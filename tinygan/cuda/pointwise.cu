@@ -176,13 +176,10 @@ __device__ float loss_and_grad(const float* score, float* dscore, int N, int kin
     return total.x / N;
 }
 
-// What is left of the learning rate in a run where it falls by the share `fade` with every step
-__device__ float left(int step, double fade) { return 1 - step * fade; }
-
-// An optimiser's step count goes up, and with it Adam's corrections 1 / (1 - beta^t); the first has what is left of lr
-__device__ void advance(int* t, float* corrections, double beta1, double beta2, float left) {
+// An optimiser's step count goes up, and with it Adam's corrections 1 / (1 - beta^t)
+__device__ void advance(int* t, float* corrections, double beta1, double beta2) {
     *t += 1;
-    corrections[0] = left / (1 - pow(beta1, (double)*t));
+    corrections[0] = 1 / (1 - pow(beta1, (double)*t));
     corrections[1] = 1 / (1 - pow(beta2, (double)*t));
 }
 
@@ -190,8 +187,7 @@ __device__ void advance(int* t, float* corrections, double beta1, double beta2, 
 // While the loss is at most rests_at, D rests: its corrections are 0, and Adam does nothing.
 extern "C" __global__ void discriminator_loss(
         const float* score, float* dscore, int N, int kind, float real, float fake, float weight, float rests_at,
-        int* t, float* corrections, double beta1, double beta2, double fade, float* log, int log_rows, int* step,
-        int ends_step) {
+        int* t, float* corrections, double beta1, double beta2, float* log, int log_rows, int* step, int ends_step) {
     float output_real, output_fake;
     float loss = loss_and_grad(score + N, dscore + N, N, kind, real, weight, output_real);
     loss += loss_and_grad(score, dscore, N, kind, fake, weight, output_fake);
@@ -199,20 +195,20 @@ extern "C" __global__ void discriminator_loss(
     float* row = log + *step % log_rows * 5;
     row[0] = loss, row[1] = output_real, row[2] = output_fake;
     corrections[0] = 0;
-    if (!(loss <= rests_at)) advance(t, corrections, beta1, beta2, left(*step, fade));
+    if (!(loss <= rests_at)) advance(t, corrections, beta1, beta2);
     *step += ends_step;
 }
 
 // G's loss on the scores of its N fakes: the log gets it and D(G(z)) after D's update
 extern "C" __global__ void generator_loss(
         const float* score, float* dscore, int N, int kind, float target, float weight,
-        int* t, float* corrections, double beta1, double beta2, double fade, float* log, int log_rows, int* step) {
+        int* t, float* corrections, double beta1, double beta2, float* log, int log_rows, int* step) {
     float output;
     float loss = loss_and_grad(score, dscore, N, kind, target, weight, output);
     if (threadIdx.x != 0) return;
     float* row = log + *step % log_rows * 5;
     row[3] = loss, row[4] = output;
-    advance(t, corrections, beta1, beta2, left(*step, fade));
+    advance(t, corrections, beta1, beta2);
     *step += 1;
 }
 

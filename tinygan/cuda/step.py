@@ -36,7 +36,6 @@ class CapturedGAN:
         self.x = cupy.empty((2 * N, *shape), np.float32)                  # fake images, and behind them real ones
         self.dfake = cupy.empty((N, *shape), np.float32)
         self.fake = cupy.empty((N, *shape), np.float32) if gan.blur else self.x[:N]      # G's backward needs it sharp
-        self.fade = np.float64(1 / gan.fade_over if gan.fade_over else 0)
         self.G = Network(self.device, gan.G, (z_dim,), N, x=self.z, y=self.fake, dy=self.dfake)
         self.D = Network(self.device, gan.D, shape, 2 * N, groups=2, x=self.x, dx=self.dfake)
         gan.G.zero_grad()                         # the gradient of a bias before a BatchNorm, and never anything else
@@ -107,26 +106,26 @@ class CapturedGAN:
         rests_at = -np.inf if self.gan.D_rests_at is None else self.gan.D_rests_at
         self.device.pointwise(
             'discriminator_loss', (1,), (256,), D.y, D.dy, N, kind, real, fake, weight, float(rests_at), self.D_count,
-            self.D_corrections, *betas(optim), self.fade, self.log, LOG_ROWS, self.step_count, int(ends_step))
+            self.D_corrections, *betas(optim), self.log, LOG_ROWS, self.step_count, int(ends_step))
         D.backward(2 * N, groups=2)
-        self.adam(optim, self.gan.lr_D, self.D_corrections)
+        self.adam(optim, self.D_corrections)
 
     def update_G(self):
         G, D, N, optim = self.G, self.D, self.N, self.gan.optim_G
         D.forward(N)
         self.device.pointwise(
             'generator_loss', (1,), (256,), D.y, D.dy, N, *self.terms['generator'], self.G_count, self.G_corrections,
-            *betas(optim), self.fade, self.log, LOG_ROWS, self.step_count)
+            *betas(optim), self.log, LOG_ROWS, self.step_count)
         D.backward(N, frozen=True)
         G.backward(N)
-        self.adam(optim, self.gan.lr_G, self.G_corrections)
+        self.adam(optim, self.G_corrections)
         if self.gan.average:
             self.follow(self.gan.average)
 
-    def adam(self, optim, lr, corrections):
+    def adam(self, optim, corrections):
         theta = optim.network.parameters
         self.device.each('adam', theta.size, theta, optim.m, optim.v, optim.network.gradients, theta.size, corrections,
-                         lr, 1 - optim.beta1, 1 - optim.beta2, optim.eps)
+                         optim.lr, 1 - optim.beta1, 1 - optim.beta2, optim.eps)
 
     def follow(self, average):
         for name in 'parameters', 'statistics':
