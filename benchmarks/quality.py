@@ -1,19 +1,20 @@
 """How good are the samples at equal cost? From the tutorial's settings to recipe fast, and beside PyTorch.
 
-    python benchmarks/quality.py [--seeds 0 1 2] [--only NAME ...]
+    python benchmarks/quality.py train [--seeds 0 1 2] [--runs NAME ...] [--epochs N]
+    python benchmarks/quality.py judge
 
-trains what RUNS lists, draws 10,000 samples after the epochs given there, and holds them against MNIST's test split by
-the evaluator's classifier and by a second one, of another shape and seed, that has chosen nothing. Samples are kept in
-runs/quality: what is there is not trained again, so several processes can share the work, each with some --seeds or
---only some names. Where all are there, the distances go to benchmarks/results/quality.json, pictures beside it.
+The first trains what RUNS lists and keeps 10,000 samples of each run, after the epochs given there, in runs/quality.
+What is kept is not trained again, so several processes can share the work. The second holds all that is kept against
+MNIST's test split, by the evaluator's classifier and by another, of another shape and seed, that has chosen nothing:
+the distances go to benchmarks/results/quality.json, pictures beside it.
 """
 import argparse
-import importlib.util
 import json
 import os
 import platform
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,28 +53,34 @@ def build_second(rng):
     return evaluate.build_classifier(rng, width=24, features=96)
 
 
-def samples(name, seed, epoch):
-    """uint8 images of the run after that epoch, trained now if they are not kept."""
-    flags, epochs = RUNS[name]
-    folder = KEPT / f'{"".join(c if c.isalnum() else "_" for c in name)}-{seed}'
-    kept = folder.with_name(f'{folder.name}-{epoch}.npy')
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        if flags is None:
-            by_pytorch(seed, epochs, folder)
-        else:
-            size = RECIPES['fast' if 'fast' in flags else 'dcgan'].batch_size
-            size = int(flags[flags.index('--batch-size') + 1]) if '--batch-size' in flags else size
-            keep(samples_of(folder, flags, seed, epoch * (IMAGES // size)), kept)
-    return np.load(kept)
+def folder_of(name, seed):
+    return KEPT / f'{"".join(c if c.isalnum() else "_" for c in name)}-{seed}'
 
 
-def keep(images, path):
+def samples_path(name, seed, epoch):
+    return KEPT / f'{folder_of(name, seed).name}-{epoch}.npy'
+
+
+def train(name, seed, epochs):
+    """Keep samples of the run after each of these epochs."""
+    epochs = [epoch for epoch in epochs if not samples_path(name, seed, epoch).exists()]
+    flags, keep_it = RUNS[name][0], partial(keep, name, seed)
+    if epochs and flags is None:
+        by_pytorch(seed, epochs, keep_it)
+    for epoch in epochs if flags is not None else ():
+        size = RECIPES['fast' if 'fast' in flags else 'dcgan'].batch_size
+        size = int(flags[flags.index('--batch-size') + 1]) if '--batch-size' in flags else size
+        keep_it(epoch, samples_of(folder_of(name, seed), flags, seed, epoch * (IMAGES // size)))
+
+
+def keep(name, seed, epoch, images):
+    path = samples_path(name, seed, epoch)
+    path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path.with_suffix('.part.npy'), images)
     os.replace(path.with_suffix('.part.npy'), path)
 
 
-def by_pytorch(seed, epochs, folder):
+def by_pytorch(seed, epochs, keep):
     """dcgan's networks, trained by PyTorch from the same weights on the same minibatches and noise."""
     from torch_gan import TorchGAN, to_tinygan
     recipe, images = RECIPES['dcgan'], data.ImageSet(data.mnist('train')[0], seed)
@@ -86,45 +93,45 @@ def by_pytorch(seed, epochs, folder):
         epoch, rest = divmod(step, per_epoch)
         if rest == 0 and epoch in epochs:
             to_tinygan(torch_gan.G, gan.G)
-            drawn = data.to_uint8(generate(gan.G, sample_noise(0, SAMPLES, recipe.z_dim)))
-            keep(drawn, folder.with_name(f'{folder.name}-{epoch}.npy'))
+            keep(epoch, data.to_uint8(generate(gan.G, sample_noise(0, SAMPLES, recipe.z_dim))))
 
 
-def report(seeds):
-    """{run: {judge: mean, std and each seed's distance}}, printed as it is found, and a picture of each run."""
+def judge():
+    """{run: {judge: mean, std and each seed's distance}} of all samples that are kept, and a picture of the first."""
     judges = {'evaluator': Judge(), 'second classifier': Judge(build=build_second, seed=1)}
     found = {'real training images': {name: {'mean': judge.real()} for name, judge in judges.items()}}
     for name, (_, epochs) in RUNS.items():
         for epoch in epochs:
-            images = [samples(name, seed, epoch) for seed in seeds]
-            row = found[f'{name}, {epoch} epoch{"s" * (epoch > 1)}'] = {}
-            for judge_name, judge in judges.items():
-                distances = [judge.distance(of_seed) for of_seed in images]
-                row[judge_name] = {'mean': np.mean(distances), 'std': np.std(distances, ddof=1), 'seeds': distances}
-            print(f'{name}, {epoch}:', *(f'{judge} {d["mean"]:.2f} +- {d["std"]:.2f}' for judge, d in row.items()), flush=True)
-            if name in ('dcgan', 'fast'):
+            paths = sorted(KEPT.glob(samples_path(name, '*', epoch).name))
+            images = [np.load(path) for path in paths]
+            row = found[f'{name}, {epoch} epoch{"s" * (epoch > 1)}'] = {'seeds': [path.stem.split('-')[1] for path in paths]}
+            for judge_name, by in judges.items() if images else ():
+                distances = [by.distance(of_seed) for of_seed in images]
+                row[judge_name] = {'mean': np.mean(distances), 'each': distances}
+                if len(distances) > 1:
+                    row[judge_name]['std'] = np.std(distances, ddof=1)
+            print(f'{name}, {epoch}:', row, flush=True)
+            if images and name in ('dcgan', 'fast'):
                 save_png(RESULTS / f'quality_{name}_{epoch}.png', grid(images[0][:32], columns=16))
     return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('command', choices=['train', 'judge'])
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--only', nargs='+', choices=RUNS, help='train these, and judge nothing')
+    parser.add_argument('--runs', nargs='+', choices=RUNS, default=list(RUNS))
+    parser.add_argument('--epochs', type=int, default=10, help='no run goes further')
     options = parser.parse_args()
     lanes.start_workers()
-    if not importlib.util.find_spec('torch'):
-        print('PyTorch is not installed: nothing to compare with')
-        del RUNS['PyTorch']
-    if options.only:
-        for seed in options.seeds:
-            for name in options.only:
-                for epoch in RUNS[name][1]:
-                    samples(name, seed, epoch)
+    if options.command == 'train':
+        for name in options.runs:
+            for seed in options.seeds:
+                train(name, seed, [epoch for epoch in RUNS[name][1] if epoch <= options.epochs])
         return
     machine = {'machine': platform.platform(), 'python': platform.python_version(), 'numpy': np.__version__,
-               'date': time.strftime('%Y-%m-%d'), 'seeds': options.seeds, 'samples': SAMPLES}
-    (RESULTS / 'quality.json').write_text(json.dumps(machine | {'distances': report(options.seeds)}, indent=1) + '\n')
+               'date': time.strftime('%Y-%m-%d'), 'samples': SAMPLES}
+    (RESULTS / 'quality.json').write_text(json.dumps(machine | {'distances': judge()}, indent=1) + '\n')
 
 
 if __name__ == '__main__':
