@@ -27,8 +27,8 @@ from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES, find_recipe
 
 LOG_EVERY = {'cpu': 10, 'gpu': 100}  # steps between two looks at the losses: each look waits for the device
-# options that a recipe has a value for
-SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'blur', 'z_dim', 'loss', 'epochs'
+SETTINGS = ('batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss',
+            'epochs')                # options that a recipe has a value for
 
 
 def train(gan, images, distance, run, last, options, xp):
@@ -48,8 +48,8 @@ def train(gan, images, distance, run, last, options, xp):
                 batch = data.fit(images.batch(step - 1, config['batch_size']), recipe.shape)
                 x = data.normalise(batch, xp, recipe.black)
                 z = xp.asarray(noise(config['seed'], step, config['batch_size'], config['z_dim']))
-                blur = xp.asarray(image_noise(config['seed'], step, x.shape)) if gan.blur else None
-                metrics = gan.step(x, z, step, blur)
+                on_images = xp.asarray(image_noise(config['seed'], step, x.shape)) if gan.instance_noise else None
+                metrics = gan.step(x, z, step, on_images)
             run.log(step, metrics)
             if measured := is_due(step, options.evaluate_every):
                 run.rate(distance(draw(gan, config, 'evaluation', evaluate.SAMPLES)), (captured or gan).state())
@@ -161,7 +161,7 @@ def parse(arguments):
     add('--beta2', type=number(float, 0, 1), help="Adam's beta2 (the recipe's)")
     add('--average', type=number(float, 0, 1), metavar='DECAY',
         help="of the moving average of G's weights that samples are drawn from; 0: G itself (the recipe's)")
-    add('--blur', type=number(float, 0), metavar='SD', help="noise on the images that D sees (the recipe's)")
+    add('--instance-noise', type=number(float, 0), metavar='SD', help="on the images that D sees (the recipe's)")
     add('--z-dim', type=count, metavar='N', help="numbers in a z (the recipe's)")
     add('--loss', choices=LOSSES, help="what D and G minimise (the recipe's)")
     add('--precision', choices=['fp32', 'tf32'],

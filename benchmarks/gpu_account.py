@@ -117,7 +117,7 @@ def record(setting):
 KERNEL = re.compile(r'__global__ void (?:__launch_bounds__\([^()]*\) )?(\w+)\(([^()]*)\)')
 BYTES = {                           # that a kernel reads and writes, by its parameters and its grid's depth
     'noise': lambda a: 4 * a.n,
-    'blur': lambda a: 8 * a.n,
+    'add_noise': lambda a: 8 * a.n,
     'minibatch': lambda a: (1 + 4) * a.N * a.numbers,
     'batch_statistics': lambda a: 4 * a.rows * a.C * a.groups,
     'normalise': lambda a: 8 * a.rows * a.C * a.groups,

@@ -31,7 +31,7 @@ def test_a_run_fills_its_folder(trained):
     versions = config.pop('versions')
     assert config == {'recipe': 'dcgan', 'data': 'digits', 'seed': 5, 'precision': None,
                       'batch_size': 8, 'lr': 2e-4, 'lr_d': None,
-                      'beta1': 0.5, 'beta2': 0.999, 'average': 0, 'blur': 0, 'z_dim': 100, 'loss': 'bce', 'epochs': 10,
+                      'beta1': 0.5, 'beta2': 0.999, 'average': 0, 'instance_noise': 0, 'z_dim': 100, 'loss': 'bce', 'epochs': 10,
                       'steps_per_epoch': 7500}
     assert versions['numpy'] == np.__version__ and versions['python'].count('.') == 2
     assert set(versions) == {'tinygan', 'python', 'numpy', 'platform'}

@@ -154,7 +154,8 @@ def small_gan(xp, recipe, z_dim=5, width=4):
                   ((recipe.generator, [z_dim]), (recipe.discriminator, []), (recipe.generator, [z_dim])))
     optimisers = [optim.Adam(net, recipe.lr, recipe.beta1, recipe.beta2) for net in (G, D)]
     average = optim.Average(copy, G, recipe.average) if recipe.average else None
-    return GAN(G, D, losses.LOSSES[recipe.loss](), *optimisers, recipe.order, recipe.D_rests_at, average, recipe.blur)
+    return GAN(G, D, losses.LOSSES[recipe.loss](), *optimisers, recipe.order, recipe.D_rests_at, average,
+               recipe.instance_noise)
 
 
 def captured_gan(xp, recipe, N=3, tf32=False, number=1, gan=None, seed=0):
@@ -164,7 +165,7 @@ def captured_gan(xp, recipe, N=3, tf32=False, number=1, gan=None, seed=0):
 
 VARIANTS = {name: recipe for name, recipe in RECIPES.items()} | {
     f'dcgan with {loss}': RECIPES['dcgan']._replace(loss=loss) for loss in ('minimax', 'lsgan_chi2')} | {
-    'dcgan, blurred': RECIPES['dcgan']._replace(blur=0.3, loss='bce_smooth'),
+    'dcgan with instance noise': RECIPES['dcgan']._replace(instance_noise=0.3, loss='bce_smooth'),
     'fast, its average at its slowest': RECIPES['fast']._replace(average=0.05),
     'D rests': RECIPES['dcgan']._replace(D_rests_at=1.386)}               # 2 log 2 = 1.38629: D rests soon
 
@@ -182,8 +183,8 @@ def test_steps_are_those_of_the_gan_on_the_same_minibatches_and_noise(cupy, name
         if cupy is fake_cupy and name in LAUNCHES:
             check_launches(LAUNCHES[name], recipe.order, number)
         x = data.normalise(images.batch(number - 1, 3), np, recipe.black)
-        noise = captured_noise(captured, x) if recipe.blur else None
-        if not recipe.blur:
+        noise = captured_noise(captured, x) if recipe.instance_noise else None
+        if not recipe.instance_noise:
             np.testing.assert_allclose(to_numpy(captured.x[3:]), x, atol=1e-6)
         plain.load_state(before)
         expected = plain.step(x, to_numpy(captured.z), number, noise)
@@ -199,8 +200,8 @@ def test_steps_are_those_of_the_gan_on_the_same_minibatches_and_noise(cupy, name
 
 
 def captured_noise(captured, x):
-    """The N(0, 1) that real images x and fake ones were blurred with: what D saw, less what there was."""
-    noise = (to_numpy(captured.x) - np.concatenate([to_numpy(captured.fake), x])) / captured.gan.blur
+    """The N(0, 1) that was added to real images x and to fake ones: what D saw, less what there was."""
+    noise = (to_numpy(captured.x) - np.concatenate([to_numpy(captured.fake), x])) / captured.gan.instance_noise
     assert abs(noise.mean()) < 0.05 and abs(noise.std() - 1) < 0.05
     assert abs(np.corrcoef(noise[:3].ravel(), noise[3:].ravel())[0, 1]) < 0.05
     return noise[3:], noise[:3]

@@ -21,7 +21,8 @@ from tinygan.network import Sequential
 from tinygan.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
-LAUNCHES = {'bce': 567, 'bce_smooth': 567, 'minimax': 558, 'lsgan': 471, 'lsgan_chi2': 471, 'mse': 477}       # measured, in a DCGAN's step
+LAUNCHES = {'bce': 567, 'bce_smooth': 567, 'minimax': 558, 'lsgan': 471, 'lsgan_chi2': 471,      # in a DCGAN's step
+            'mse': 477}
 OPTIMISERS = {name: getattr(optim, name) for name in ('SGD', 'Momentum', 'RMSprop', 'Adam')}
 
 

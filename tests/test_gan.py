@@ -153,16 +153,16 @@ def test_generating_uses_the_running_statistics_and_disturbs_nothing(rng):
     assert all(leaf.training for leaf in gan.G.leaves())
 
 
-def test_d_sees_blurred_images_and_g_is_judged_by_the_same_fakes(rng):
-    blurred, plain = small_gan(lr=1e-2, optimiser=Adam), small_gan(lr=1e-2, optimiser=Adam)
-    blurred.blur = 0.3
+def test_d_sees_noisy_images_and_g_is_judged_by_the_same_fakes(rng):
+    noisy, plain = small_gan(lr=1e-2, optimiser=Adam), small_gan(lr=1e-2, optimiser=Adam)
+    noisy.instance_noise = 0.3
     x, z = minibatch(rng)
     noise = rng.standard_normal((2, *x.shape))
-    metrics = blurred.step(x, z, 1, noise)
+    metrics = noisy.step(x, z, 1, noise)
     fake = plain.G(z) + 0.3 * noise[1]
     expected = plain.update_D(x + 0.3 * noise[0], fake) | plain.update_G(fake)
     assert metrics == expected
-    np.testing.assert_array_equal(blurred.G.parameters, plain.G.parameters)
+    np.testing.assert_array_equal(noisy.G.parameters, plain.G.parameters)
 
 
 def test_a_saved_state_goes_on_bit_for_bit(rng):
@@ -195,7 +195,8 @@ def test_noise_is_a_pure_function_of_seed_and_step():
 
 
 def test_streams_of_different_purpose_do_not_meet():
-    draws = {random_stream(0, purpose).random() for purpose in ('noise', 'image noise', 'shuffle', 'preview', 'G weights')}
+    purposes = 'noise', 'image noise', 'shuffle', 'preview', 'G weights'
+    draws = {random_stream(0, purpose).random() for purpose in purposes}
     assert len(draws) == 5
 
 
@@ -204,7 +205,8 @@ def test_samples_come_from_the_average_where_a_recipe_has_one():
     np.testing.assert_array_equal(gan.sampler.parameters, gan.G.parameters)
     weights = []
     for number in 1, 2, 3:
-        gan.step(np.zeros((2, 28, 28, 1), np.float32), noise(0, number, 2, 32), number, image_noise(0, number, (2, 28, 28, 1)))
+        x = np.zeros((2, 28, 28, 1), np.float32)
+        gan.step(x, noise(0, number, 2, 32), number, image_noise(0, number, x.shape))
         weights.append(gan.G.parameters.copy())
     expected = (weights[0] / 11 + weights[1] * 10 / 11) / 6 + weights[2] * 5 / 6
     np.testing.assert_allclose(gan.sampler.parameters, expected, rtol=1e-4, atol=1e-7)

@@ -102,7 +102,7 @@ def test_what_sets_the_recipes_apart():
     assert GlobalAvgPool2d in kinds(RECIPES['dcgan_gap'].discriminator())
     assert RECIPES['lsgan'].z_dim == 62 and RECIPES['dcgan64'].z_dim == 20
     assert kinds(RECIPES['lsgan'].discriminator())[-1] is Linear
-    assert [name for name, recipe in RECIPES.items() if recipe.lr_d or recipe.average or recipe.blur] \
+    assert [name for name, recipe in RECIPES.items() if recipe.lr_d or recipe.average or recipe.instance_noise] \
         == ['fast']
     assert RECIPES['fast'][-6:] == (0.5, 0.99, 0.5, 0.999, 64, 10)
     for recipe in RECIPES.values():               # nothing is normalised next to an image

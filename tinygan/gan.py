@@ -10,15 +10,16 @@ class GAN:
     """A generator G, a discriminator D, the loss they play by and an optimiser for each.
 
     order is 'both' for an update of D and then of G in every step, or 'alternate' for D's in the first, third ...
-    step and G's in the others. With D_rests_at, D is not updated while its loss is at most that. blur is the standard
-    deviation of noise on every image that D sees, real or fake. Samples are drawn from `sampler`: G itself, or the
-    network of its Average, if there is one.
+    step and G's in the others. With D_rests_at, D is not updated while its loss is at most that. instance_noise is
+    the standard deviation of noise on every image that D sees, real or fake: both distributions spread until they
+    overlap, and D cannot tell all of one from all of the other (Sønderby et al. 2017, "Amortised MAP inference for
+    image super-resolution"). Samples are drawn from `sampler`: G itself, or the network of its Average, if there is one.
     """
 
-    def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None, blur=0):
+    def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None,
+                 instance_noise=0):
         self.G, self.D, self.loss, self.optim_G, self.optim_D = G, D, loss, optim_G, optim_D
-        self.order, self.D_rests_at, self.average = order, D_rests_at, average
-        self.blur = blur
+        self.order, self.D_rests_at, self.average, self.instance_noise = order, D_rests_at, average, instance_noise
         self.sampler = average.network if average else G
 
     @classmethod
@@ -31,18 +32,18 @@ class GAN:
         optim_D = Adam(D, recipe.lr_d or recipe.lr, recipe.beta1, recipe.beta2)
         average = Average(generator(), G, recipe.average) if recipe.average else None
         return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D, recipe.order, recipe.D_rests_at, average,
-                   recipe.blur)
+                   recipe.instance_noise)
 
     def step(self, x, z, number=1, noise=None):
         """Train on real images x (N, H, W, C) and noise z (N, z_dim); number counts the run's steps, from 1.
-        With blur, noise is N(0, 1), (2, N, H, W, C), for the real and for the fake images.
+        With instance noise, noise is N(0, 1), (2, N, H, W, C), for the real and for the fake images.
 
         Returns, by name and still on the device, the losses, and D's mean output on x, on G(z) before D's update
         and on the same G(z) after it; of a network whose turn it was not, nothing.
         """
         fake = self.G(z)
-        if self.blur:                             # its gradient is 1: update_G need not know
-            x, fake = x + self.blur * noise[0], fake + self.blur * noise[1]
+        if self.instance_noise:                   # d(fake + noise)/dfake = 1: update_G need not know
+            x, fake = x + self.instance_noise * noise[0], fake + self.instance_noise * noise[1]
         if self.order == 'alternate':
             return self.update_D(x, fake) if number % 2 else self.update_G(fake)
         return self.update_D(x, fake) | self.update_G(fake)
@@ -107,7 +108,7 @@ def noise(seed, step, count, z_dim):
 
 
 def image_noise(seed, step, shape):
-    """N(0, 1), (2, *shape): what blurs the real and the fake images of a training step."""
+    """N(0, 1), (2, *shape): the instance noise of a training step, for its real and its fake images."""
     return random_stream(seed, 'image noise', step).standard_normal((2, *shape), np.float32)
 
 

@@ -106,5 +106,5 @@ def mse():
                            generator=partial(mean_squared_error, target=1), output=lambda s: s)
 
 
-LOSSES = {'bce': non_saturating, 'bce_smooth': partial(non_saturating, real=0.9), 'minimax': minimax, 'lsgan': lsgan, 'lsgan_chi2': partial(lsgan, a=-1, b=1, c=0),
-          'mse': mse}
+LOSSES = {'bce': non_saturating, 'bce_smooth': partial(non_saturating, real=0.9), 'minimax': minimax, 'lsgan': lsgan,
+          'lsgan_chi2': partial(lsgan, a=-1, b=1, c=0), 'mse': mse}

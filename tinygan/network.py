@@ -23,7 +23,7 @@ class Sequential(Layer):
         self.to(np)
 
     def forward(self, x):
-        self.parts, self.replicas = divide(x), None
+        self.parts, self.replicas = divide(x), None                       # lets go of the last replicas' caches
         self.replicas = [self, *(self.replica() for _ in self.parts[1:])]
         y = join(in_lanes(lambda network, part: network.forward_part(x[part]), self.replicas, self.parts))
         self.cache = y.shape

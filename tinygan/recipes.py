@@ -20,7 +20,7 @@ class Recipe(NamedTuple):
     lr_d: float | None = None       # D's own, if it has one
     beta1: float = 0.5
     beta2: float = 0.999
-    blur: float = 0                 # noise on the images that D sees: see GAN
+    instance_noise: float = 0       # on the images that D sees: see GAN
     average: float = 0              # decay of the moving average of G that samples are drawn from: see Average
     batch_size: int = 128
     epochs: int = 10
@@ -36,7 +36,8 @@ RECIPES = {
     'lsgan64': Recipe(models64.lsgan64_generator, models64.lsgan64_discriminator, shape=(64, 64, 3), black=0,
                       loss='mse', order='alternate', D_rests_at=0.1, lr=1e-3, beta1=0.9, batch_size=10),
     'fast': Recipe(models.dcgan_generator, models.dcgan_hidden_discriminator, z_dim=32, loss='bce_smooth', lr=4e-3,
-                   lr_d=8e-4, beta2=0.99, blur=0.5, average=0.999, batch_size=64),
+                   lr_d=8e-4, beta2=0.99, instance_noise=0.5, average=0.999,
+                   batch_size=64),
 }
 
 

@@ -260,8 +260,8 @@ extern "C" __global__ void noise(float* z, int n, const int* step, unsigned seed
 }
 
 // y = x + noise of standard deviation sd; x and y may be the same array
-extern "C" __global__ void blur(const float* x, float* y, int n, float sd, const int* step,
-                                unsigned seed_low, unsigned seed_high, int purpose) {
+extern "C" __global__ void add_noise(const float* x, float* y, int n, float sd, const int* step,
+                                     unsigned seed_low, unsigned seed_high, int purpose) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (4 * i >= n) return;
     float four[4];

@@ -35,7 +35,7 @@ class CapturedGAN:
         self.z = cupy.empty((N, z_dim), np.float32)
         self.x = cupy.empty((2 * N, *shape), np.float32)                  # fake images, and behind them real ones
         self.dfake = cupy.empty((N, *shape), np.float32)
-        self.fake = cupy.empty((N, *shape), np.float32) if gan.blur else self.x[:N]      # G's backward needs it sharp
+        self.fake = cupy.empty((N, *shape), np.float32) if gan.instance_noise else self.x[:N]
         self.G = Network(self.device, gan.G, (z_dim,), N, x=self.z, y=self.fake, dy=self.dfake)
         self.D = Network(self.device, gan.D, shape, 2 * N, groups=2, x=self.x, dx=self.dfake)
         gan.G.zero_grad()                         # the gradient of a bias before a BatchNorm, and never anything else
@@ -90,10 +90,10 @@ class CapturedGAN:
             each('minibatch', self.x[N:].size, self.dataset, self.order, self.x[N:], N, self.x[N:].size // N,
                  self.step_count, self.images.steps_per_epoch(N), (1 - self.black) / 255, float(self.black))
         self.G.forward(N)
-        if self.gan.blur:
+        if self.gan.instance_noise:
             for purpose, x, y in ((1, self.fake, self.x[:N]), (2, self.x[N:], self.x[N:])):
-                each('blur', -(-y.size // 4), x, y, y.size, float(self.gan.blur), self.step_count, *key(self.seed),
-                     purpose)
+                each('add_noise', -(-y.size // 4), x, y, y.size, float(self.gan.instance_noise), self.step_count,
+                     *key(self.seed), purpose)
         if 'D' in turns:
             self.update_D(ends_step=turns == 'D')
         if 'G' in turns:
