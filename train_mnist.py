@@ -27,8 +27,7 @@ from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES, find_recipe
 
 LOG_EVERY = {'cpu': 10, 'gpu': 100}  # steps between two looks at the losses: each look waits for the device
-SETTINGS = ('batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss',
-            'epochs')                # options that a recipe has a value for
+SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'epochs'
 
 
 def train(gan, images, distance, run, last, options, xp):
@@ -224,7 +223,10 @@ def resume(options, xp):
     run.config['epochs'] = options.epochs or run.config['epochs']
     run.config['precision'] = options.precision or run.config.get('precision')
     gan = make_gan(run.config, xp)
-    gan.load_state(state)
+    try:
+        gan.load_state(state)
+    except ValueError as error:
+        raise UserError(f'{options.resume}: recipe {config["recipe"]} has other networks now ({error})') from None
     print(f'going on after step {run.step}', flush=True)
     return gan, images, distance, run
 
