@@ -30,7 +30,7 @@ class Judge:
 
 def samples_of(folder, flags, seed, steps):
     """SAMPLES images of the run in the folder after so many steps; it is begun, or gone on with, as needed."""
-    start = ['--resume', folder] if Path(folder).exists() else ['--out', folder, '--seed', seed, *flags]
+    start = ['--resume', folder] if Path(folder).exists() else ['--out', folder, '--seed', seed, '--data', 'mnist', *flags]
     if code := train_mnist.main([*map(str, start), '--device', 'cpu', '--max-steps', str(steps)]):
         sys.exit(code)
     draw, z_dim = open_generator(folder)
