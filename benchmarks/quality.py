@@ -39,7 +39,7 @@ RUNS = {                                          # name: (options of train_mnis
     # what fast is without one of its changes
     'no hidden layer in D': (FAST_SETTINGS, (1,)),
     'no instance noise': ([*FAST, '--instance-noise', '0'], (1, 2)),
-    'no label smoothing': ([*FAST, '--loss', 'bce'], (1,)),
+    'no label smoothing': ([*FAST, '--loss', 'bce'], (1, 5)),
     "dcgan's learning rates": ([*FAST, '--lr', '2e-4', '--lr-d', '2e-4'], (1,)),
     'minibatches of 128': ([*FAST, '--batch-size', '128'], (1,)),
     'z of 100 numbers': ([*FAST, '--z-dim', '100'], (1,)),
@@ -64,13 +64,16 @@ def samples_path(name, seed, epoch):
 def train(name, seed, epochs):
     """Keep samples of the run after each of these epochs."""
     epochs = [epoch for epoch in epochs if not samples_path(name, seed, epoch).exists()]
-    flags, keep_it = RUNS[name][0], partial(keep, name, seed)
-    if epochs and flags is None:
-        by_pytorch(seed, epochs, keep_it)
-    for epoch in epochs if flags is not None else ():
-        size = RECIPES['fast' if 'fast' in flags else 'dcgan'].batch_size
-        size = int(flags[flags.index('--batch-size') + 1]) if '--batch-size' in flags else size
-        keep_it(epoch, samples_of(folder_of(name, seed), flags, seed, epoch * (IMAGES // size)))
+    flags, keep_after = RUNS[name][0], partial(keep, name, seed)
+    if not epochs:
+        return
+    if flags is None:
+        by_pytorch(seed, epochs, keep_after)
+        return
+    size = RECIPES['fast' if 'fast' in flags else 'dcgan'].batch_size
+    size = int(flags[flags.index('--batch-size') + 1]) if '--batch-size' in flags else size
+    for epoch in epochs:
+        keep_after(epoch, samples_of(folder_of(name, seed), flags, seed, epoch * (IMAGES // size)))
 
 
 def keep(name, seed, epoch, images):
@@ -100,19 +103,20 @@ def judge():
     """{run: {judge: mean, std and each seed's distance}} of all samples that are kept, and a picture of the first."""
     judges = {'evaluator': Judge(), 'second classifier': Judge(build=build_second, seed=1)}
     found = {'real training images': {name: {'mean': judge.real()} for name, judge in judges.items()}}
-    for name, (_, epochs) in RUNS.items():
-        for epoch in epochs:
-            paths = sorted(KEPT.glob(samples_path(name, '*', epoch).name))
-            images = [np.load(path) for path in paths]
-            row = found[f'{name}, {epoch} epoch{"s" * (epoch > 1)}'] = {'seeds': [path.stem.split('-')[1] for path in paths]}
-            for judge_name, by in judges.items() if images else ():
-                distances = [by.distance(of_seed) for of_seed in images]
-                row[judge_name] = {'mean': np.mean(distances), 'each': distances}
-                if len(distances) > 1:
-                    row[judge_name]['std'] = np.std(distances, ddof=1)
-            print(f'{name}, {epoch}:', row, flush=True)
-            if images and name in ('dcgan', 'fast'):
-                save_png(RESULTS / f'quality_{name}_{epoch}.png', grid(images[0][:32], columns=16))
+    for name, epoch in ((name, epoch) for name, (_, epochs) in RUNS.items() for epoch in epochs):
+        paths = sorted(KEPT.glob(samples_path(name, '*', epoch).name))
+        images = [np.load(path) for path in paths]
+        if not images:
+            continue
+        row = found[f'{name}, {epoch} epoch{"s" * (epoch > 1)}'] = {'seeds': [path.stem.split('-')[1] for path in paths]}
+        for judge_name, by in judges.items():
+            distances = [by.distance(of_seed) for of_seed in images]
+            row[judge_name] = {'mean': float(np.mean(distances)), 'each': distances}
+            if len(distances) > 1:
+                row[judge_name]['std'] = float(np.std(distances, ddof=1))
+        print(f'{name}, {epoch}:', row, flush=True)
+        if name in ('dcgan', 'fast'):
+            save_png(RESULTS / f'quality_{name}_{epoch}.png', grid(images[0][:32], columns=16))
     return found
 
 

@@ -53,6 +53,7 @@ class Sequential(Layer):
         return dy
 
     def first_with_parameters(self):
+        """Where backward may stop: no gradient of a parameter lies below."""
         return next(i for i, layer in enumerate(self.layers) if any(leaf.parameter_names for leaf in layer.leaves()))
 
     def replica(self):
