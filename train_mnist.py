@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from tinygan.checkpoint import COLUMNS, Run, check_unused, newest_checkpoint
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, seed
 from tinygan.gan import GAN, generate, image_noise, noise
 from tinygan.images import grid
-from tinygan.lanes import start_workers
+from tinygan.lanes import Lanes
 from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES, find_recipe
 
@@ -39,7 +40,7 @@ def train(gan, images, distance, run, last, options, xp):
     captured = capture(gan, images, run, xp)
     log_every = LOG_EVERY['gpu' if captured else 'cpu']
     signals = catch_signals()
-    with Progress(run.step, last, per_epoch) as progress:
+    with closing(Lanes(gan, config['batch_size'])) as lanes, Progress(run.step, last, per_epoch) as progress:
         for step in range(run.step + 1, last + 1):
             if captured:
                 metrics = captured.step(step)
@@ -48,7 +49,7 @@ def train(gan, images, distance, run, last, options, xp):
                 x = data.normalise(batch, xp, recipe.black)
                 z = xp.asarray(noise(config['seed'], step, config['batch_size'], config['z_dim']))
                 on_images = xp.asarray(image_noise(config['seed'], step, x.shape)) if gan.instance_noise else None
-                metrics = gan.step(x, z, step, on_images)
+                metrics = lanes.step(x, z, step, on_images)
             run.log(step, metrics)
             if measured := is_due(step, options.evaluate_every):
                 run.rate(distance(draw(gan, config, 'evaluation', evaluate.SAMPLES)), (captured or gan).state())
@@ -277,8 +278,6 @@ def run_training(options):
     xp, device_line = select_device(options.device)
     print(device_line, flush=True)
     find_precision(options.precision, xp)         # refuses what the device has not
-    if xp is np:
-        start_workers()
     gan, images, distance, run = resume(options, xp) if options.resume else begin(options, xp)
     last = run.config['epochs'] * run.config['steps_per_epoch']
     last = min(last, options.max_steps or last)

@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from runs import SAMPLES, Judge, mean_and_std, samples_of  # noqa: E402
-from tinygan import data, lanes, losses  # noqa: E402
+from tinygan import data, losses  # noqa: E402
 from tinygan.gan import GAN, noise
 from tinygan.images import grid, save_png
 from tinygan.layers import BatchNorm2d, LeakyReLU, ReLU
@@ -108,6 +108,5 @@ def gradients():
 
 if __name__ == '__main__':
     experiment = {'gradients': gradients, 'quality': quality}[sys.argv[1]]
-    lanes.start_workers()
     found = experiment()
     (RESULTS / f'claims_{sys.argv[1]}.json').write_text(json.dumps(found, indent=1, default=float) + '\n')

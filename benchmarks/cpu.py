@@ -17,17 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tinygan import lanes, layers
+from tinygan import layers
 from tinygan.gan import GAN, noise
+from tinygan.lanes import Lanes
 from tinygan.recipes import RECIPES
 
 STEPS = 3                           # of each contender in a round
 
 
 def contenders(recipe):
-    lanes.start_workers()
-    gan = GAN.from_recipe(recipe)
-    yield 'tinygan', lambda x, z: [float(loss) for name, loss in gan.step(x, z).items() if 'loss' in name]
+    taker = Lanes(GAN.from_recipe(recipe), recipe.batch_size)
+    yield 'tinygan', lambda x, z: [float(loss) for name, loss in taker.step(x, z).items() if 'loss' in name]
     from torch_gan import TorchGAN
     for name, tuned in (('torch, tutorial', False), ('torch, tuned', True)):
         fresh = GAN.from_recipe(recipe)
@@ -59,11 +59,11 @@ def gflop(recipe):
 
 
 def sgemm():
-    """Products large enough to show the machine's rate, one for each core, in seconds per GFLOP."""
-    a = np.ones((1024, 1024), np.float32)
+    """A product large enough to show the machine's rate, on all cores, in seconds per GFLOP."""
+    a = np.ones((2048, 2048), np.float32)
     start = time.perf_counter()
-    lanes.in_lanes(lambda _: [a @ a for _ in range(4)], range(lanes.count))
-    return (time.perf_counter() - start) / (4 * lanes.count * 2 * 1024 ** 3 / 1e9)
+    a @ a
+    return (time.perf_counter() - start) / (2 * 2048 ** 3 / 1e9)
 
 
 def measure(recipe, rounds):
@@ -80,38 +80,38 @@ def measure(recipe, rounds):
                 step(*batch)
             times[name].append((time.perf_counter() - start) / STEPS)
         times['sgemm'].append(min(sgemm() for _ in range(3)))
+        time.sleep(0.1)             # BLAS's threads look for more work for a while
     return {name: np.array(seconds) for name, seconds in times.items()}
 
 
 def time_per_layer(recipe, steps=5):
     """Milliseconds a step spends in each layer's forward and backward, all its calls together, in the first lane."""
     gan, rows = GAN.from_recipe(recipe), {}
+    taker = Lanes(gan, recipe.batch_size)
     for name, network in (('G', gan.G), ('D', gan.D)):
         for i, layer in enumerate(network.layers):
-            kind = type(layer)
-            # a class of its own, since replicas of the layer must be timed with their own caches
-            layer.__class__ = type(kind.__name__, (kind,), {
-                method: _timed(getattr(kind, method), rows, f'{name} {i} {kind.__name__}', method, steps)
-                for method in ('forward', 'backward')})
+            for method in 'forward', 'backward':
+                timed = _timed(getattr(layer, method), rows, f'{name} {i} {type(layer).__name__}', method, steps)
+                setattr(layer, method, timed)
     for step in range(steps):
-        gan.step(*minibatch(recipe, step))
+        taker.step(*minibatch(recipe, step))
+    taker.close()
     return rows
 
 
 def _timed(function, rows, name, method, steps):
     row = rows.setdefault(name, {'forward': 0.0, 'backward': 0.0})
 
-    def run(self, x, **options):
+    def run(x, **options):
         start = time.perf_counter()
-        y = function(self, x, **options)
-        if lanes.is_first():
-            row[method] += (time.perf_counter() - start) * 1e3 / steps
+        y = function(x, **options)
+        row[method] += (time.perf_counter() - start) * 1e3 / steps
         return y
     return run
 
 
 def peak_memory(recipe_name, contender):
-    """Peak resident MiB of a process that imports what it needs and makes three steps."""
+    """Peak resident MiB of a process, with its other lanes, that imports what it needs and makes three steps."""
     code = (f'import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n'
             f'import cpu; cpu.train_alone({recipe_name!r}, {contender!r})')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
@@ -125,8 +125,15 @@ def train_alone(recipe_name, contender):
             break
     for i in range(3):
         step(*minibatch(recipe, i))
-    peak, = (line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))
-    print(int(peak) / 1024)         # not getrusage: its maximum includes the parent that forked
+    children = Path(f'/proc/self/task/{os.getpid()}/children').read_text().split()
+    print(sum(peak_of(process) for process in ['self', *children]))
+
+
+def peak_of(process):
+    """In MiB. Not getrusage: its maximum includes the parent that forked. What a forked process shares with its parent
+    counts twice, against us."""
+    peak, = (line.split()[1] for line in open(f'/proc/{process}/status') if line.startswith('VmHWM'))
+    return int(peak) / 1024
 
 
 def machine():

@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from runs import SAMPLES, Judge, samples_of  # noqa: E402
-from tinygan import data, evaluate, lanes  # noqa: E402
+from tinygan import data, evaluate  # noqa: E402
 from tinygan.__main__ import sample_noise  # noqa: E402
 from tinygan.gan import GAN, generate, noise  # noqa: E402
 from tinygan.images import grid, save_png  # noqa: E402
@@ -127,7 +127,6 @@ def main():
     parser.add_argument('--runs', nargs='+', choices=RUNS, default=list(RUNS))
     parser.add_argument('--epochs', type=int, default=10, help='no run goes further')
     options = parser.parse_args()
-    lanes.start_workers()
     if options.command == 'train':
         for name in options.runs:
             for seed in options.seeds:

@@ -1,164 +1,211 @@
-"""A minibatch divided among lanes: the same results as in one piece, and errors that arrive."""
-import contextlib
+"""A minibatch divided among processes: the same results as in one piece, and nothing hangs or is lost."""
+import os
+import signal
 import subprocess
 import sys
-import threading
-import weakref
-from concurrent.futures import ThreadPoolExecutor
+import time
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 from tinygan import lanes, optim
+from tinygan.errors import UserError
 from tinygan.gan import GAN
-from tinygan.layers import BatchNorm2d, Conv2d, Flatten, LeakyReLU, Linear, ReLU, Reshape, Tanh
+from tinygan.lanes import Lanes, divide
+from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Linear, ReLU, Reshape, Tanh
 from tinygan.losses import LOSSES
 from tinygan.network import Sequential
 
-
-@contextlib.contextmanager
-def divided_among(count):
-    """So many lanes, with BLAS as it was."""
-    with ThreadPoolExecutor(count - 1) as pool, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lanes, 'workers', pool)
-        patch.setattr(lanes, 'count', count)
-        yield
+pytestmark = pytest.mark.skipif(divide(8, 2) == 1, reason='processes cannot be forked here')
+N = 12
 
 
-@pytest.fixture(params=[2, 3])
-def several(request):
-    with divided_among(request.param):
-        yield request.param
+def small_gan(loss='bce', **settings):
+    new = dict(rng=np.random.default_rng(0), dtype=np.float64)
+
+    def generator():
+        return Sequential(Linear(3, 18, bias=False, **new), Reshape(3, 3, 2), BatchNorm2d(2, **new), ReLU(),
+                          ConvTranspose2d(2, 1, 4, stride=2, padding=1, **new), Tanh())
+    G = generator()
+    D = Sequential(Conv2d(1, 2, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
+                   Sequential(Conv2d(2, 3, 3, padding=1, bias=False, **new), BatchNorm2d(3, **new), LeakyReLU(0.2)),
+                   Flatten(), Linear(27, 1, **new))
+    for network in G, D:                          # of N(0, 0.02) so little would be left that Adam divides noise by noise
+        network.parameters += new['rng'].normal(0, 0.3, network.parameters.size)
+    average = optim.Average(generator(), G, 0.9)
+    return GAN(G, D, LOSSES[loss](), optim.Adam(G, 1e-3), optim.Adam(D, 1e-3), average=average, **settings)
 
 
-def network(seed=0):
-    new = dict(rng=np.random.default_rng(seed), dtype=np.float64)
-    return Sequential(Reshape(6, 6, 1), Conv2d(1, 2, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
-                      Sequential(Conv2d(2, 3, 3, padding=1, bias=False, **new), BatchNorm2d(3, **new), ReLU()),
-                      Flatten(), Linear(27, 2, **new), BatchNorm2d(2, **new), Tanh())
+def minibatch(number, N=N):
+    rng = np.random.default_rng(number)
+    return rng.uniform(-1, 1, (N, 6, 6, 1)), rng.standard_normal((N, 3)), number, rng.standard_normal((2, N, 6, 6, 1))
 
 
-def trained_once(seed=0, frozen=False):
-    """What a forward and two backwards leave behind, of 7 images: no number of lanes here divides them."""
-    made, rng = network(seed), np.random.default_rng(9)
-    y = made(rng.standard_normal((7, 36)))
-    dy = rng.standard_normal((7, 2))
-    if frozen:
-        made.freeze()
-    made.backward(dy)
-    dx = made.backward(2 * dy)
-    return y, dx, made.gradients, made.statistics
+def train(taker, steps=4, N=N):
+    return [{name: float(value) for name, value in taker.step(*minibatch(number + 1, N)).items()} for number in range(steps)]
 
 
-@pytest.mark.parametrize('frozen', [False, True])
+@pytest.fixture
+def in_lanes():
+    """GANs in so many lanes, whose processes end with the test."""
+    made = []
+
+    def divided(gan, count=2, N=N):
+        made.append(Lanes(gan, N, count))
+        assert made[-1].count == count
+        return made[-1]
+    yield divided
+    for each in made:
+        each.close()
+
+
 @pytest.mark.parametrize('count', [2, 3])
-def test_lanes_compute_what_one_computes(count, frozen):
-    whole = trained_once(frozen=frozen)
-    with divided_among(count):
-        parts = trained_once(frozen=frozen)
-        made = network()
-        made(np.zeros((7, 36)))
-    assert len(made.replicas) == count
-    for one, other in zip(whole, parts):
-        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)
-    assert bool(whole[2].any()) is not frozen
+@pytest.mark.parametrize('loss, settings', [
+    ('bce', {'instance_noise': 0.3}), ('lsgan', {}), ('mse', {'order': 'alternate', 'D_rests_at': 0.55})])
+def test_lanes_compute_what_one_computes(in_lanes, count, loss, settings, monkeypatch):
+    monkeypatch.setattr(lanes, 'PIECE', 20)               # so that each lane has pieces of Adam's vectors
+    whole, parts = small_gan(loss, **settings), small_gan(loss, **settings)
+    for one, other in zip(train(whole), train(in_lanes(parts, count))):
+        assert one == pytest.approx(other, rel=1e-9)
+    assert settings.get('D_rests_at') is None or 0 < whole.optim_D.t <= 2
+    for name, vector in whole.state().items():
+        np.testing.assert_allclose(parts.state()[name], vector, rtol=1e-7, atol=1e-10, err_msg=name)
 
 
-def test_evaluation_in_lanes_leaves_the_running_statistics_alone(several, rng):
-    made = network()
-    made(rng.standard_normal((7, 36)))
-    before = made.statistics.copy()
-    made.eval()
-    x = rng.standard_normal((7, 36))
-    np.testing.assert_allclose(made(x)[:1], made(x[:1]), rtol=1e-12)
-    np.testing.assert_array_equal(made.statistics, before)
-    assert len(made.replicas) == 1                        # fewer images than lanes: nothing to divide
+def test_lanes_give_the_same_bits_every_time(in_lanes):
+    first, second = small_gan(), small_gan()
+    assert train(in_lanes(first)) == train(in_lanes(second))
+    for name, vector in first.state().items():
+        np.testing.assert_array_equal(second.state()[name], vector)
 
 
-def test_lanes_give_the_same_bits_every_time(several):
-    for one, other in zip(trained_once(), trained_once()):
-        np.testing.assert_array_equal(one, other)
+def test_lanes_go_on_from_a_loaded_state(in_lanes):
+    unbroken = small_gan()
+    train(in_lanes(unbroken), 5)
+    begun, resumed = small_gan(), small_gan()
+    train(in_lanes(begun), 3)
+    resumed.load_state(begun.state())
+    taker = in_lanes(resumed)
+    for number in 4, 5:
+        taker.step(*minibatch(number))
+    for name, vector in unbroken.state().items():
+        np.testing.assert_array_equal(resumed.state()[name], vector)
 
 
-def test_a_gan_trains_in_lanes_as_in_one():
-    def perceptron(seed, inputs, outputs):
-        new = dict(rng=np.random.default_rng(seed), dtype=np.float64)
-        return Sequential(Linear(inputs, 8, bias=False, **new), BatchNorm2d(8, **new), ReLU(),
-                          Linear(8, outputs, bias=False, **new))
-
-    def train():
-        G, D, rng = perceptron(0, 3, 4), perceptron(1, 4, 1), np.random.default_rng(5)
-        gan = GAN(G, D, LOSSES['bce'](), optim.Adam(G, 1e-2), optim.Adam(D, 1e-2))
-        metrics = [gan.step(rng.standard_normal((5, 4)), rng.standard_normal((5, 3))) for _ in range(4)]
-        return [G.parameters, D.parameters, gan.optim_D.v, *(np.array(list(m.values())) for m in metrics)]
-    whole = train()
-    with divided_among(2):
-        parts = train()
-    for one, other in zip(whole, parts):
-        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-12)
+@pytest.mark.parametrize('images, cores, parts', [(128, 2, 2), (128, 6, 4), (10, 2, 2), (9, 2, 1), (7, 3, 1), (4, 2, 1), (128, 1, 1),
+                                                  (128, 64, 32)])
+def test_images_are_divided_into_equal_parts_and_not_too_small_ones(images, cores, parts):
+    assert divide(images, cores) == parts
 
 
-def test_caches_of_earlier_steps_are_let_go(several):
-    made = network()
-    made(np.zeros((7, 36)))
-    old = weakref.ref(made.replicas[1])
-    made(np.zeros((7, 36)))
-    assert old() is None
+def test_where_processes_cannot_be_forked_there_is_one_lane(monkeypatch):
+    monkeypatch.delattr(os, 'fork')
+    gan = small_gan()
+    taker = Lanes(gan, N, 2)
+    assert taker.count == 1 and train(taker) == train(small_gan()) and not taker.children
 
 
-def test_all_reduce_adds_up_over_lanes_and_alone_gives_back(several):
-    assert list(lanes.all_reduce(2, 3)) == [2, 3] and lanes.is_first()
-
-    def meet(i):
-        totals = [lanes.all_reduce(10 ** i, np.full(2, round)) for round in range(50)]
-        return lanes.is_first(), totals
-    found = lanes.in_lanes(meet, range(several))
-    assert [first for first, _ in found] == [True] + [False] * (several - 1)
-    for _, totals in found:
-        for round, (number, vector) in enumerate(totals):
-            assert number == sum(10 ** i for i in range(several)) and vector.tolist() == [several * round] * 2
+def test_mean_alone_gives_back_what_it_gets():
+    assert list(lanes.mean(2, 3)) == [2, 3] and lanes.is_first() and lanes.count() == 1
 
 
-@pytest.mark.parametrize('failing', [0, 1])
-def test_the_error_of_one_lane_is_raised_and_frees_the_others(several, failing):
-    def fail(i):
-        if i == failing:
-            raise ValueError('this lane cannot go on')
-        lanes.all_reduce(1)                               # would wait for ever
-    with pytest.raises(ValueError, match='this lane cannot go on'):
-        lanes.in_lanes(fail, range(several))
-    assert len(lanes.in_lanes(lambda i: lanes.all_reduce(i), range(several))) == several       # and all goes on
-
-
-def test_too_little_to_train_batchnorm_on_is_said_in_lanes_too(several):
-    made = network()
-    with pytest.raises(ValueError, match='more than one number per channel'):
-        made(np.zeros((1, 36)))
-
-
-def test_pieces_cover_a_long_vector_once(several, monkeypatch):
+def test_the_pieces_of_all_lanes_cover_a_long_vector_once(in_lanes, monkeypatch):
     monkeypatch.setattr(lanes, 'PIECE', 10)
     for size in 1, 10, 11, 47, 60:
-        vector, threads = np.zeros(size), set()
+        for count in 1, 2, 3:
+            vector, group = np.zeros(size), in_lanes(small_gan(), 3)
+            for lane in range(count):
+                group.lane, group.count = lane, count
+                monkeypatch.setattr(lanes, 'together', group)
+                for piece in lanes.pieces(vector):
+                    vector[piece] += 1
+                    assert len(vector[piece]) <= 10
+            monkeypatch.setattr(lanes, 'together', None)
+            assert (vector == 1).all()
 
-        def add_one(piece):
-            vector[piece] += 1
-            assert len(vector[piece]) <= 10
-            threads.add(threading.get_ident())
-        lanes.in_pieces(add_one, vector)
-        assert (vector == 1).all() and (size <= 10 or len(threads) > 1)
+
+def test_an_error_in_a_step_is_raised_and_the_next_step_works(in_lanes):
+    taker = in_lanes(small_gan())
+    train(taker, 1)
+    x, z, number, noise = minibatch(2)
+    with pytest.raises(ValueError):
+        taker.step(x, z[:, :2], number, noise)
+    assert not taker.children and lanes.together is None
+    train(taker, 1)
+    assert len(taker.children) == 1
 
 
-def test_workers_leave_blas_one_thread_and_start_once():
-    """In a process of its own: it is for good."""
-    code = """if True:
-        import numpy, threadpoolctl
-        from tinygan import lanes
-        before = threadpoolctl.threadpool_info()[0]['num_threads']
-        lanes.start_workers()
-        pool = lanes.workers
-        lanes.start_workers()
-        assert lanes.workers is pool and lanes.count == before
-        assert threadpoolctl.threadpool_info()[0]['num_threads'] == 1
+def test_an_error_of_another_lane_alone_is_not_waited_for(in_lanes, capfd):
+    taker = in_lanes(small_gan())
+    x, z, number, noise = minibatch(1)
+    broken = list(z[:N // 2]) + [row[:2] for row in z[N // 2:]]       # the second lane's half has another shape
+    taker.parts = lambda *_: [(x[:6], np.array(broken[:6]), 1, None), (x[6:], np.array(broken[6:]), 1, None)]
+    with pytest.raises(UserError, match='part of the minibatch'):
+        taker.step(x, z)
+    assert 'ValueError' in capfd.readouterr().err                     # which it was, the lane has said itself
+
+
+def test_a_killed_lane_is_one_clear_error_and_the_next_step_works(in_lanes):
+    taker = in_lanes(small_gan())
+    train(taker, 1)
+    os.kill(taker.children[0], signal.SIGKILL)
+    with pytest.raises(UserError, match='too little memory'):
+        train(taker, 1)
+    assert train(taker, 1)
+
+
+def gone(pid):
+    for _ in range(500):
+        try:
+            with open(f'/proc/{pid}/stat') as file:
+                if file.read().rpartition(')')[2].split()[0] == 'Z':  # whoever is its parent now has not looked yet
+                    return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.skipif(not os.path.exists('/proc'), reason='looks at processes in /proc')
+@pytest.mark.parametrize('how', ['closed', 'ended', 'killed'])
+def test_the_other_lanes_end_with_the_first(how):
+    end = {'closed': 'taker.close(); time.sleep(60)', 'ended': '', 'killed': 'time.sleep(60)'}[how]
+    code = f"""if True:
+        import sys, time
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        from test_lanes import *
+        taker = Lanes(small_gan(), N, 3)
+        train(taker, 1)
+        print(*taker.children, flush=True)
+        {end}
         """
-    subprocess.run([sys.executable, '-c', code], check=True)
+    first = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+    children = first.stdout.readline().split()
+    assert len(children) == 2
+    if how == 'killed':
+        first.kill()
+    assert all(map(gone, children))
+    first.kill()
+    first.wait()
+    first.stdout.close()
+
+
+def test_signals_are_for_the_first_lane_to_decide(in_lanes):
+    taker = in_lanes(small_gan())
+    train(taker, 1)
+    for signum in signal.SIGINT, signal.SIGTERM:
+        os.kill(taker.children[0], signum)
+    assert train(taker, 1)
+
+
+def test_blas_has_one_thread_in_a_step_and_all_of_them_after_it(in_lanes):
+    def threads():
+        return [library['num_threads'] for library in threadpoolctl.threadpool_info() if library['user_api'] == 'blas']
+    gan, seen = small_gan(), []
+    step = gan.step
+    gan.step = lambda *part: seen.append(threads()) or step(*part)
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        train(in_lanes(gan), 1)
+        assert threads() == [2] * len(threads())
+    assert seen == [[1] * len(threads())]

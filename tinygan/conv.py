@@ -53,6 +53,8 @@ def im2col(x, K, S, P):
     The matrix is overwritten by the next call in this thread.
     """
     N, H, W, C = x.shape
+    if (H, W, P) == (K, K, 0):
+        return x.reshape(N, -1)                   # the only patch is the image
     OH, OW = output_size(H, K, S, P), output_size(W, K, S, P)
     if P:
         padded = scratch('padded', (N, H + 2 * P, W + 2 * P, C), x)
@@ -75,8 +77,8 @@ def col2im(cols, size, S, P):
     """
     N, OH, OW, K, _, C = cols.shape
     H, W = size
-    if OH == OW == 1:
-        S = K                                     # a single patch: take all its columns at once
+    if (H, W, P) == (K, K, 0):
+        return cols.reshape(N, H, W, C).copy()
     runs = -(-(W + 2 * P) // S)                                             # of S pixels in a padded row
     dx = scratch('padded', (N, H + 2 * P, runs, S * C), cols)
     dx.fill(0)

@@ -1,6 +1,7 @@
 """The game: one step of training, D and then G (Goodfellow et al. 2014, Algorithm 1, with one D step)."""
 import numpy as np
 
+from . import lanes
 from .arrays import array_module, random_stream, to_numpy
 from .losses import LOSSES
 from .optim import Adam, Average
@@ -59,7 +60,7 @@ class GAN:
         fake_score = D(fake)
         loss_fake, dscore = loss.fake(fake_score)
         D.backward(dscore, to_input=False)
-        loss_D = loss_real + loss_fake
+        loss_D, = lanes.mean(loss_real + loss_fake)
         if self.D_rests_at is None or loss_D > self.D_rests_at:          # a GPU is waited for here
             self.optim_D.step()
         return {'loss_D': loss_D, 'D_x': loss.output(score).mean(),

@@ -1,37 +1,214 @@
-"""The cores of a CPU share a minibatch: each takes its part of the images through all layers, in a lane of its own.
+"""The cores of a CPU share a minibatch: each takes its part of the images through the whole step, in its own process.
+
+It is data parallelism as frameworks have it for several GPUs. All processes run GAN.step on the same parameters, which
+lie in memory that all of them see, and on different images. What belongs to the whole minibatch is a mean over it, so
+over the lanes as well: BatchNorm's statistics, the gradients, the losses. For these the lanes meet in `mean`.
 
 BLAS could divide each product among the cores instead, but gathering patches, BatchNorm and the rest would then leave
-all cores but one idle. Lanes meet only where a layer needs the whole minibatch: see all_reduce.
+all cores but one idle. Threads cannot do it either: only one at a time runs Python.
 """
+import contextlib
 import ctypes
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import math
+import mmap
+import os
+import signal
+import sys
+import traceback
+from multiprocessing import Pipe
 
 import numpy as np
 
+from .errors import UserError
+
 PIECE = 2**16                       # numbers of a long vector that are in a core's cache together
-workers, count = None, 1            # the threads of all lanes but the first, and how many lanes there are
-here = threading.local()            # the meeting that this thread takes part in, and the number of its lane
+FEWEST = 4                          # images for which a lane is worth its while
+together = None                     # the Lanes that this process takes a step with, while it does
 
 
-def start_workers():
-    """A lane for each core that BLAS would use, and for BLAS one thread in each. For the whole process and for good:
-    BLAS's own threads, once woken, would spin beside ours for a while after every product."""
-    global workers, count
-    if workers:
-        return
-    from threadpoolctl import ThreadpoolController
-    blas = ThreadpoolController()
-    count = max((library['num_threads'] for library in blas.info() if library['user_api'] == 'blas'), default=1)
-    blas.limit(limits=1, user_api='blas')
-    # every thread has error settings of its own: training looks for numbers that are none by itself
-    workers = ThreadPoolExecutor(max(count - 1, 1), initializer=np.seterr, initargs=('ignore',))
-    keep_freed_memory()
+def mean(*arrays):
+    """[the mean of each array over all lanes], the same in every lane: what holds for the whole minibatch."""
+    return together.mean(arrays) if together else arrays
+
+
+def wait():
+    """Until all lanes have come this far."""
+    if together:
+        together.mean([np.zeros(1)])
+
+
+def count():
+    return together.count if together else 1
+
+
+def is_first():
+    """Is this the first lane, or the only one? What is to be done once for the whole minibatch, it does."""
+    return together is None or together.lane == 0
+
+
+def pieces(vector):
+    """Slices of a long vector: this lane's share, short enough to stay in a core's cache whatever is done with them.
+    A GPU takes the whole vector at once."""
+    if not isinstance(vector, np.ndarray):
+        return [slice(None)]
+    lane = together.lane if together else 0
+    return [slice(start, start + PIECE) for start in range(lane * PIECE, len(vector), count() * PIECE)]
+
+
+def gradient(network, piece):
+    """A piece of the gradient of the loss, which is a mean over the minibatch."""
+    return network.gradients_by_lane[:, piece].mean(axis=0) if together else network.gradients[piece]
+
+
+class Lanes:
+    """Takes the steps of a GAN, with minibatches of N images, on all cores; `step` is GAN.step.
+
+    The vectors of the GAN's state move to memory that all processes see; load a state before the first step. Where
+    processes cannot be forked with their memory, N has no divisor, or BLAS has been told to use one core, there is one lane.
+    Raises UserError when another lane has been killed, which on a machine with too little memory happens.
+    """
+
+    def __init__(self, gan, N, cores=None):
+        from threadpoolctl import ThreadpoolController
+        self.gan, self.blas, self.lane, self.pipes, self.children = gan, ThreadpoolController(), 0, [], []
+        on_cpu = isinstance(gan.G.parameters, np.ndarray)
+        self.count = divide(N, cores or blas_threads(self.blas)) if on_cpu else 1
+        if self.count > 1:
+            share_memory(gan, self.count)
+        keep_freed_memory()
+
+    def step(self, x, z, number=1, noise=None):
+        if self.count == 1:
+            return self.gan.step(x, z, number, noise)
+        global together
+        if not self.children:
+            self.start()
+        try:
+            mine, *theirs = self.parts(x, z, number, noise)
+            for pipe, part in zip(self.pipes, theirs):
+                pipe.send(part)
+            together = self
+            with self.blas.limit(limits=1, user_api='blas'):
+                return self.take(mine)
+        except (EOFError, ConnectionError):
+            self.close()
+            raise UserError('a process that had a part of the minibatch was killed: is there too little memory?') from None
+        except BaseException:
+            self.close()                          # the others stand somewhere in the middle of the step
+            raise
+        finally:
+            together = None
+
+    def parts(self, x, z, number, noise):
+        """The arguments of GAN.step for each lane."""
+        size = len(x) // self.count
+        for start in range(0, len(x), size):
+            part = slice(start, start + size)
+            yield x[part], z[part], number, None if noise is None else noise[:, part]
+
+    def take(self, part):
+        metrics = self.gan.step(*part)
+        return dict(zip(metrics, mean(*metrics.values())))
+
+    def mean(self, arrays):
+        """The first lane adds up what all others send it, and sends them the mean."""
+        flat = np.concatenate([np.ravel(array) for array in arrays])
+        if self.lane:
+            self.pipes[0].send_bytes(flat)
+            flat = np.frombuffer(self.pipes[0].recv_bytes(), flat.dtype)
+        else:
+            for pipe in self.pipes:
+                flat += np.frombuffer(pipe.recv_bytes(), flat.dtype)
+            flat /= self.count
+            for pipe in self.pipes:
+                pipe.send_bytes(flat)
+        ends = np.cumsum([np.size(array) for array in arrays])
+        return [part.reshape(np.shape(array)) for part, array in zip(np.split(flat, ends[:-1]), arrays)]
+
+    def start(self):
+        for lane in range(1, self.count):
+            ours, theirs = Pipe()
+            child = os.fork()
+            if child == 0:
+                for pipe in (*self.pipes, ours):
+                    pipe.close()                  # or it would never see the first lane end
+                self.lane, self.pipes = lane, [theirs]
+                self.serve()
+            theirs.close()
+            self.pipes.append(ours)
+            self.children.append(child)
+
+    def serve(self):
+        """The life of another lane: until the first closes its end of the pipe, or ends, however that may be."""
+        global together
+        together = self
+        code = 1
+        try:
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, signal.SIG_IGN)             # the first lane decides what they mean
+            use_own_gradients(self.gan, self.lane)
+            self.blas.limit(limits=1, user_api='blas')
+            while True:
+                self.take(self.pipes[0].recv())
+        except (EOFError, ConnectionError):
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def close(self):
+        for pipe in self.pipes:
+            pipe.close()
+        for child in self.children:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child, signal.SIGKILL)    # nothing is lost: all that lasts is in memory of the first lane too
+                os.waitpid(child, 0)
+        self.pipes, self.children = [], []
+
+
+def divide(N, cores):
+    """Into how many equal parts N images are best divided: each mean over the minibatch is the mean of theirs."""
+    if not hasattr(os, 'fork') or sys.platform == 'darwin':       # where BLAS does not survive a fork
+        return 1
+    return max(parts for parts in range(1, max(1, min(cores, N // FEWEST)) + 1) if N % parts == 0)
+
+
+def blas_threads(blas):
+    return max((library['num_threads'] for library in blas.info() if library['user_api'] == 'blas'), default=1)
+
+
+class Shared:
+    """As much of NumPy as Sequential.to needs; its new arrays are shared with all processes that will be forked."""
+    asarray = staticmethod(np.asarray)
+
+    @staticmethod
+    def empty(shape, dtype):
+        size = math.prod(np.atleast_1d(shape))
+        memory = mmap.mmap(-1, max(1, size * np.dtype(dtype).itemsize))
+        return np.frombuffer(memory, dtype, size).reshape(shape)
+
+
+def share_memory(gan, count):
+    for network in (gan.G, gan.D, *([gan.average.network] if gan.average else [])):
+        network.to(Shared)
+        network.gradients_by_lane = Shared.empty((count, len(network.gradients)), network.gradients.dtype)
+    use_own_gradients(gan, 0)
+    for optimiser in gan.optim_G, gan.optim_D:
+        for name in optimiser.state_names:
+            vector = getattr(optimiser, name)
+            setattr(optimiser, name, Shared.empty(vector.shape, vector.dtype))
+            getattr(optimiser, name)[...] = vector
+
+
+def use_own_gradients(gan, lane):
+    for network in gan.G, gan.D:
+        network.use_gradients(network.gradients_by_lane[lane])
 
 
 def keep_freed_memory():
     """Let the C library keep what arrays leave behind, for the next ones. By itself glibc gives it back to the system,
-    which must then zero every page anew and stop all cores for a moment. Other libraries are left as they are."""
+    which must then zero every page anew. Other libraries are left as they are."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
@@ -39,75 +216,3 @@ def keep_freed_memory():
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
     mallopt(M_MMAP_THRESHOLD, 2**25)              # more it does not take
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def divide(x):
-    """Slices of the minibatch x, one for each lane; all of it where x is on a GPU or this is one of the lanes."""
-    N = len(x)
-    parts = min(count, N) if isinstance(x, np.ndarray) and meeting() is None else 1
-    return [slice(N * lane // parts, N * (lane + 1) // parts) for lane in range(parts)]
-
-
-def in_lanes(function, *items):
-    """[function(...) of the first item of each, of the second ...], each in a lane of its own, the first in this one."""
-    first, *rest = zip(*items)
-    if not rest:
-        return [function(*first)]
-    met = Meeting(1 + len(rest))
-    others = [workers.submit(met.run, lane, function, *those) for lane, those in enumerate(rest, 1)]
-    try:
-        result = met.run(0, function, *first)
-    except threading.BrokenBarrierError:
-        result = None                             # another lane has failed, and its own error is the one to raise
-    return [result, *(other.result() for other in others)]
-
-
-class Meeting:
-    """Where lanes wait for each other to add up what each has found."""
-
-    def __init__(self, lanes):
-        self.brought, self.barrier = [None] * lanes, threading.Barrier(lanes)
-
-    def run(self, lane, function, *items):
-        here.meeting, here.lane = self, lane
-        try:
-            return function(*items)
-        except BaseException:
-            self.barrier.abort()                  # nobody waits for a lane that has failed
-            raise
-        finally:
-            here.meeting = None
-
-    def add_up(self, values):
-        self.brought[here.lane] = values
-        self.barrier.wait()
-        total = [sum(of_all) for of_all in zip(*self.brought)]
-        self.barrier.wait()                       # nobody brings the next values before all have added these
-        return total
-
-
-def meeting():
-    return getattr(here, 'meeting', None)
-
-
-def all_reduce(*values):
-    """[the sum of each value over all lanes], the same in every lane: what holds for the whole minibatch."""
-    return meeting().add_up(values) if meeting() else values
-
-
-def is_first():
-    """Is this the first lane, or the only one? What is to be done once for the whole minibatch, it does."""
-    return meeting() is None or here.lane == 0
-
-
-def in_pieces(function, vector):
-    """function(slice) for slices of a long vector that are short enough to stay in a core's cache whatever is done
-    with them, a few in each lane. A GPU takes the whole vector at once."""
-    if not isinstance(vector, np.ndarray) or len(vector) <= PIECE:
-        function(slice(None))
-        return
-
-    def every_so_many(lane):
-        for start in range(lane * PIECE, len(vector), count * PIECE):
-            function(slice(start, start + PIECE))
-    in_lanes(every_so_many, range(count))

@@ -6,13 +6,10 @@
 A layer with parameters takes backward(dy, to_input=False) where nobody reads dLoss/dx, and leaves its product out.
 Images are (N, H, W, C). A gradient has the name and shape of what it belongs to, with a d in front.
 """
-import copy
-
 import numpy as np
 
-from . import conv
+from . import lanes, toomcook
 from .arrays import array_module
-from .lanes import all_reduce, is_first
 
 
 class Layer:
@@ -26,13 +23,6 @@ class Layer:
 
     def leaves(self):
         return [self]
-
-    def replica(self):
-        """The same layer with the same arrays for another lane (see lanes.py), to keep a cache of its own."""
-        return copy.copy(self)
-
-    def gradient_names(self):
-        return () if self.frozen else ['d' + name for name in self.parameter_names]
 
     def add_parameter(self, name, value):
         setattr(self, name, value)
@@ -85,17 +75,19 @@ class Conv2d(Weighted):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x):
-        self.cache = x
-        return self.add_bias(conv.forward(x, self.w, self.stride, self.padding))
+        y, x_again = toomcook.forward(x, self.w, self.stride, self.padding)
+        self.cache = x_again, x.shape[1:3]
+        return self.add_bias(y)
 
     def backward(self, dy, to_input=True):
         # forward was y = cols @ w + b, so dw = cols.T @ dy, db = sum of dy, dcols = dy @ w.T
-        x = self.cache
-        if not self.frozen:
-            self.dw += conv.weight_grad(x, dy, self.kernel_size, self.stride, self.padding)
-            self.add_bias_gradient(dy)
+        (x, size), dx, dy_again = self.cache, None, dy
         if to_input:
-            return conv.input_grad(dy, self.w, x.shape[1:3], self.stride, self.padding)
+            dx, dy_again = toomcook.input_grad(dy, self.w, size, self.stride, self.padding)
+        if not self.frozen:
+            self.dw += toomcook.weight_grad(x, dy_again, self.kernel_size, self.stride, self.padding)
+            self.add_bias_gradient(dy)
+        return dx
 
 
 class ConvTranspose2d(Weighted):
@@ -119,18 +111,19 @@ class ConvTranspose2d(Weighted):
         return (size - 1) * self.stride - 2 * self.padding + self.kernel_size + self.output_padding
 
     def forward(self, x):
-        self.cache = x
         size = [self.output_size(s) for s in x.shape[1:3]]
-        return self.add_bias(conv.input_grad(x, self.w, size, self.stride, self.padding))
+        y, self.cache = toomcook.input_grad(x, self.w, size, self.stride, self.padding)
+        return self.add_bias(y)
 
     def backward(self, dy, to_input=True):
         # forward was <y, v> = <x, conv(v)> for every v: with v = dy, dx = conv(dy), and w sees (dy, x) as (x, dy)
-        x = self.cache
-        if not self.frozen:
-            self.dw += conv.weight_grad(dy, x, self.kernel_size, self.stride, self.padding)
-            self.add_bias_gradient(dy)
+        x, dx, dy_again = self.cache, None, dy
         if to_input:
-            return conv.forward(dy, self.w, self.stride, self.padding)
+            dx, dy_again = toomcook.forward(dy, self.w, self.stride, self.padding)
+        if not self.frozen:
+            self.dw += toomcook.weight_grad(dy_again, x, self.kernel_size, self.stride, self.padding)
+            self.add_bias_gradient(dy)
+        return dx
 
 
 class Linear(Weighted):
@@ -172,13 +165,14 @@ class BatchNorm2d(Layer):
 
     def forward(self, x):
         if self.training:
-            M, total = all_reduce(x.size // x.shape[-1], channel_sum(x))
+            M = x.size // x.shape[-1]
+            mu, = lanes.mean(channel_sum(x) / M)
+            xhat = x - mu
+            var, = lanes.mean(channel_sum(xhat * xhat) / M)
+            M *= lanes.count()                    # of all lanes
             if M < 2:
                 raise ValueError('BatchNorm2d needs more than one number per channel to train on')
-            mu = total / M
-            xhat = x - mu
-            var = all_reduce(channel_sum(xhat * xhat))[0] / M
-            if is_first():
+            if lanes.is_first():
                 self.running_mean += self.momentum * (mu - self.running_mean)
                 self.running_var += self.momentum * (var * (M / (M - 1)) - self.running_var)
         else:
@@ -199,9 +193,10 @@ class BatchNorm2d(Layer):
         if not self.frozen:
             self.dgamma += dgamma
             self.dbeta += dbeta
-        M, dgamma, dbeta = all_reduce(dy.size // dy.shape[-1], dgamma, dbeta)
         if to_input:
-            return self.gamma * rstd * (dy - dbeta / M - xhat * (dgamma / M))
+            M = dy.size // dy.shape[-1]
+            mean_dy, mean_dy_xhat = lanes.mean(dbeta / M, dgamma / M)
+            return self.gamma * rstd * (dy - mean_dy - xhat * mean_dy_xhat)
 
 
 class LeakyReLU(Layer):

@@ -3,8 +3,8 @@ network's one parameter vector, g its gradient.
 
 Each optimiser is one update rule; t counts the steps. Being vectors, m and v are all there is to save.
 """
+from . import lanes
 from .arrays import array_module
-from .lanes import in_pieces
 
 
 class SGD:
@@ -18,11 +18,12 @@ class SGD:
 
     def step(self):
         self.t += 1
-        theta, g = self.network.parameters, self.network.gradients
-
-        def move(piece):
-            theta[piece] -= self.update(g[piece], *(getattr(self, name)[piece] for name in self.state_names))
-        in_pieces(move, theta)
+        theta = self.network.parameters
+        lanes.wait()                                 # for the gradients of all lanes
+        for piece in lanes.pieces(theta):
+            state = [getattr(self, name)[piece] for name in self.state_names]
+            theta[piece] -= self.update(lanes.gradient(self.network, piece), *state)
+        lanes.wait()                                 # for the other pieces
 
     def update(self, g):
         """What to take off theta, for a piece of g and the same piece of the state."""
@@ -95,5 +96,6 @@ class Average:
     def step(self, t):
         rate = max(1 - self.decay, 10 / (9 + t))
         for vector in 'parameters', 'statistics':
-            average = getattr(self.network, vector)
-            average += rate * (getattr(self.original, vector) - average)
+            average, newest = getattr(self.network, vector), getattr(self.original, vector)
+            for piece in lanes.pieces(average):
+                average[piece] += rate * (newest[piece] - average[piece])

@@ -1,0 +1,203 @@
+"""The three functions of conv.py by fewer multiplications, where that pays: numbers become the values of polynomials.
+
+In one dimension and with stride 1, `input_grad` multiplies polynomials: dx(t) = dy(t) w(t), if the numbers of dy, of w
+and of dx are coefficients. m numbers of dy and r of w make n = m + r - 1 of dx, and a polynomial with n coefficients is
+known by its values at n points. So evaluate dy(t) and w(t) at n points (matrices A and B), multiply the values, which
+is n multiplications and not m r, and interpolate dx(t) (matrix C): Toom 1963, Cook 1966. The other two are transposes
+of this one, since <forward(x, w), dy> is the sum over the points of (C.T x) (B w) (A dy), and each is a derivative of it:
+
+    input_grad    dx = C   (A dy  * B w)
+    forward       y  = A.T (C.T x * B w)
+    weight_grad   dw = B.T (C.T x * A dy)
+
+In two dimensions A, B and C act along rows and columns, and * is, at each of n * n points, the matrix product over the
+channels (Lavin & Gray 2016, "Fast algorithms for convolutional neural networks"). With stride S the S*S pixels that a
+step leaps over count as channels of one pixel, which leaves r = K / S taps. Larger outputs are cut into tiles of m x m.
+For a 4x4 kernel with stride 2 and an output of 7x7 that is 64 products where conv.py has 196.
+
+Here forward and input_grad return a second thing: the values of what they were given, for weight_grad to use again.
+"""
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from . import conv
+from .arrays import scratch
+
+MOST_POINTS = 8                     # in one dimension: with more, float32 would lose too many digits
+FEWEST_CHANNELS, FEWEST_ROWS = 16, 32             # of a product at one point, or making the values costs more than it saves
+IN_CACHE = 2**17                    # numbers that a core's cache holds beside what is made of them
+
+
+def forward(x, w, S, P):
+    """conv.forward, and x as weight_grad takes it."""
+    plan = find_plan(x, w, conv.output_size(x.shape[1], w.shape[0], S, P), S, P)
+    if plan is None:
+        return conv.forward(x, w, S, P), x
+    X = plan.of_images(x)
+    return plan.to_outputs(plan.multiply(X, w), len(x)), Values(plan, X)
+
+
+def input_grad(dy, w, size, S, P):
+    """conv.input_grad, and dy as weight_grad takes it."""
+    plan = find_plan(dy, w, dy.shape[1], S, P)
+    if plan is None:
+        return conv.input_grad(dy, w, size, S, P), dy
+    Y = plan.of_outputs(dy)
+    return plan.to_images(plan.multiply(Y, w, transposed=True), (len(dy), *size, w.shape[2])), Values(plan, Y)
+
+
+def weight_grad(x, dy, K, S, P):
+    """conv.weight_grad, of what forward and input_grad returned with their results, or of plain arrays."""
+    plan = next((given.plan for given in (x, dy) if isinstance(given, Values)), None)
+    if plan is None:
+        return conv.weight_grad(x, dy, K, S, P)
+    X = x.array if isinstance(x, Values) else plan.of_images(x)
+    Y = dy.array if isinstance(dy, Values) else plan.of_outputs(dy)
+    return plan.to_weight(X, Y)
+
+
+def find_plan(images, w, size, S, P):
+    """The plan for images or their gradient, (N, height, width, channels), and an output of that size; None if it does
+    not pay."""
+    N, height, width, _ = images.shape
+    K, _, C, F = w.shape
+    if not isinstance(images, np.ndarray) or height != width or K % S or not 2 <= K // S <= MOST_POINTS // 2:
+        return None
+    if min(C, F) < FEWEST_CHANNELS or S * S * C * F > IN_CACHE:
+        return None
+    plan = Plan(K, S, P, size, images.dtype)
+    return plan if N * plan.t ** 2 >= FEWEST_ROWS else None
+
+
+class Values(NamedTuple):
+    """What polynomials are worth at the points: (n * n, N * t * t, channels)."""
+    plan: 'Plan'
+    array: np.ndarray
+
+
+@lru_cache
+class Plan:
+    """How an output of size x size is made of t x t tiles of m x m numbers, each from the values at n x n points.
+
+    The points are directions (cos a, sin a), spread evenly over half a turn. A homogeneous polynomial is the sum over j
+    of c[j] cos(a)^(k-1-j) sin(a)^j: infinity is a point like any other, and no power of a point is large.
+    """
+
+    def __init__(self, K, S, P, size, dtype):
+        r = K // S
+        m = min(range(1, MOST_POINTS - r + 2), key=lambda m: (-(-size // m) * (m + r - 1), m))        # fewest points
+        self.K, self.S, self.P, self.size, self.r, self.m = K, S, P, size, r, m
+        self.n, self.t = m + r - 1, -(-size // m)
+        angle = np.pi * (np.arange(self.n)[:, None] + 0.5) / self.n
+
+        def evaluate(k):
+            j = np.arange(k)
+            return np.cos(angle) ** (k - 1 - j) * np.sin(angle) ** j
+        A, B, C = evaluate(m), evaluate(r), np.linalg.inv(evaluate(self.n))
+        a, b = np.linalg.norm(A, axis=1), np.linalg.norm(B, axis=1)           # values of like size lose fewer digits
+        A, B, C = A / a[:, None], B / b[:, None], C * (a * b)
+        self.A, self.B, self.C = (np.kron(M, M).astype(dtype) for M in (A, B, C))
+
+    def multiply(self, values, w, transposed=False):
+        """values * B w, or its transpose. B w is made for a few points at a time, and still in the cache when used."""
+        K, _, C, F = w.shape
+        r, S = self.r, self.S
+        w = w.reshape(r, S, r, S, C, F).swapaxes(1, 2).reshape(r * r, S * S * C, F)
+        w = w.swapaxes(1, 2) if transposed else w
+        _, *shape = w.shape
+        w = w.reshape(r * r, -1)
+        product = scratch('products', (*values.shape[:2], shape[1]), values)
+        for points in pieces(len(values), w.shape[1]):
+            B = self.B[points]
+            W = np.matmul(B, w, out=scratch('values of w', (len(B), w.shape[1]), w))
+            np.matmul(values[points], W.reshape(-1, *shape), out=product[points])
+        return product
+
+    def to_weight(self, X, Y):
+        """B.T (X * Y)."""
+        K, S, r, C, F = self.K, self.S, self.r, X.shape[2] // self.S ** 2, Y.shape[2]
+        dw = np.zeros((r * r, S * S * C * F), X.dtype)
+        for points in pieces(len(X), dw.shape[1], at_least=8):                # each adds to all of dw
+            W = scratch('values of w', (len(X[points]), S * S * C, F), X)
+            np.matmul(X[points].swapaxes(1, 2), Y[points], out=W)
+            dw += self.B[points].T @ W.reshape(len(W), -1)
+        return dw.reshape(r, r, S, S, C, F).swapaxes(1, 2).reshape(K, K, C, F)
+
+    def of_images(self, x):
+        """C.T x."""
+        (N, _, _, C), n, t, S = x.shape, self.n, self.t, self.S
+        X = np.empty((n * n, N, t * t * S * S * C), x.dtype)
+        for few in pieces(N, X[:, 0].size):
+            apply(self.C.T, self.tiles(self.pad(x[few])), X[:, few])
+        return X.reshape(n * n, N * t * t, S * S * C)
+
+    def to_images(self, values, shape):
+        """C values, each tile added back to where it belongs in dx, of that shape."""
+        (N, H, W, C), m, n, P = shape, self.m, self.n, self.P
+        dx, values = np.empty(shape, values.dtype), values.reshape(n * n, N, -1)
+        for few in pieces(N, values[:, 0].size):
+            padded = self.pad(dx[few], empty=True)
+            tiles = self.tiles(padded)
+            found = scratch('tiles', tiles.shape, dx)
+            np.matmul(self.C, values[:, few].reshape(n * n, -1), out=found.reshape(n * n, -1))
+            if self.t == 1:
+                tiles[...] = found
+            else:
+                for rows in slice(m), slice(m, n):                            # in each of these four parts
+                    for columns in slice(m), slice(m, n):                     # no pixel belongs to two tiles
+                        tiles[rows, columns] += found[rows, columns]
+            dx[few] = padded[:, P:P + H, P:P + W]
+        return dx
+
+    def pad(self, x, empty=False):
+        (N, H, W, C), P = x.shape, self.P
+        side = max(self.S * (self.m * (self.t - 1) + self.n), P + H)
+        padded = scratch('padded', (N, side, side, C), x)
+        padded.fill(0)
+        if not empty:
+            padded[:, P:P + H, P:P + W] = x
+        return padded
+
+    def tiles(self, padded):
+        """A view of padded images: pixels (n, n) of tile (N, t, t), each with S*S*C channels. Tiles begin m pixels after
+        one another, so neighbours share r - 1."""
+        (N, _, _, C), m, n, t, S = padded.shape, self.m, self.n, self.t, self.S
+        image, row, column, number = padded.strides
+        return as_strided(padded, (n, n, N, t, t, S, S, C),
+                          (S * row, S * column, image, m * S * row, m * S * column, row, column, number))
+
+    def of_outputs(self, dy):
+        """A dy."""
+        (N, size, _, F), m, n, t = dy.shape, self.m, self.n, self.t
+        Y = np.empty((n * n, N, t * t * F), dy.dtype)
+        missing = (0, m * t - size)
+        for few in pieces(N, Y[:, 0].size):
+            whole = np.pad(dy[few], ((0, 0), missing, missing, (0, 0))) if size < m * t else dy[few]
+            apply(self.A, whole.reshape(-1, t, m, t, m, F).transpose(2, 4, 0, 1, 3, 5), Y[:, few])
+        return Y.reshape(n * n, N * t * t, F)
+
+    def to_outputs(self, values, N):
+        """A.T values, each tile laid to where it belongs in y."""
+        m, n, t, size = self.m, self.n, self.t, self.size
+        y = np.empty((N, t, m, t, m, values.shape[-1]), values.dtype)
+        values = values.reshape(n * n, N, -1)
+        for few in pieces(N, values[:, 0].size):
+            tiles = y[few].transpose(2, 4, 0, 1, 3, 5)
+            tiles[...] = (self.A.T @ values[:, few].reshape(n * n, -1)).reshape(tiles.shape)
+        return y.reshape(N, t * m, t * m, -1)[:, :size, :size]
+
+
+def pieces(count, size, at_least=1):
+    """Slices of so many things of that size: as many in each as the cache holds."""
+    step = max(at_least, IN_CACHE // size)
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def apply(M, tiles, out):
+    """out = M @ tiles, the first two axes of tiles being one."""
+    laid_out = scratch('tiles', tiles.shape, tiles)
+    laid_out[...] = tiles
+    np.matmul(M, laid_out.reshape(M.shape[1], -1), out=out.reshape(len(M), -1))
