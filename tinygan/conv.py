@@ -33,8 +33,12 @@ def input_grad(dy, w, size, stride, padding):
     patch it was part of. As a function of dy it is the transposed convolution."""
     N, OH, OW, F = dy.shape
     K, _, C, _ = w.shape
+    dy, w, xp = dy.reshape(-1, F), w.reshape(-1, F), array_module(dy)
+    product = xp.matmul if F > 1 else xp.multiply           # the same for one filter, but BLAS is slow at it
+    if (*size, padding) == (K, K, 0):
+        return product(dy, w.T).reshape(N, K, K, C)         # the only patch is the image
     dcols = scratch('cols', (N, OH, OW, K, K, C), dy)
-    array_module(dy).matmul(dy.reshape(-1, F), w.reshape(-1, F).T, out=dcols.reshape(-1, K * K * C))
+    product(dy, w.T, out=dcols.reshape(-1, K * K * C))
     return col2im(dcols, size, stride, padding)
 
 
@@ -73,20 +77,20 @@ def col2im(cols, size, S, P):
     """The adjoint of im2col: add patches (N, OH, OW, K, K, C) back to the pixels they were read from.
 
     For one kh, S neighbouring columns kw of all patches in a row of patches tile that row of the image without
-    overlap. So they are added at once, in runs of S*C neighbouring numbers.
+    overlap. So they are added at once, in runs of S*C neighbouring numbers. But runs of two or three numbers are
+    slower than none: with one channel, each kw is added by itself.
     """
     N, OH, OW, K, _, C = cols.shape
     H, W = size
-    if (H, W, P) == (K, K, 0):
-        return cols.reshape(N, H, W, C).copy()
+    width = S if C > 1 else 1
     runs = -(-(W + 2 * P) // S)                                             # of S pixels in a padded row
     dx = scratch('padded', (N, H + 2 * P, runs, S * C), cols)
     dx.fill(0)
     cols = cols.reshape(N, OH, OW, K, K * C)
     for kh in range(K):
-        for kw in range(0, K, S):
-            run = cols[:, :, :, kh, kw * C:(kw + S) * C]
-            dx[:, kh:kh + S * OH:S, kw // S:kw // S + OW, :run.shape[-1]] += run
+        for kw in range(0, K, width):
+            run, first = cols[:, :, :, kh, kw * C:(kw + width) * C], kw % S * C
+            dx[:, kh:kh + S * OH:S, kw // S:kw // S + OW, first:first + run.shape[-1]] += run
     return dx.reshape(N, H + 2 * P, runs * S, C)[:, P:P + H, P:P + W].copy()
 
 

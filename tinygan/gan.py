@@ -60,8 +60,8 @@ class GAN:
         fake_score = D(fake)
         loss_fake, dscore = loss.fake(fake_score)
         D.backward(dscore, to_input=False)
-        loss_D, = lanes.mean(loss_real + loss_fake)
-        if self.D_rests_at is None or loss_D > self.D_rests_at:          # a GPU is waited for here
+        loss_D = loss_real + loss_fake
+        if self.D_rests_at is None or lanes.mean(loss_D)[0] > self.D_rests_at:       # a GPU is waited for here
             self.optim_D.step()
         return {'loss_D': loss_D, 'D_x': loss.output(score).mean(),
                 'D_G_z1': loss.output(fake_score).mean()}

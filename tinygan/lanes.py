@@ -14,6 +14,7 @@ import mmap
 import os
 import signal
 import sys
+import time
 import traceback
 from multiprocessing import Pipe
 
@@ -22,6 +23,7 @@ import numpy as np
 from .errors import UserError
 
 PIECE = 2**16                       # numbers of a long vector that are in a core's cache together
+PATIENCE = 0.002                    # seconds
 FEWEST = 4                          # images for which a lane is worth its while
 together = None                     # the Lanes that this process takes a step with, while it does
 
@@ -115,10 +117,10 @@ class Lanes:
         flat = np.concatenate([np.ravel(array) for array in arrays])
         if self.lane:
             self.pipes[0].send_bytes(flat)
-            flat = np.frombuffer(self.pipes[0].recv_bytes(), flat.dtype)
+            flat = np.frombuffer(receive(self.pipes[0]), flat.dtype)
         else:
             for pipe in self.pipes:
-                flat += np.frombuffer(pipe.recv_bytes(), flat.dtype)
+                flat += np.frombuffer(receive(pipe), flat.dtype)
             flat /= self.count
             for pipe in self.pipes:
                 pipe.send_bytes(flat)
@@ -165,6 +167,14 @@ class Lanes:
                 os.kill(child, signal.SIGKILL)    # nothing is lost: all that lasts is in memory of the first lane too
                 os.waitpid(child, 0)
         self.pipes, self.children = [], []
+
+
+def receive(pipe):
+    """What comes next, which is rarely far: look for it, as to be woken takes longer than most waits."""
+    end = time.perf_counter() + PATIENCE
+    while not pipe.poll() and time.perf_counter() < end:
+        pass
+    return pipe.recv_bytes()
 
 
 def divide(N, cores):

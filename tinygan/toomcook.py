@@ -28,7 +28,7 @@ from .arrays import scratch
 
 MOST_POINTS = 8                     # in one dimension: with more, float32 would lose too many digits
 FEWEST_CHANNELS, FEWEST_ROWS = 16, 32             # of a product at one point, or making the values costs more than it saves
-IN_CACHE = 2**17                    # numbers that a core's cache holds beside what is made of them
+IN_CACHE = 2**16                    # numbers that a core's cache holds beside what is made of them
 
 
 def forward(x, w, S, P):
@@ -66,7 +66,7 @@ def find_plan(images, w, size, S, P):
     K, _, C, F = w.shape
     if not isinstance(images, np.ndarray) or height != width or K % S or not 2 <= K // S <= MOST_POINTS // 2:
         return None
-    if min(C, F) < FEWEST_CHANNELS or S * S * C * F > IN_CACHE:
+    if min(C, F) < FEWEST_CHANNELS or S * S * C * F > 2 * IN_CACHE:
         return None
     plan = Plan(K, S, P, size, images.dtype)
     return plan if N * plan.t ** 2 >= FEWEST_ROWS else None
@@ -99,7 +99,8 @@ class Plan:
         A, B, C = evaluate(m), evaluate(r), np.linalg.inv(evaluate(self.n))
         a, b = np.linalg.norm(A, axis=1), np.linalg.norm(B, axis=1)           # values of like size lose fewer digits
         A, B, C = A / a[:, None], B / b[:, None], C * (a * b)
-        self.A, self.B, self.C = (np.kron(M, M).astype(dtype) for M in (A, B, C))
+        self.A, self.B, self.C = (np.ascontiguousarray(M, dtype) for M in (A, B, C))
+        self.BB = np.kron(self.B, self.B)         # along rows and columns at once
 
     def multiply(self, values, w, transposed=False):
         """values * B w, or its transpose. B w is made for a few points at a time, and still in the cache when used."""
@@ -111,7 +112,7 @@ class Plan:
         w = w.reshape(r * r, -1)
         product = scratch('products', (*values.shape[:2], shape[1]), values)
         for points in pieces(len(values), w.shape[1]):
-            B = self.B[points]
+            B = self.BB[points]
             W = np.matmul(B, w, out=scratch('values of w', (len(B), w.shape[1]), w))
             np.matmul(values[points], W.reshape(-1, *shape), out=product[points])
         return product
@@ -123,7 +124,7 @@ class Plan:
         for points in pieces(len(X), dw.shape[1], at_least=8):                # each adds to all of dw
             W = scratch('values of w', (len(X[points]), S * S * C, F), X)
             np.matmul(X[points].swapaxes(1, 2), Y[points], out=W)
-            dw += self.B[points].T @ W.reshape(len(W), -1)
+            dw += self.BB[points].T @ W.reshape(len(W), -1)
         return dw.reshape(r, r, S, S, C, F).swapaxes(1, 2).reshape(K, K, C, F)
 
     def of_images(self, x):
@@ -131,7 +132,7 @@ class Plan:
         (N, _, _, C), n, t, S = x.shape, self.n, self.t, self.S
         X = np.empty((n * n, N, t * t * S * S * C), x.dtype)
         for few in pieces(N, X[:, 0].size):
-            apply(self.C.T, self.tiles(self.pad(x[few])), X[:, few])
+            along_both(self.C.T, lay_out(self.tiles(self.pad(x[few]))), X[:, few].reshape(n, n, -1))
         return X.reshape(n * n, N * t * t, S * S * C)
 
     def to_images(self, values, shape):
@@ -142,7 +143,7 @@ class Plan:
             padded = self.pad(dx[few], empty=True)
             tiles = self.tiles(padded)
             found = scratch('tiles', tiles.shape, dx)
-            np.matmul(self.C, values[:, few].reshape(n * n, -1), out=found.reshape(n * n, -1))
+            along_both(self.C, values[:, few].reshape(n, n, -1), found.reshape(n, n, -1))
             if self.t == 1:
                 tiles[...] = found
             else:
@@ -176,7 +177,8 @@ class Plan:
         missing = (0, m * t - size)
         for few in pieces(N, Y[:, 0].size):
             whole = np.pad(dy[few], ((0, 0), missing, missing, (0, 0))) if size < m * t else dy[few]
-            apply(self.A, whole.reshape(-1, t, m, t, m, F).transpose(2, 4, 0, 1, 3, 5), Y[:, few])
+            tiles = whole.reshape(-1, t, m, t, m, F).transpose(2, 4, 0, 1, 3, 5)
+            along_both(self.A, lay_out(tiles), Y[:, few].reshape(n, n, -1))
         return Y.reshape(n * n, N * t * t, F)
 
     def to_outputs(self, values, N):
@@ -186,7 +188,9 @@ class Plan:
         values = values.reshape(n * n, N, -1)
         for few in pieces(N, values[:, 0].size):
             tiles = y[few].transpose(2, 4, 0, 1, 3, 5)
-            tiles[...] = (self.A.T @ values[:, few].reshape(n * n, -1)).reshape(tiles.shape)
+            found = scratch('tiles', tiles.shape, tiles)
+            along_both(self.A.T, values[:, few].reshape(n, n, -1), found.reshape(m, m, -1))
+            tiles[...] = found
         return y.reshape(N, t * m, t * m, -1)[:, :size, :size]
 
 
@@ -196,8 +200,15 @@ def pieces(count, size, at_least=1):
     return [slice(start, start + step) for start in range(0, count, step)]
 
 
-def apply(M, tiles, out):
-    """out = M @ tiles, the first two axes of tiles being one."""
+def lay_out(tiles):
+    """Tiles (k, k, ...) as (k, k, numbers)."""
     laid_out = scratch('tiles', tiles.shape, tiles)
     laid_out[...] = tiles
-    np.matmul(M, laid_out.reshape(M.shape[1], -1), out=out.reshape(len(M), -1))
+    return laid_out.reshape(*tiles.shape[:2], -1)
+
+
+def along_both(M, tiles, out):
+    """out = M tiles M.T, for each number of tiles (k, k, numbers)."""
+    half = scratch('half', (tiles.shape[0], len(M), tiles.shape[2]), tiles)
+    np.matmul(M, tiles, out=half)                                             # along the columns
+    np.matmul(M, half.swapaxes(0, 1), out=out.swapaxes(0, 1))                 # along the rows
