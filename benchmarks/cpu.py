@@ -22,7 +22,7 @@ from tinygan.gan import GAN, noise
 from tinygan.lanes import Lanes
 from tinygan.recipes import RECIPES
 
-STEPS = 3                           # of each contender in a round
+STEPS = 10                          # of each contender in a round
 
 
 def contenders(recipe):
@@ -111,11 +111,17 @@ def _timed(function, rows, name, method, steps):
 
 
 def peak_memory(recipe_name, contender):
-    """Peak resident MiB of a process, with its other lanes, that imports what it needs and makes three steps."""
+    """Peak MiB of a process that imports what it needs and makes three steps, with its other lanes: looked up every few
+    milliseconds; of a page that n processes share, an n-th counts in each."""
     code = (f'import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n'
             f'import cpu; cpu.train_alone({recipe_name!r}, {contender!r})')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    process, peak = subprocess.Popen([sys.executable, '-c', code]), 0
+    while process.poll() is None:
+        peak = max(peak, sum(resident(pid) for pid in [process.pid, *children(process.pid)]))
+        time.sleep(0.005)
+    if process.returncode:
+        raise SystemExit(f'{contender} alone failed')
+    return peak / 1024
 
 
 def train_alone(recipe_name, contender):
@@ -125,15 +131,20 @@ def train_alone(recipe_name, contender):
             break
     for i in range(3):
         step(*minibatch(recipe, i))
-    children = Path(f'/proc/self/task/{os.getpid()}/children').read_text().split()
-    print(sum(peak_of(process) for process in ['self', *children]))
 
 
-def peak_of(process):
-    """In MiB. Not getrusage: its maximum includes the parent that forked. What a forked process shares with its parent
-    counts twice, against us."""
-    peak, = (line.split()[1] for line in open(f'/proc/{process}/status') if line.startswith('VmHWM'))
-    return int(peak) / 1024
+def children(pid):
+    try:
+        return Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    except OSError:
+        return []
+
+
+def resident(pid):
+    try:
+        return int(Path(f'/proc/{pid}/smaps_rollup').read_text().partition('\nPss:')[2].split()[0])
+    except (OSError, IndexError):                 # it has just ended
+        return 0
 
 
 def machine():

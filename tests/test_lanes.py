@@ -64,7 +64,7 @@ def in_lanes():
 @pytest.mark.parametrize('loss, settings', [
     ('bce', {'instance_noise': 0.3}), ('lsgan', {}), ('mse', {'order': 'alternate', 'D_rests_at': 0.55})])
 def test_lanes_compute_what_one_computes(in_lanes, count, loss, settings, monkeypatch):
-    monkeypatch.setattr(lanes, 'PIECE', 20)               # so that each lane has pieces of Adam's vectors
+    monkeypatch.setattr(lanes, 'IN_CACHE', 20)               # so that each lane has pieces of Adam's vectors
     whole, parts = small_gan(loss, **settings), small_gan(loss, **settings)
     for one, other in zip(train(whole), train(in_lanes(parts, count))):
         assert one == pytest.approx(other, rel=1e-9)
@@ -111,7 +111,7 @@ def test_mean_alone_gives_back_what_it_gets():
 
 
 def test_the_pieces_of_all_lanes_cover_a_long_vector_once(in_lanes, monkeypatch):
-    monkeypatch.setattr(lanes, 'PIECE', 10)
+    monkeypatch.setattr(lanes, 'IN_CACHE', 10)
     for size in 1, 10, 11, 47, 60:
         for count in 1, 2, 3:
             vector, group = np.zeros(size), in_lanes(small_gan(), 3)

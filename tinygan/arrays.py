@@ -56,6 +56,15 @@ def first_line(error):
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
+IN_CACHE = 2**16                    # numbers that a core's cache holds beside what is made of them
+
+
+def pieces(count, size, at_least=1):
+    """Slices of so many things of so many numbers each: as many in a slice as the cache holds."""
+    step = max(at_least, IN_CACHE // size)
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
 memory = threading.local()
 
 

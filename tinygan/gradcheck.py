@@ -97,9 +97,12 @@ def check_gan(recipe, loss, rng, xp=np):
 
 def nearest_kink(network, x):
     """How near to 0 the inputs of the LeakyReLUs and ReLUs come for x, relative to their mean size."""
-    network(x)
-    inputs = [abs(leaf.cache) for leaf in network.leaves() if isinstance(leaf, LeakyReLU)]
-    return min(float(x.min() / x.mean()) for x in inputs)
+    nearest = np.inf
+    for layer in network.leaves():
+        if isinstance(layer, LeakyReLU):
+            nearest = min(nearest, float(abs(x).min() / abs(x).mean()))
+        x = layer(x)
+    return nearest
 
 
 LAYERS = {          # name: (layer made by rng, shape of its input)

@@ -20,9 +20,9 @@ from multiprocessing import Pipe
 
 import numpy as np
 
+from .arrays import IN_CACHE
 from .errors import UserError
 
-PIECE = 2**16                       # numbers of a long vector that are in a core's cache together
 PATIENCE = 0.002                    # seconds
 FEWEST = 4                          # images for which a lane is worth its while
 together = None                     # the Lanes that this process takes a step with, while it does
@@ -54,7 +54,7 @@ def pieces(vector):
     if not isinstance(vector, np.ndarray):
         return [slice(None)]
     lane = together.lane if together else 0
-    return [slice(start, start + PIECE) for start in range(lane * PIECE, len(vector), count() * PIECE)]
+    return [slice(start, start + IN_CACHE) for start in range(lane * IN_CACHE, len(vector), count() * IN_CACHE)]
 
 
 def gradient(network, piece):

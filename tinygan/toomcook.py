@@ -24,11 +24,10 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from . import conv
-from .arrays import scratch
+from .arrays import IN_CACHE, pieces, scratch
 
 MOST_POINTS = 8                     # in one dimension: with more, float32 would lose too many digits
 FEWEST_CHANNELS, FEWEST_ROWS = 16, 32             # of a product at one point, or making the values costs more than it saves
-IN_CACHE = 2**16                    # numbers that a core's cache holds beside what is made of them
 
 
 def forward(x, w, S, P):
@@ -121,7 +120,7 @@ class Plan:
         """B.T (X * Y)."""
         K, S, r, C, F = self.K, self.S, self.r, X.shape[2] // self.S ** 2, Y.shape[2]
         dw = np.zeros((r * r, S * S * C * F), X.dtype)
-        for points in pieces(len(X), dw.shape[1], at_least=8):                # each adds to all of dw
+        for points in pieces(len(X), dw.shape[1], at_least=4):                # each adds to all of dw
             W = scratch('values of w', (len(X[points]), S * S * C, F), X)
             np.matmul(X[points].swapaxes(1, 2), Y[points], out=W)
             dw += self.BB[points].T @ W.reshape(len(W), -1)
@@ -131,44 +130,45 @@ class Plan:
         """C.T x."""
         (N, _, _, C), n, t, S = x.shape, self.n, self.t, self.S
         X = np.empty((n * n, N, t * t * S * S * C), x.dtype)
-        for few in pieces(N, X[:, 0].size):
-            along_both(self.C.T, lay_out(self.tiles(self.pad(x[few]))), X[:, few].reshape(n, n, -1))
+        parts = pieces(N, X[:, 0].size)
+        inside, tiles = self.frame(x[parts[0]])
+        for few in parts:
+            count = len(x[few])
+            inside[:count] = x[few]
+            along_both(self.C.T, lay_out(tiles[:, :, :count]), X[:, few].reshape(n, n, -1))
         return X.reshape(n * n, N * t * t, S * S * C)
 
     def to_images(self, values, shape):
         """C values, each tile added back to where it belongs in dx, of that shape."""
-        (N, H, W, C), m, n, P = shape, self.m, self.n, self.P
+        N, m, n = shape[0], self.m, self.n
         dx, values = np.empty(shape, values.dtype), values.reshape(n * n, N, -1)
-        for few in pieces(N, values[:, 0].size):
-            padded = self.pad(dx[few], empty=True)
-            tiles = self.tiles(padded)
-            found = scratch('tiles', tiles.shape, dx)
+        parts = pieces(N, values[:, 0].size)
+        inside, tiles = self.frame(dx[parts[0]])
+        for few in parts:
+            place = tiles[:, :, :len(dx[few])]
+            found = scratch('tiles', place.shape, dx)
             along_both(self.C, values[:, few].reshape(n, n, -1), found.reshape(n, n, -1))
             if self.t == 1:
-                tiles[...] = found
+                place[...] = found
             else:
+                inside[...] = 0
                 for rows in slice(m), slice(m, n):                            # in each of these four parts
                     for columns in slice(m), slice(m, n):                     # no pixel belongs to two tiles
-                        tiles[rows, columns] += found[rows, columns]
-            dx[few] = padded[:, P:P + H, P:P + W]
+                        place[rows, columns] += found[rows, columns]
+            dx[few] = inside[:len(dx[few])]
         return dx
 
-    def pad(self, x, empty=False):
-        (N, H, W, C), P = x.shape, self.P
-        side = max(self.S * (self.m * (self.t - 1) + self.n), P + H)
-        padded = scratch('padded', (N, side, side, C), x)
+    def frame(self, images):
+        """Room for such images with zeros around them, and two views of it: where the images are, and the pixels (n, n)
+        of tile (N, t, t), each of S*S*C channels. Tiles begin m pixels after one another: neighbours share r - 1."""
+        (N, H, W, C), m, n, t, S, P = images.shape, self.m, self.n, self.t, self.S, self.P
+        side = max(S * (m * (t - 1) + n), P + H)
+        padded = scratch('padded', (N, side, side, C), images)
         padded.fill(0)
-        if not empty:
-            padded[:, P:P + H, P:P + W] = x
-        return padded
-
-    def tiles(self, padded):
-        """A view of padded images: pixels (n, n) of tile (N, t, t), each with S*S*C channels. Tiles begin m pixels after
-        one another, so neighbours share r - 1."""
-        (N, _, _, C), m, n, t, S = padded.shape, self.m, self.n, self.t, self.S
         image, row, column, number = padded.strides
-        return as_strided(padded, (n, n, N, t, t, S, S, C),
-                          (S * row, S * column, image, m * S * row, m * S * column, row, column, number))
+        tiles = as_strided(padded, (n, n, N, t, t, S, S, C),
+                           (S * row, S * column, image, m * S * row, m * S * column, row, column, number))
+        return padded[:, P:P + H, P:P + W], tiles
 
     def of_outputs(self, dy):
         """A dy."""
@@ -192,12 +192,6 @@ class Plan:
             along_both(self.A.T, values[:, few].reshape(n, n, -1), found.reshape(m, m, -1))
             tiles[...] = found
         return y.reshape(N, t * m, t * m, -1)[:, :size, :size]
-
-
-def pieces(count, size, at_least=1):
-    """Slices of so many things of that size: as many in each as the cache holds."""
-    step = max(at_least, IN_CACHE // size)
-    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def lay_out(tiles):
