@@ -78,7 +78,7 @@ SETTINGS = {            # lr, beta1, beta2, batch size, loss, slopes of D's Leak
     'dcgan64': (2e-4, 0.5, 0.999, 128, 'bce', {0.1}),
     'tutorial64': (2e-4, 0.5, 0.999, 128, 'bce', {0.2}),
     'lsgan64': (1e-3, 0.9, 0.999, 10, 'mse', {0.2}),
-    'fast': (4e-3, 0.5, 0.99, 64, 'bce_smooth', {0.2}),
+    'fast': (4e-3, 0.5, 0.99, 64, 'bce', {0.2}),
 }
 
 

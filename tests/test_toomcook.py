@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from tinygan import conv, toomcook
+from tinygan import arrays, conv, toomcook
 from tinygan.models import dcgan_discriminator
 from tinygan.toomcook import Plan, Values
 
@@ -36,7 +36,7 @@ def test_all_three_are_those_of_conv(rng, setting):
 def test_in_smaller_and_larger_pieces_the_same(rng, setting, in_cache, monkeypatch):
     x, w, dy, S, P = setup(rng, setting)
     plan = toomcook.find_plan(x, w, dy.shape[1], S, P)
-    monkeypatch.setattr(toomcook, 'IN_CACHE', in_cache)
+    monkeypatch.setattr(arrays, 'IN_CACHE', in_cache)
     X, Y = plan.of_images(x), plan.of_outputs(dy)
     y = plan.to_outputs(plan.multiply(X, w), len(x))
     dx = plan.to_images(plan.multiply(Y, w, transposed=True), x.shape)

@@ -35,9 +35,8 @@ RECIPES = {
     'tutorial64': Recipe(models64.generator64, models64.tutorial64_discriminator, shape=(64, 64, 3)),
     'lsgan64': Recipe(models64.lsgan64_generator, models64.lsgan64_discriminator, shape=(64, 64, 3), black=0,
                       loss='mse', order='alternate', D_rests_at=0.1, lr=1e-3, beta1=0.9, batch_size=10),
-    'fast': Recipe(models.dcgan_generator, models.dcgan_hidden_discriminator, z_dim=32, loss='bce_smooth', lr=4e-3,
-                   lr_d=8e-4, beta2=0.99, instance_noise=0.5, average=0.999,
-                   batch_size=64),
+    'fast': Recipe(models.dcgan_generator, models.dcgan_hidden_discriminator, z_dim=32, lr=4e-3, lr_d=8e-4, beta2=0.99,
+                   instance_noise=0.5, average=0.999, batch_size=64),
 }
 
 
