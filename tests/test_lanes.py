@@ -94,7 +94,7 @@ def test_lanes_go_on_from_a_loaded_state(in_lanes):
 
 
 @pytest.mark.parametrize('images, cores, parts', [(128, 2, 2), (128, 6, 4), (10, 2, 2), (9, 2, 1), (7, 3, 1), (4, 2, 1), (128, 1, 1),
-                                                  (128, 64, 32)])
+                                                  (128, 64, 8)])
 def test_images_are_divided_into_equal_parts_and_not_too_small_ones(images, cores, parts):
     assert divide(images, cores) == parts
 

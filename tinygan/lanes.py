@@ -23,8 +23,9 @@ import numpy as np
 from .arrays import IN_CACHE
 from .errors import UserError
 
-PATIENCE = 0.002                    # seconds
 FEWEST = 4                          # images for which a lane is worth its while
+MOST = 8                            # lanes, as the first must hear all others
+PATIENCE = 0.002                    # seconds for which a lane looks for news before it sleeps
 together = None                     # the Lanes that this process takes a step with, while it does
 
 
@@ -181,7 +182,7 @@ def divide(N, cores):
     """Into how many equal parts N images are best divided: each mean over the minibatch is the mean of theirs."""
     if not hasattr(os, 'fork') or sys.platform == 'darwin':       # where BLAS does not survive a fork
         return 1
-    return max(parts for parts in range(1, max(1, min(cores, N // FEWEST)) + 1) if N % parts == 0)
+    return max(parts for parts in range(1, max(1, min(cores, N // FEWEST, MOST)) + 1) if N % parts == 0)
 
 
 def blas_threads(blas):
