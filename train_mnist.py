@@ -20,7 +20,7 @@ import tinygan
 from tinygan import data, evaluate
 from tinygan.arrays import random_stream, select_device
 from tinygan.checkpoint import COLUMNS, Run, check_unused, newest_checkpoint
-from tinygan.errors import Parser, UserError, count, number, one_line_errors, seed
+from tinygan.errors import Parser, UserError, count, drop_output, number, one_line_errors, seed
 from tinygan.gan import GAN, generate, image_noise, noise
 from tinygan.images import grid
 from tinygan.lanes import Lanes
@@ -40,7 +40,9 @@ def train(gan, images, distance, run, last, options, xp):
     captured = capture(gan, images, run, xp)
     log_every = LOG_EVERY['gpu' if captured else 'cpu']
     signals = catch_signals()
-    with closing(Lanes(gan, config['batch_size'])) as lanes, Progress(run.step, last, per_epoch) as progress:
+    with closing(Lanes(gan, config['batch_size'])) as lanes, closing(Progress(run.step, last, per_epoch)) as progress:
+        if lanes.count > 1:
+            print(f'a minibatch is divided among {lanes.count} processes; OPENBLAS_NUM_THREADS=1 leaves it whole', flush=True)
         for step in range(run.step + 1, last + 1):
             if captured:
                 metrics = captured.step(step)
@@ -115,16 +117,13 @@ class Progress:
 
     def __init__(self, done, last, per_epoch):
         from tqdm import tqdm
-        self.bar = tqdm(initial=done, total=last, unit='step', disable=not sys.stderr.isatty(), dynamic_ncols=True,
+        self.bar = tqdm(initial=done, total=last, unit='step', disable=not (sys.stderr and sys.stderr.isatty()), dynamic_ncols=True,
                         bar_format='{n_fmt}/{total_fmt} {bar} {remaining} {rate_fmt}{postfix}')
         self.first, self.last, self.per_epoch = done + 1, last, per_epoch
         self.start = self.shown = time.monotonic()
         self.metrics = dict.fromkeys(COLUMNS, float('nan'))
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self):
         self.bar.close()
 
     def show(self, step, metrics):
@@ -139,9 +138,12 @@ class Progress:
             self.bar.update(step - self.bar.n)
         elif now - self.shown > self.SECONDS or step in (self.first, self.last) or 'frechet' in metrics:
             self.shown = now
-            rate = (step + 1 - self.first) / (now - self.start)
-            print(f'step {step}/{self.last}  epoch {(step - 1) // self.per_epoch + 1}  {text}  {rate:.1f} steps/s',
-                  flush=True)
+            try:
+                print(f'step {step}/{self.last}  epoch {(step - 1) // self.per_epoch + 1}  {text}  '
+                      f'{(step + 1 - self.first) / (now - self.start):.1f} steps/s', flush=True)
+            except BrokenPipeError:
+                drop_output()
+                signal.raise_signal(signal.SIGTERM)                             # save, and end
 
 
 def parse(arguments):

@@ -309,6 +309,19 @@ sys.exit(train_mnist.main())
     assert load(tmp_path / 'run')[1] == len(metrics(tmp_path / 'run')) >= 3
 
 
+def test_a_run_whose_output_nobody_reads_on_saves_and_ends(tmp_path):
+    """... | head."""
+    at_every_look = f'import sys; sys.path.insert(0, {str(ROOT)!r}); import train_mnist; train_mnist.Progress.SECONDS = 0; '
+    process = start(tmp_path, 'train_mnist.py', *SMALL, '--out', 'run', patch=at_every_look + 'sys.exit(train_mnist.main())')
+    while 'step 10/' not in process.stdout.readline():
+        assert process.poll() is None
+    process.stdout.close()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert process.stderr.read().strip() == 'saving; once more to stop at once'
+    process.stderr.close()
+    assert load(tmp_path / 'run')[1] == len(metrics(tmp_path / 'run')) > 10
+
+
 # ---- what goes wrong while training
 
 OVERFLOWING = '''

@@ -1,4 +1,5 @@
 """A minibatch divided among processes: the same results as in one piece, and nothing hangs or is lost."""
+import contextlib
 import os
 import signal
 import subprocess
@@ -110,7 +111,7 @@ def test_mean_alone_gives_back_what_it_gets():
     assert list(lanes.mean(2, 3)) == [2, 3] and lanes.is_first() and lanes.count() == 1
 
 
-def test_the_pieces_of_all_lanes_cover_a_long_vector_once(in_lanes, monkeypatch):
+def test_the_shares_of_all_lanes_cover_a_long_vector_once(in_lanes, monkeypatch):
     monkeypatch.setattr(lanes, 'IN_CACHE', 10)
     for size in 1, 10, 11, 47, 60:
         for count in 1, 2, 3:
@@ -118,7 +119,7 @@ def test_the_pieces_of_all_lanes_cover_a_long_vector_once(in_lanes, monkeypatch)
             for lane in range(count):
                 group.lane, group.count = lane, count
                 monkeypatch.setattr(lanes, 'together', group)
-                for piece in lanes.pieces(vector):
+                for piece in lanes.share(vector):
                     vector[piece] += 1
                     assert len(vector[piece]) <= 10
             monkeypatch.setattr(lanes, 'together', None)
@@ -134,6 +135,17 @@ def test_an_error_in_a_step_is_raised_and_the_next_step_works(in_lanes):
     assert not taker.children and lanes.together is None
     train(taker, 1)
     assert len(taker.children) == 1
+
+
+def test_a_fork_that_fails_leaves_nothing_half_done(in_lanes, monkeypatch):
+    taker, fork = in_lanes(small_gan(), 3), os.fork
+    forks = iter([fork, lambda: 1 / 0])
+    monkeypatch.setattr(os, 'fork', lambda: next(forks)())
+    with pytest.raises(ZeroDivisionError):
+        train(taker, 1)
+    assert not taker.children and not taker.pipes
+    monkeypatch.undo()
+    assert train(taker, 1) == train(in_lanes(small_gan(), 3), 1)
 
 
 def test_an_error_of_another_lane_alone_is_not_waited_for(in_lanes, capfd):
@@ -183,12 +195,17 @@ def test_the_other_lanes_end_with_the_first(how):
     first = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
     children = first.stdout.readline().split()
     assert len(children) == 2
-    if how == 'killed':
+    try:
+        if how == 'killed':
+            first.kill()
+        assert all(map(gone, children))
+    finally:
+        for pid in map(int, children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         first.kill()
-    assert all(map(gone, children))
-    first.kill()
-    first.wait()
-    first.stdout.close()
+        first.wait()
+        first.stdout.close()
 
 
 def test_signals_are_for_the_first_lane_to_decide(in_lanes):

@@ -17,8 +17,8 @@ def one_line_errors(program):
         yield
     except UserError as error:
         message = str(error)
-    except BrokenPipeError:                       # the reader of our output has gone: `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        drop_output()
         sys.exit(1)
     except OSError as error:                      # no space left, no permission, not a directory ...
         message = ': '.join(str(part) for part in (error.filename, error.strerror or error) if part)
@@ -31,6 +31,11 @@ def one_line_errors(program):
         return
     print(f'{program}: error: {" ".join(message.split())}', file=sys.stderr)
     sys.exit(2)
+
+
+def drop_output():
+    """From now on: the reader of our output has gone, as `... | head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Parser(argparse.ArgumentParser):

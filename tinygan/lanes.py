@@ -25,7 +25,7 @@ from .errors import UserError
 
 FEWEST = 4                          # images for which a lane is worth its while
 MOST = 8                            # lanes, as the first must hear all others
-PATIENCE = 0.002                    # seconds for which a lane looks for news before it sleeps
+PATIENCE = 0.0005                   # seconds for which a lane looks for news before it sleeps
 together = None                     # the Lanes that this process takes a step with, while it does
 
 
@@ -49,8 +49,8 @@ def is_first():
     return together is None or together.lane == 0
 
 
-def pieces(vector):
-    """Slices of a long vector: this lane's share, short enough to stay in a core's cache whatever is done with them.
+def share(vector):
+    """Slices of a long vector: those that are this lane's to work on, short enough to stay in a core's cache whatever is done with them.
     A GPU takes the whole vector at once."""
     if not isinstance(vector, np.ndarray):
         return [slice(None)]
@@ -66,9 +66,10 @@ def gradient(network, piece):
 class Lanes:
     """Takes the steps of a GAN, with minibatches of N images, on all cores; `step` is GAN.step.
 
-    The vectors of the GAN's state move to memory that all processes see; load a state before the first step. Where
-    processes cannot be forked with their memory, N has no divisor, or BLAS has been told to use one core, there is one lane.
-    Raises UserError when another lane has been killed, which on a machine with too little memory happens.
+    The vectors of the GAN's state move to memory that all processes see; load a state before the first step. There are
+    as many lanes as cores that BLAS may use, if N can be divided by that; else fewer. Where processes cannot be forked
+    with their memory there is one.
+    Raises UserError when another lane has ended: where there is too little memory, the system kills processes.
     """
 
     def __init__(self, gan, N, cores=None):
@@ -84,9 +85,9 @@ class Lanes:
         if self.count == 1:
             return self.gan.step(x, z, number, noise)
         global together
-        if not self.children:
-            self.start()
         try:
+            if not self.children:
+                self.start()
             mine, *theirs = self.parts(x, z, number, noise)
             for pipe, part in zip(self.pipes, theirs):
                 pipe.send(part)
@@ -95,7 +96,7 @@ class Lanes:
                 return self.take(mine)
         except (EOFError, ConnectionError):
             self.close()
-            raise UserError('a process that had a part of the minibatch was killed: is there too little memory?') from None
+            raise UserError('a process that had a part of the minibatch has ended: is there too little memory?') from None
         except BaseException:
             self.close()                          # the others stand somewhere in the middle of the step
             raise
@@ -155,6 +156,8 @@ class Lanes:
                 self.take(self.pipes[0].recv())
         except (EOFError, ConnectionError):
             code = 0
+        except MemoryError:
+            pass                                  # the first lane will say it
         except BaseException:
             traceback.print_exc()
         finally:
@@ -171,10 +174,11 @@ class Lanes:
 
 
 def receive(pipe):
-    """What comes next, which is rarely far: look for it, as to be woken takes longer than most waits."""
+    """What comes next, which is rarely far: look for it, as to be woken takes longer than most waits, but let others have
+    the core who need it."""
     end = time.perf_counter() + PATIENCE
     while not pipe.poll() and time.perf_counter() < end:
-        pass
+        os.sched_yield()
     return pipe.recv_bytes()
 
 

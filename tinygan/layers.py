@@ -84,17 +84,17 @@ class Conv2d(Weighted):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x):
-        y, x_again = toomcook.forward(x, self.w, self.stride, self.padding)
-        self.cache = x_again, x.shape[1:3]
+        y, x_for_dw = toomcook.forward(x, self.w, self.stride, self.padding)
+        self.cache = x_for_dw, x.shape[1:3]
         return self.add_bias(y)
 
     def backward(self, dy, to_input=True):
         # forward was y = cols @ w + b, so dw = cols.T @ dy, db = sum of dy, dcols = dy @ w.T
-        (x, size), dx, dy_again = self.cache, None, dy
+        (x, size), dx, dy_for_dw = self.cache, None, dy
         if to_input:
-            dx, dy_again = toomcook.input_grad(dy, self.w, size, self.stride, self.padding)
+            dx, dy_for_dw = toomcook.input_grad(dy, self.w, size, self.stride, self.padding)
         if not self.frozen:
-            self.dw += toomcook.weight_grad(x, dy_again, self.kernel_size, self.stride, self.padding)
+            self.dw += toomcook.weight_grad(x, dy_for_dw, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
         return dx
 
@@ -126,11 +126,11 @@ class ConvTranspose2d(Weighted):
 
     def backward(self, dy, to_input=True):
         # forward was <y, v> = <x, conv(v)> for every v: with v = dy, dx = conv(dy), and w sees (dy, x) as (x, dy)
-        x, dx, dy_again = self.cache, None, dy
+        x, dx, dy_for_dw = self.cache, None, dy
         if to_input:
-            dx, dy_again = toomcook.forward(dy, self.w, self.stride, self.padding)
+            dx, dy_for_dw = toomcook.forward(dy, self.w, self.stride, self.padding)
         if not self.frozen:
-            self.dw += toomcook.weight_grad(dy_again, x, self.kernel_size, self.stride, self.padding)
+            self.dw += toomcook.weight_grad(dy_for_dw, x, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
         return dx
 

@@ -20,7 +20,7 @@ class SGD:
         self.t += 1
         theta = self.network.parameters
         lanes.wait()                                 # for the gradients of all lanes
-        for piece in lanes.pieces(theta):
+        for piece in lanes.share(theta):
             state = [getattr(self, name)[piece] for name in self.state_names]
             theta[piece] -= self.update(lanes.gradient(self.network, piece), *state)
         lanes.wait()                                 # for the other pieces
@@ -97,5 +97,5 @@ class Average:
         rate = max(1 - self.decay, 10 / (9 + t))
         for vector in 'parameters', 'statistics':
             average, newest = getattr(self.network, vector), getattr(self.original, vector)
-            for piece in lanes.pieces(average):
+            for piece in lanes.share(average):
                 average[piece] += rate * (newest[piece] - average[piece])
