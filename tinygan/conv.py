@@ -77,8 +77,8 @@ def col2im(cols, size, S, P):
     """The adjoint of im2col: add patches (N, OH, OW, K, K, C) back to the pixels they were read from.
 
     For one kh, S neighbouring columns kw of all patches in a row of patches tile that row of the image without
-    overlap. So they are added at once, in runs of S*C neighbouring numbers. But runs of two or three numbers are
-    slower than none: with one channel, each kw is added by itself.
+    overlap. So they are added at once, in runs of S*C neighbouring numbers. With one channel such runs are too short
+    to pay, and each kw is added by itself.
     """
     N, OH, OW, K, _, C = cols.shape
     H, W = size

@@ -50,8 +50,8 @@ def is_first():
 
 
 def share(vector):
-    """Slices of a long vector: those that are this lane's to work on, short enough to stay in a core's cache whatever is done with them.
-    A GPU takes the whole vector at once."""
+    """Slices of a long vector, those that are this lane's to work on: each short enough to stay in a core's cache whatever
+    is done with it. A GPU takes the whole vector at once."""
     if not isinstance(vector, np.ndarray):
         return [slice(None)]
     lane = together.lane if together else 0
@@ -205,10 +205,12 @@ class Shared:
 
 
 def share_memory(gan, count):
-    for network in (gan.G, gan.D, *([gan.average.network] if gan.average else [])):
+    for network in gan.G, gan.D:
         network.to(Shared)
         network.gradients_by_lane = Shared.empty((count, len(network.gradients)), network.gradients.dtype)
     use_own_gradients(gan, 0)
+    if gan.average:
+        gan.average.network.to(Shared)
     for optimiser in gan.optim_G, gan.optim_D:
         for name in optimiser.state_names:
             vector = getattr(optimiser, name)
