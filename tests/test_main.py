@@ -9,6 +9,7 @@ from PIL import Image
 from tinygan import gradcheck
 from tinygan.__main__ import main
 from tinygan.losses import LOSSES
+from tinygan.recipes import RECIPES
 
 
 def test_samples_are_a_picture_and_if_asked_for_an_array(command, trained, tmp_path):
@@ -129,7 +130,8 @@ def test_every_gradient_is_checked_in_a_table(command):
     what, *rows, verdict = [line for line in done.stdout.splitlines() if line][1:]
     assert what.split() == ['layer,', 'loss', 'or', 'network', 'gradient', 'rel.', 'error', 'verdict']
     assert verdict == 'every backward is the gradient of its forward'
-    for name in (*gradcheck.LAYERS, *gradcheck.LOSSES, *(f'dcgan, {loss}' for loss in LOSSES)):
+    for name in (*gradcheck.LAYERS, *gradcheck.LOSSES, *(f'dcgan, {loss}' for loss in LOSSES),
+                 *(f'{name}, {recipe.loss}' for name, recipe in RECIPES.items())):
         assert any(row.startswith(name + '  ') for row in rows), name
     for row in rows:
         *_, error, passed = row.split()
