@@ -2,8 +2,8 @@
 
     python benchmarks/gpu.py [--recipe dcgan] [--batch-size 128] [--precision tf32|fp32] [--quick]
 
-needs a GPU and CuPy; PyTorch is measured where it is installed. Eight minutes at most, about two
-with --quick.
+needs a GPU and CuPy; PyTorch is measured where it is installed. Begin with --quick, which leaves out what
+PyTorch has to compile. Every wait has a limit, and figures are saved as soon as there are any.
 
 First it checks that what is measured is right, PASS or FAIL a line; a FAIL ends in exit code 1. Then all have
 the GPU in turn, for a block of steps in each round: the table shows medians over the rounds, by the GPU's own
@@ -12,11 +12,9 @@ product, or its bytes at that of a large copy, both measured here. What cannot b
 its reason. All figures go to benchmarks/results/gpu.json.
 """
 import argparse
-import importlib.metadata
 import itertools
 import json
 import os
-import platform
 import re
 import shlex
 import subprocess
@@ -39,15 +37,17 @@ from tinygan.errors import Parser, UserError, count, one_line_errors  # noqa: E4
 from tinygan.gan import GAN  # noqa: E402
 from tinygan.recipes import RECIPES  # noqa: E402
 from gpu_account import account, elapsed, numbers_of, play, repeat, turns_of  # noqa: E402
+from gpu_report import LAYERS, OURS, driver, show_account, show_times, show_waits, versions  # noqa: E402
 from torch_gpu import LEAD, Failed, Variants, attempt, dataset  # noqa: E402
 
 STEPS = 200                         # of a block, in which one party has the GPU to itself
 LAYER_STEPS = 20                    # the same for the plain layers, which are many times slower
 WARM_UP = 60                        # an eager step, a capture and replays
 CHECKED_STEPS = 100
-TOLERANCE = {'fp32': 1e-4, 'tf32': 5e-2}          # of a gradient; a wrong kernel is off by about 1
-SETUP_SECONDS, EPOCHS_SECONDS = 60, 150
-OURS, LAYERS = 'ours, captured', 'ours, plain layers'
+# Of a gradient. A rounding error changes little until it moves a number across the kink of a LeakyReLU: NumPy's own
+# convolutions, in another order or in TF32, change the gradients of the recipes by up to 3e-3 and 6e-2.
+TOLERANCE = {'fp32': 1e-2, 'tf32': 2e-1}
+SETUP_SECONDS, EPOCHS_SECONDS = 30, 60
 
 
 @dataclass
@@ -96,8 +96,12 @@ def replays_equal_launches(setting):
 
 
 def errors_of_a_step(setting, precision):
-    """{network: |its gradient - NumPy's| / |NumPy's|}, from the same weights, z and x."""
+    """{network: |its gradient - NumPy's| / |NumPy's|}, from the same weights, z and x. G's gradient comes through D as
+    it was before its update: Adam's first step follows the gradient's sign, and rounding decides that of the smallest.
+    """
     captured, layers, errors = setting.captured(precision), GAN.from_recipe(setting.recipe), {}
+    for gan in captured.gan, layers:
+        gan.optim_G.lr = gan.optim_D.lr = 0.0
     for number in numbers_of(layers):
         captured.step(number)
         layers.step(to_numpy(captured.x)[setting.N:], to_numpy(captured.z), number)
@@ -234,60 +238,7 @@ def ten_epochs(setting, *more):
             'end': round(total - last, 2), 'steps': steps}
 
 
-# The report -------------------------------------------------------------------------------------------------
-
-def versions(xp):
-    cuda = xp.cuda.runtime.runtimeGetVersion()
-    try:
-        torch = importlib.metadata.version('torch')
-    except importlib.metadata.PackageNotFoundError:
-        torch = None
-    return {'python': platform.python_version(), 'numpy': np.__version__, 'cupy': xp.__version__,
-            'cuda': f'{cuda // 1000}.{cuda % 1000 // 10}', 'torch': torch}
-
-
-def driver():
-    """The version of NVIDIA's driver, as nvidia-smi knows it."""
-    try:
-        return subprocess.run(['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
-                              capture_output=True, text=True, timeout=30).stdout.split()[0]
-    except (OSError, IndexError, subprocess.TimeoutExpired):
-        return None
-
-
-def show(result):
-    """The figures on a screen, with the checks before them at most forty lines."""
-    about = result['versions']
-    print(f"\n{result['device']}, driver {result['driver']}, CUDA {about['cuda']}, CuPy {about['cupy']}, "
-          f"PyTorch {about['torch']}\nrecipe {result['recipe']}, batch {result['batch_size']}, "
-          f"{result['precision']}, data {result['data']}, {result['runs']} rounds\n")
-    print(f'{"ms a step":24} {"median":>9} {"min":>9} {"max":>9} {"/ ours":>7}')
-    times = {OURS: result['ms_per_step'], LAYERS: result['eager_layers_ms'],
-             **{f'PyTorch, {name}': row for name, row in result['pytorch_ms'].items()}}
-    columns = '{median:9.4f} {min:9.4f} {max:9.4f} {times_ours:7.2f}'
-    for name, row in times.items():
-        print(f'{name:24} ' + (row.get('failed') or columns.format(**row)))
-    for name, row in (('ten epochs, s', result['ten_epochs_s']), ('first step, s', result['setup_s'])):
-        print(f'{name:24} ' + ', '.join(f'{key} {value}' for key, value in row.items()).replace("'", ''))
-    if 'failed' in result['totals']:
-        print('kernels one by one:', result['totals']['failed'])
-    else:
-        show_account(result['totals'], result['account'])
-
-
-def show_account(totals, rows, most=12):
-    floor = totals['floor_ms']
-    print(f"\n{totals['launches']} launches a step, {totals['flop'] / 1e9:.2f} GFLOP, "
-          f"{totals['bytes'] / 1e6:.1f} MB: kernels {totals['kernels_ms']:.4f} "
-          f"of {totals['step_ms']:.4f} ms, gap {totals['gap_ms']:.4f}")
-    print(f"floor: {floor['flop']:.4f} ms at {totals['matmul_flop_s'] / 1e12:.0f} TFLOP/s, "
-          f"{floor['bytes']:.4f} ms at {totals['copy_bytes_s'] / 1e9:.0f} GB/s, "
-          f"launch by launch {floor['launch by launch']:.4f} ms\n")
-    print(f"{'slowest kernels':19} {'us':>7} {'MFLOP':>8} {'of peak':>7} {'MB':>7} {'grid':>11}  where")
-    for row in sorted(rows, key=lambda row: -row['us'])[:most]:
-        print(f"{row['kernel']:19} {row['us']:7.2f} {row['flop'] / 1e6:8.1f} {row['share_of_matmul']:7.1%} "
-              f"{(row['bytes'] or 0) / 1e6:7.2f} {'x'.join(map(str, row['grid'])):>11}  {row['where']}")
-
+# The command ------------------------------------------------------------------------------------------------
 
 def parse(arguments):
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -319,40 +270,48 @@ def find_setting(options):
     return setting
 
 
-def run(setting, options):
-    """(every figure, whether all checks were passed)."""
+def run(setting, options, save):
+    """Measure everything, and save what has been measured after each part. The figures in the end."""
     rounds, xp = 3 if options.quick else 7, setting.xp
     with Variants(options.quick, setting.name, setting.N, setting.precision) as variants:
-        passed = not options.check or print_checks(setting)
+        checks = 'left out' if not options.check else 'passed' if print_checks(setting) else 'failed'
         print('waiting for PyTorch, which may search for its fastest kernels' if variants.installed else
               'PyTorch is not installed: ours alone', flush=True)
         others = variants.blocks()
         blocks = {OURS: captured_blocks(setting), LAYERS: attempt(layer_blocks, setting), **others}
         times = measure(blocks, rounds)
     table = {name: summary(row, times[OURS]) for name, row in times.items()}
-    print('each kernel alone, a first step, ten epochs', flush=True)
+    result = {'device': xp.cuda.runtime.getDeviceProperties(0)['name'].decode(), 'driver': driver(),
+              'versions': versions(xp), 'date': time.strftime('%Y-%m-%d'), 'recipe': setting.name,
+              'batch_size': setting.N, 'precision': setting.precision, 'data': setting.images.name,
+              'checks': checks, 'runs': rounds, 'steps_per_run': STEPS,
+              'ms_per_step': table[OURS], 'eager_layers_ms': table[LAYERS],
+              'pytorch_ms': {name: table[name] for name in others}}
+    save(result)
+    show_times(result)
+    for key, name, wait in (('ten_epochs_s', 'ten epochs, s', ten_epochs), ('setup_s', 'first step, s', setup_times)):
+        result[key] = attempt(wait, setting)
+        save(result)
+        show_waits(name, result[key])
     totals = attempt(account, setting, table[OURS]['median'])
-    totals, rows = (totals, []) if isinstance(totals, dict) else totals
-    return {'device': xp.cuda.runtime.getDeviceProperties(0)['name'].decode(), 'driver': driver(),
-            'versions': versions(xp), 'date': time.strftime('%Y-%m-%d'), 'recipe': setting.name,
-            'batch_size': setting.N, 'precision': setting.precision, 'data': setting.images.name,
-            'checked': options.check and passed, 'runs': rounds, 'steps_per_run': STEPS,
-            'ms_per_step': table[OURS], 'eager_layers_ms': table[LAYERS],
-            'pytorch_ms': {name: table[name] for name in others}, 'setup_s': attempt(setup_times, setting),
-            'ten_epochs_s': attempt(ten_epochs, setting), 'totals': totals, 'account': rows}, passed
+    result['totals'], result['account'] = (totals, []) if isinstance(totals, dict) else totals
+    save(result)
+    show_account(result['totals'], result['account'])
+    return result
 
 
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
-    result, passed = run(find_setting(options), options)
-    result['command'] = shlex.join(['python', 'benchmarks/gpu.py', *arguments])
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with atomically(options.out, 'w') as file:
-        file.write(json.dumps(result, indent=1) + '\n')
-    show(result)
+
+    def save(result):
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with atomically(options.out, 'w') as file:
+            command = shlex.join(['python', 'benchmarks/gpu.py', *arguments])
+            file.write(json.dumps({**result, 'command': command}, indent=1) + '\n')
+    result = run(find_setting(options), options, save)
     print(f'\nall figures: {options.out}')
-    return 0 if passed else 1
+    return 1 if result['checks'] == 'failed' else 0
 
 
 if __name__ == '__main__':

@@ -37,7 +37,7 @@ from tinygan.recipes import RECIPES  # noqa: E402
 
 LEAD = 20                           # steps before those that are timed: somebody else has just had the GPU
 WARM_UP = 30                        # steps after which whatever chooses kernels has chosen
-READY = {'compile': 180, 'compile_graph': 90, 'graph': 60, 'eager': 60}      # seconds it may take to be so
+READY = {'compile': 200, 'compile_graph': 120, 'graph': 40, 'eager': 40}     # seconds it may take to be so
 BLOCK_SECONDS = 30
 
 
@@ -152,6 +152,7 @@ def prepare(variant, recipe, N, precision, device):
         if not torch.cuda.is_available():
             raise RuntimeError(f'PyTorch {torch.__version__} finds no GPU')
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == 'tf32'
+        torch.backends.cudnn.fp32_precision = 'tf32' if precision == 'tf32' else 'ieee'       # torch.compile asks here
         torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     training = Training(recipe, dataset(recipe, download=False).images, N, device)

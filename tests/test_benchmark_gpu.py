@@ -216,7 +216,7 @@ def test_the_whole_benchmark_on_the_stand_in(setting, images, monkeypatch, capsy
     monkeypatch.setattr(gpu_account, 'products_in', lambda precision: None)
     monkeypatch.setattr(gpu, 'dataset', lambda recipe, download: images)
     monkeypatch.setattr(gpu, 'setup_times', lambda setting: {'empty cache': {'import': 1.0}})
-    monkeypatch.setattr(gpu, 'ten_epochs', lambda setting: {}['start'])
+    monkeypatch.setattr(gpu, 'ten_epochs', lambda setting: json.loads(file.read_text())['start'])   # it is saved by then
     monkeypatch.setattr(fake_cupy.cuda.runtime, 'runtimeGetVersion', lambda: 13020, raising=False)
     monkeypatch.setattr(torch_gpu.importlib.util, 'find_spec', lambda name: None)
     file = tmp_path / 'new' / 'gpu.json'
@@ -231,7 +231,7 @@ def test_the_whole_benchmark_on_the_stand_in(setting, images, monkeypatch, capsy
         assert key in result
     assert result['versions'].keys() == {'python', 'numpy', 'cupy', 'cuda', 'torch'}
     assert result['versions']['cuda'] == '13.2'
-    asked = {'recipe': 'tiny', 'batch_size': N, 'precision': 'tf32', 'runs': 3}
+    asked = {'recipe': 'tiny', 'batch_size': N, 'precision': 'tf32', 'runs': 3, 'checks': 'passed'}
     assert {key: result[key] for key in asked} == asked
     assert result['command'].startswith('python benchmarks/gpu.py --recipe tiny')
     for row in result['ms_per_step'], result['eager_layers_ms']:

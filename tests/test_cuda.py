@@ -363,7 +363,8 @@ class Nvrtc:
             files = importlib.metadata.files('nvidia-cuda-nvrtc')
         except importlib.metadata.PackageNotFoundError:
             pytest.skip('nvidia-cuda-nvrtc is not installed')
-        self.library = ctypes.CDLL(str(next(file.locate() for file in files if file.name.startswith('libnvrtc.so'))))
+        for library in 'libnvrtc-builtins.so', 'libnvrtc.so':     # the second does not always find the first
+            self.library = ctypes.CDLL(str(next(file.locate() for file in files if file.name.startswith(library))))
 
     def compile(self, code, *options):
         """What it says, or an AssertionError with it."""

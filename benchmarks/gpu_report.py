@@ -1,0 +1,61 @@
+"""What gpu.py shows on a screen: with its checks at most forty lines. And what it says of the machine."""
+import importlib.metadata
+import platform
+import subprocess
+
+import numpy as np
+
+OURS, LAYERS = 'ours, captured', 'ours, plain layers'
+
+
+def versions(xp):
+    cuda = xp.cuda.runtime.runtimeGetVersion()
+    try:
+        torch = importlib.metadata.version('torch')
+    except importlib.metadata.PackageNotFoundError:
+        torch = None
+    return {'python': platform.python_version(), 'numpy': np.__version__, 'cupy': xp.__version__,
+            'cuda': f'{cuda // 1000}.{cuda % 1000 // 10}', 'torch': torch}
+
+
+def driver():
+    """The version of NVIDIA's driver, as nvidia-smi knows it."""
+    try:
+        return subprocess.run(['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
+                              capture_output=True, text=True, timeout=30).stdout.split()[0]
+    except (OSError, IndexError, subprocess.TimeoutExpired):
+        return None
+
+
+def show_times(result):
+    about = result['versions']
+    print(f"\n{result['device']}, driver {result['driver']}, CUDA {about['cuda']}, CuPy {about['cupy']}, "
+          f"PyTorch {about['torch']}\nrecipe {result['recipe']}, batch {result['batch_size']}, "
+          f"{result['precision']}, data {result['data']}, {result['runs']} rounds\n")
+    print(f'{"ms a step":24} {"median":>9} {"min":>9} {"max":>9} {"/ ours":>7}')
+    times = {OURS: result['ms_per_step'], LAYERS: result['eager_layers_ms'],
+             **{f'PyTorch, {name}': row for name, row in result['pytorch_ms'].items()}}
+    columns = '{median:9.4f} {min:9.4f} {max:9.4f} {times_ours:7.2f}'
+    for name, row in times.items():
+        print(f'{name:24} ' + (row.get('failed') or columns.format(**row)), flush=True)
+
+
+def show_waits(name, row):
+    print(f'{name:24} ' + ', '.join(f'{key} {value}' for key, value in row.items()).replace("'", ''), flush=True)
+
+
+def show_account(totals, rows, most=12):
+    if 'failed' in totals:
+        print('kernels one by one:', totals['failed'])
+        return
+    floor = totals['floor_ms']
+    print(f"\n{totals['launches']} launches a step, {totals['flop'] / 1e9:.2f} GFLOP, "
+          f"{totals['bytes'] / 1e6:.1f} MB: kernels {totals['kernels_ms']:.4f} "
+          f"of {totals['step_ms']:.4f} ms, gap {totals['gap_ms']:.4f}")
+    print(f"floor: {floor['flop']:.4f} ms at {totals['matmul_flop_s'] / 1e12:.0f} TFLOP/s, "
+          f"{floor['bytes']:.4f} ms at {totals['copy_bytes_s'] / 1e9:.0f} GB/s, "
+          f"launch by launch {floor['launch by launch']:.4f} ms\n")
+    print(f"{'slowest kernels':19} {'us':>7} {'MFLOP':>8} {'of peak':>7} {'MB':>7} {'grid':>11}  where")
+    for row in sorted(rows, key=lambda row: -row['us'])[:most]:
+        print(f"{row['kernel']:19} {row['us']:7.2f} {row['flop'] / 1e6:8.1f} {row['share_of_matmul']:7.1%} "
+              f"{(row['bytes'] or 0) / 1e6:7.2f} {'x'.join(map(str, row['grid'])):>11}  {row['where']}")
