@@ -42,7 +42,7 @@ def train(gan, images, distance, run, last, options, xp):
     signals = catch_signals()
     with closing(Lanes(gan, config['batch_size'])) as lanes, closing(Progress(run.step, last, per_epoch)) as progress:
         if lanes.count > 1:
-            print(f'a minibatch is divided among {lanes.count} processes; OPENBLAS_NUM_THREADS=1 leaves it whole', flush=True)
+            print(f'minibatches are split among {lanes.count} processes (OPENBLAS_NUM_THREADS=1: just one)', flush=True)
         for step in range(run.step + 1, last + 1):
             if captured:
                 metrics = captured.step(step)
@@ -89,7 +89,7 @@ def find_precision(asked, xp):
     """'tf32' or 'fp32': what was asked for, else tf32 where there is a GPU that has it."""
     capable = xp is not np and int(xp.cuda.Device().compute_capability) >= 80
     if asked == 'tf32' and not capable:
-        raise UserError('--precision tf32: only GPUs since Ampere (compute capability 8.0) have TF32; leave it away')
+        raise UserError('--precision tf32: only GPUs since Ampere (compute capability 8.0) have TF32; leave it out')
     return asked or ('tf32' if capable else 'fp32')
 
 
@@ -117,7 +117,8 @@ class Progress:
 
     def __init__(self, done, last, per_epoch):
         from tqdm import tqdm
-        self.bar = tqdm(initial=done, total=last, unit='step', disable=not (sys.stderr and sys.stderr.isatty()), dynamic_ncols=True,
+        on_terminal = sys.stderr and sys.stderr.isatty()
+        self.bar = tqdm(initial=done, total=last, unit='step', disable=not on_terminal, dynamic_ncols=True,
                         bar_format='{n_fmt}/{total_fmt} {bar} {remaining} {rate_fmt}{postfix}')
         self.first, self.last, self.per_epoch = done + 1, last, per_epoch
         self.start = self.shown = time.monotonic()
@@ -147,41 +148,40 @@ class Progress:
 
 
 def parse(arguments):
-    parser = Parser(description='Train a GAN, written by hand, on MNIST.',
+    parser = Parser(description="Train a GAN, written by hand, on MNIST. Where no default is named, it is the recipe's.",
                     formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32))
     add = parser.add_argument
-    add('--device', choices=['auto', 'cpu', 'gpu'], default='auto', help='auto takes a GPU if there is one that works')
-    add('--recipe', choices=RECIPES, help='the networks and their settings (dcgan)')
+    add('--device', choices=['auto', 'cpu', 'gpu'], default='auto', help='auto uses a GPU if there is a working one')
+    add('--recipe', choices=RECIPES, help='networks and settings (default: dcgan)')
     add('--data', metavar='mnist|digits|FOLDER',
-        help='digits are drawn, for a machine without network; a folder of any images (mnist)')
-    add('--data-dir', metavar='FOLDER', help='where the four MNIST files lie ($TINYGAN_DATA, then a cache folder)')
-    add('--epochs', type=count, metavar='N', help="times through the data (the recipe's)")
-    add('--batch-size', type=count, metavar='N', help="images in a minibatch (the recipe's)")
-    add('--lr', type=number(float, 1e-12), help="Adam's learning rate (the recipe's)")
-    add('--lr-d', type=number(float, 1e-12), help="D's own learning rate (the recipe's, else --lr)")
-    add('--beta1', type=number(float, 0, 1), help="Adam's beta1 (the recipe's)")
-    add('--beta2', type=number(float, 0, 1), help="Adam's beta2 (the recipe's)")
-    add('--average', type=number(float, 0, 1), metavar='DECAY',
-        help="of the moving average of G's weights that samples are drawn from; 0: G itself (the recipe's)")
-    add('--instance-noise', type=number(float, 0), metavar='SD', help="on the images that D sees (the recipe's)")
-    add('--z-dim', type=count, metavar='N', help="numbers in a z (the recipe's)")
-    add('--loss', choices=LOSSES, help="what D and G minimise (the recipe's)")
+        help='digits: drawn ones, for a machine without a network; FOLDER: any images (default: mnist)')
+    add('--data-dir', metavar='FOLDER', help='where the MNIST files are (default: $TINYGAN_DATA, else a cache folder)')
+    add('--epochs', type=count, metavar='N', help="passes through the data")
+    add('--batch-size', type=count, metavar='N', help="images in a minibatch")
+    add('--lr', type=number(float, 1e-12), help="Adam's learning rate")
+    add('--lr-d', type=number(float, 1e-12), help="D's own learning rate (default: the recipe's, else --lr)")
+    add('--beta1', type=number(float, 0, 1), help="Adam's beta1")
+    add('--beta2', type=number(float, 0, 1), help="Adam's beta2")
+    add('--average', type=number(float, 0, 1), metavar='DECAY', help="samples come from an average of G (0: from G)")
+    add('--instance-noise', type=number(float, 0), metavar='SD', help="standard deviation of noise on what D sees")
+    add('--z-dim', type=count, metavar='N', help="size of z")
+    add('--loss', choices=LOSSES, help="what D and G minimise")
     add('--precision', choices=['fp32', 'tf32'],
-        help='of the products on a GPU: tf32 is faster and rounds what it multiplies to 10 bits (tf32 if it can)')
-    add('--seed', type=seed, metavar='N', help='of everything random (0)')
-    add('--out', metavar='RUN', help='the folder to fill (a new one in runs/)')
-    add('--resume', metavar='RUN', help='go on with this run from its last checkpoint')
-    add('--sample-every', type=count, metavar='STEPS', help='more sample grids than one an epoch')
-    add('--checkpoint-every', type=count, metavar='STEPS', help='more checkpoints than one an epoch')
+        help='of products on a GPU: tf32 is faster, and keeps 10 bits of a factor (default: tf32, if the GPU has it)')
+    add('--seed', type=seed, metavar='N', help='of all random numbers (default: 0)')
+    add('--out', metavar='RUN', help='the folder to fill (default: a new one in runs/)')
+    add('--resume', metavar='RUN', help='continue this run from its last checkpoint')
+    add('--sample-every', type=count, metavar='STEPS', help='sample grids in between, not just one an epoch')
+    add('--checkpoint-every', type=count, metavar='STEPS', help='checkpoints in between, not just one an epoch')
     add('--evaluate-every', type=count, metavar='STEPS',
-        help=f"measure the Frechet distance of {evaluate.SAMPLES} samples from MNIST; the best generator is best.npz")
-    add('--max-steps', type=count, metavar='N', help="stop when the run has made so many steps in all")
-    add('--dry-run', action='store_true', help='three steps and everything around them, in seconds; keeps nothing')
+        help=f'measure the Frechet distance of {evaluate.SAMPLES} samples from MNIST; keep the best G in best.npz')
+    add('--max-steps', type=count, metavar='N', help='stop after this many steps in all')
+    add('--dry-run', action='store_true', help='try everything in three steps, within seconds; keeps nothing')
     options = parser.parse_args(arguments)
     if options.resume and options.out:
-        parser.error('--resume goes on in its own folder: leave --out away')
+        parser.error('--resume continues in the run\'s own folder: leave out --out')
     if options.dry_run and (options.resume or options.out):
-        parser.error('--dry-run keeps nothing: leave --out and --resume away')
+        parser.error('--dry-run keeps nothing: leave out --out and --resume')
     if options.data == 'digits' and options.data_dir:
         parser.error('--data digits needs no --data-dir')
     if options.data not in (None, 'mnist', 'digits'):
@@ -216,12 +216,12 @@ def resume(options, xp):
         if asked not in (None, config.get(setting)) and setting != 'epochs':
             flag = '--' + setting.replace('_', '-')
             raise UserError(f'{options.resume} was begun with {flag} {config.get(setting)} and cannot go on with '
-                            f'{asked}: leave {flag} away, or begin a new run')
+                            f'{asked}: leave out {flag}, or begin a new run')
     shape = find_recipe(config['recipe']).shape
     distance = options.evaluate_every and evaluate.distance_from_mnist(shape, options.data_dir)
     images = data.load(config['data'], options.data_dir, config['seed'], shape)
     if images.steps_per_epoch(config['batch_size']) != config['steps_per_epoch']:
-        raise UserError(f'{options.resume}: {config["data"]} has not as many images as when the run began')
+        raise UserError(f'{options.resume}: {config["data"]} no longer has as many images as when the run began')
     run, state = Run.resume(options.resume)
     run.config['epochs'] = options.epochs or run.config['epochs']
     run.config['precision'] = options.precision or run.config.get('precision')
@@ -285,7 +285,7 @@ def run_training(options):
     last = min(last, options.max_steps or last)
     if run.step >= last:
         run.save_pictures()                       # in case the run was killed before it could
-        print(f'{run.folder} has made its {run.step} steps; a larger --epochs or --max-steps goes on')
+        print(f'{run.folder} has made all its {run.step} steps; raise --epochs or --max-steps to go on')
         return 0
     caught = train(gan, images, distance, run, last, options, xp)
     if not options.dry_run:

@@ -138,7 +138,7 @@ def test_a_run_that_has_made_its_steps_says_how_to_go_on_and_mends_its_pictures(
     for name in ('samples.gif', 'curves.png'):        # killed after the last checkpoint, before these
         (copy / name).unlink()
     out, err = train(tmp_path, '--resume', copy, '--max-steps', STEPS)
-    assert 'has made its 8 steps; a larger --epochs or --max-steps goes on' in out and err == ''
+    assert 'has made all its 8 steps; raise --epochs or --max-steps to go on' in out and err == ''
     assert same_run(copy, trained[0])
 
 
@@ -406,4 +406,4 @@ def test_a_folder_of_images_is_a_dataset_and_is_found_again_by_resume(tmp_path, 
     shutil.copy(tmp_path / 'photos' / 'inner' / '0.png', tmp_path / 'photos' / 'inner' / '6.png')
     shutil.copy(tmp_path / 'photos' / 'inner' / '0.png', tmp_path / 'photos' / 'inner' / '7.png')
     _, err = finish(start(tmp_path, 'train_mnist.py', '--resume', 'run', '--max-steps', 6, environment=cache), check=2)
-    assert 'has not as many images as when the run began' in err and contents(tmp_path / 'run') == before
+    assert 'no longer has as many images as when the run began' in err and contents(tmp_path / 'run') == before

@@ -41,7 +41,7 @@ from tinygan.errors import UserError
     ('--resume file', ['file holds no checkpoint']),
     ('--resume empty --out new', ['--resume', '--out']),
     ('--evaluate-every 0', ['--evaluate-every', '0']),
-    ('--evaluate-every 5 --recipe dcgan64 --out new', ['28x28 pixels', 'leave --evaluate-every away']),
+    ('--evaluate-every 5 --recipe dcgan64 --out new', ['28x28 pixels', 'leave out --evaluate-every']),
     ('--dry-run --out new', ['--dry-run', '--out']),
     ('--data digits --data-dir empty', ['--data digits', '--data-dir']),
     ('--data digits --out file', ['file', 'irectory']),
@@ -73,7 +73,7 @@ def test_a_resumed_run_cannot_change_what_it_was_begun_with(command, trained, ar
     before = contents(run)
     done = command('train_mnist.py', '--resume', run, *arguments.split(), check=2)
     flag, asked = arguments.split()
-    assert one_line(done.stderr, f'was begun with {was} and cannot go on with {asked}', f'leave {flag} away')
+    assert one_line(done.stderr, f'was begun with {was} and cannot go on with {asked}', f'leave out {flag}')
     assert contents(run) == before
 
 

@@ -320,7 +320,7 @@ def test_the_distance_from_mnist_is_that_of_the_classifier_s_features_which_are_
 @pytest.mark.parametrize('shape', [(64, 64, 1), (28, 28, 3)])
 def test_nothing_is_read_for_images_that_mnist_s_do_not_compare_with(shape, monkeypatch):
     monkeypatch.setattr(data, 'mnist', None)
-    with pytest.raises(UserError, match='compares gray images of 28x28 pixels with MNIST.*leave --evaluate-every away'):
+    with pytest.raises(UserError, match='compares gray images of 28x28 pixels with MNIST.*leave out --evaluate-every'):
         evaluate.distance_from_mnist(shape)
 
 

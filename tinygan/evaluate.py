@@ -202,7 +202,7 @@ def distance_from_mnist(shape, folder=None, show=print):
     """
     if shape != (28, 28, 1):
         raise UserError('evaluation compares gray images of 28x28 pixels with MNIST, and this recipe makes others: '
-                        'leave --evaluate-every away')
+                        'leave out --evaluate-every')
     test, _ = read_mnist('test', folder)
     classifier = load_classifier(show, read_mnist('train', folder))
     reference, _ = apply_classifier(classifier, test)
