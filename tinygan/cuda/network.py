@@ -51,10 +51,16 @@ class Device:
         """Launch a pointwise kernel with a thread for each of `count` numbers."""
         self.pointwise(kernel, (ceil(count, 256),), (256,), *arguments)
 
+    def columns(self, kernel, rows, C, groups, *arguments):
+        """Launch a pointwise kernel whose threads each go down some rows of a group, in one of C channels."""
+        width = max(w for w in range(1, 33) if C % w == 0)          # at best, a warp reads a whole line of memory
+        across, height = C // width, 1024 // width
+        parts = min(BLOCKS // (across * groups) or 1, ceil(rows, 2 * height))
+        self.pointwise(kernel, (across, parts, groups), (width, height), rows, C, *arguments)
+
     def sums(self, kernel, rows, C, groups, *arguments):
-        """Launch a pointwise kernel that sums the rows of each group for each of C channels."""
-        parts = min(BLOCKS // 2, ceil(rows * C, 4 * 1024), SHARES // (8 * groups * C))
-        self.pointwise(kernel, (ceil(C, 1024), parts, groups), (1024,), *arguments, self.double_shares, self.arrived)
+        """The same for a kernel in which several blocks finish one sum over the rows."""
+        self.columns(kernel, rows, C, groups, *arguments, self.double_shares, self.arrived)
 
 
 def source(name, **constants):
@@ -164,38 +170,36 @@ class Stage:
         empty = self.device.cupy.empty
         if self.norm:
             self.pre = empty((N, *self.shape), np.float32)                # what BatchNorm is given
-            self.mu, self.var = (empty((groups, self.C), np.float32) for _ in range(2))
-            self.sums = empty((groups, self.C, 2), np.float32)
+            self.mu, self.var, self.sum_dy, self.sum_dy_xhat = (empty((groups, self.C), np.float32) for _ in range(4))
         self.unused = [empty(self.C, np.float32) for _ in range(2)]       # for the gradients of a frozen stage
 
     def forward(self, N, groups):
-        norm, sums, each = self.norm, self.device.sums, self.device.each
+        norm, device = self.norm, self.device
         product = self.product.input_grad if self.transposed else self.product.forward
         if not norm:
             product(self.x, self.y, N, self.layer.b, self.activation)
             return
         product(self.x, self.pre, N, self.layer.b)
         rows = N * prod(self.shape) // self.C // groups
-        sums('batch_statistics', rows, self.C, groups, self.pre, self.mu, self.var, rows, self.C)
-        each('normalise', groups * rows * self.C, self.pre, self.mu, self.var, norm.gamma, norm.beta,
-             norm.running_mean, norm.running_var, self.y, rows, self.C, groups, norm.eps, norm.momentum,
-             *self.activation)
+        device.sums('batch_statistics', rows, self.C, groups, self.pre, self.mu, self.var)
+        device.columns('normalise', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
+                       norm.running_mean, norm.running_var, self.y, norm.eps, norm.momentum, *self.activation)
 
     def backward(self, N, groups, weights, inputs):
         """From dy, in whose place comes the gradient before activation and BatchNorm, those of the parameters and dx,
         where they are wanted. They are written, not added to what was there."""
-        layer, norm, sums, each = self.layer, self.norm, self.device.sums, self.device.each
+        layer, norm, device = self.layer, self.norm, self.device
         rows = N * prod(self.shape) // self.C
         if norm:
             dgamma, dbeta = (norm.dgamma, norm.dbeta) if weights else self.unused
             rows //= groups
-            sums('normalise_sums', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
-                 self.dy, self.sums, rows, self.C, norm.eps, *self.activation)
-            each('normalise_grad', groups * rows * self.C, self.pre, self.mu, self.var, norm.gamma, self.sums,
-                 self.dy, dgamma, dbeta, rows, self.C, groups, norm.eps)      # and db = 0: BatchNorm subtracts b again
+            device.sums('normalise_sums', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
+                        self.dy, self.sum_dy, self.sum_dy_xhat, norm.eps, *self.activation)
+            device.columns('normalise_grad', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, self.sum_dy,
+                           self.sum_dy_xhat, self.dy, dgamma, dbeta, norm.eps)  # db = 0: BatchNorm subtracts b again
         elif self.activation != LINEAR or layer.b is not None and weights:
             db = layer.db if weights and layer.b is not None else self.unused[0]
-            sums('activation_sums', rows, self.C, 1, self.y, self.dy, db, rows, self.C, *self.activation)
+            device.sums('activation_sums', rows, self.C, 1, self.y, self.dy, db, *self.activation)
         if weights:
             self.product.weight_grad(*((self.dy, self.x) if self.transposed else (self.x, self.dy)), layer.dw, N)
         if inputs:

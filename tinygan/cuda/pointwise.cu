@@ -4,130 +4,123 @@
 // D sees fake and real images in one pass, but to BatchNorm they are two minibatches: `groups` equal parts of the rows,
 // each with statistics of its own. `rows` counts those of one group.
 
-// Sums of two numbers a row, pair(row, c), over the rows of a group, for each channel c. gridDim.y blocks divide the
-// rows, of which each takes as many at once as it has threads for; the last to finish adds the shares, all in double.
-// True in the thread that has the total of channel c.
+// In the kernels for BatchNorm and for sums, a thread stays in one channel of one group and visits every so many rows.
+// blockDim is (channels, rows), gridDim (blocks for the channels, blocks for the rows, groups), and no thread is left
+// over. Of blocks so large a multiprocessor has two at once, if a thread needs no more than 32 registers.
 const int THREADS = 1024;
 
+__device__ int channel() { return blockIdx.x * blockDim.x + threadIdx.x; }
+
+// True in one of the threads of each channel
+__device__ bool is_first() { return blockIdx.z + blockIdx.y + threadIdx.y == 0; }
+
+// visit(i) for each row that is a thread's, whose number lies at i
+template<class Visit>
+__device__ void each_row(int rows, int C, Visit visit) {
+    const int row = blockIdx.z * rows + blockIdx.y * blockDim.y + threadIdx.y, end = (blockIdx.z + 1) * rows * C;
+    for (int i = row * C + channel(); i < end; i += gridDim.y * blockDim.y * C) visit(i);
+}
+
+__device__ void operator+=(double2& sum, double2 more) { sum = make_double2(sum.x + more.x, sum.y + more.y); }
+
+// Sums of two numbers a row, pair(i), over the rows of a group, for each channel. Of the blocks for the rows, the last
+// to finish adds the shares, all in double. True in the thread that has the total of its channel.
 template<class Pair>
-__device__ bool column_sums(int rows, int C, Pair pair, double2* shares, int* arrived, int& c, double2& total) {
+__device__ bool column_sums(int rows, int C, Pair pair, double2* shares, int* arrived, double2& total) {
     __shared__ double2 parts[THREADS];
-    const int t = threadIdx.x, c0 = blockIdx.x * THREADS, width = min(C - c0, THREADS), height = THREADS / width;
-    const int y = t / width, group = blockIdx.z;
-    c = c0 + t % width;
+    const int y = threadIdx.y, t = y * blockDim.x + threadIdx.x;
     auto add_over_y = [&]() {                  // pairwise; leaves the sum in the threads with y = 0
         parts[t] = total;
-        for (int n = height; n > 1; n = (n + 1) / 2) {
+        for (int n = blockDim.y; n > 1; n = (n + 1) / 2) {
             __syncthreads();
-            if (y < n / 2) {
-                parts[t].x += parts[t + (n + 1) / 2 * width].x;
-                parts[t].y += parts[t + (n + 1) / 2 * width].y;
-            }
+            if (y < n / 2) parts[t] += parts[t + (n + 1) / 2 * blockDim.x];
         }
         total = parts[t];
         __syncthreads();
     };
-    const int share = (rows + gridDim.y - 1) / gridDim.y, end = min(rows, (int)(blockIdx.y + 1) * share);
     total = make_double2(0, 0);
-    for (int row = blockIdx.y * share + y; row < end && y < height; row += height) {
-        float2 numbers = pair(group * rows + row, c);
-        total.x += numbers.x;
-        total.y += numbers.y;
-    }
+    each_row(rows, C, [&](int i) { total += pair(i); });
     add_over_y();
-    if (y == 0) shares[(group * gridDim.y + blockIdx.y) * C + c] = total;
-    if (!last_to_arrive(arrived + group * gridDim.x + blockIdx.x, gridDim.y)) return false;
+    if (gridDim.y == 1) return y == 0;
+    shares += blockIdx.z * gridDim.y * C + channel();
+    if (y == 0) shares[blockIdx.y * C] = total;
+    if (!last_to_arrive(arrived + blockIdx.z * gridDim.x + blockIdx.x, gridDim.y)) return false;
     total = make_double2(0, 0);
-    #pragma unroll 8
-    for (int i = y; i < gridDim.y && y < height; i += height) {
-        total.x += shares[(group * gridDim.y + i) * C + c].x;
-        total.y += shares[(group * gridDim.y + i) * C + c].y;
-    }
+    for (int block = y; block < gridDim.y; block += blockDim.y) total += shares[block * C];
     add_over_y();
     return y == 0;
 }
 
 // BatchNorm forward, first half: mean and variance of each channel of x
-extern "C" __global__ void __launch_bounds__(THREADS) batch_statistics(
-        const float* x, float* mu, float* var, int rows, int C, double* shares, int* arrived) {
-    int c;
+extern "C" __global__ void __launch_bounds__(THREADS, 2) batch_statistics(
+        int rows, int C, const float* x, float* mu, float* var, double* shares, int* arrived) {
+    const int group_c = blockIdx.z * C + channel();
+    auto pair = [=](int i) { return make_double2(x[i], x[i] * x[i]); };
     double2 total;
-    auto pair = [=](int row, int c) { float number = x[row * C + c]; return make_float2(number, number * number); };
-    if (column_sums(rows, C, pair, (double2*)shares, arrived, c, total)) {
+    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) {
         double mean = total.x / rows;
-        mu[blockIdx.z * C + c] = mean;
-        var[blockIdx.z * C + c] = max(0.0, total.y / rows - mean * mean);
+        mu[group_c] = mean;
+        var[group_c] = max(0.0, total.y / rows - mean * mean);
     }
 }
 
 // and second half: y = activation(gamma * xhat + beta). The running statistics follow the groups from the last, the
 // real images, to the first.
-extern "C" __global__ void normalise(
-        const float* x, const float* mu, const float* var, const float* gamma, const float* beta, float* running_mean,
-        float* running_var, float* y, int rows, int C, int groups, float eps, float momentum,
-        int activation, float slope) {
-    if (blockIdx.x == 0)
-        for (int c = threadIdx.x; c < C; c += blockDim.x)
-            for (int g = groups - 1; g >= 0; g--) {
-                running_mean[c] += momentum * (mu[g * C + c] - running_mean[c]);
-                running_var[c] += momentum * (var[g * C + c] * (rows / (rows - 1.f)) - running_var[c]);
-            }
-    const int i = blockIdx.x * blockDim.x + threadIdx.x, c = i % C, g = i / C / rows;
-    if (g >= groups) return;
-    float xhat = (x[i] - mu[g * C + c]) / sqrtf(var[g * C + c] + eps);
-    y[i] = activate(gamma[c] * xhat + beta[c], activation, slope);
+extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise(
+        int rows, int C, const float* x, const float* mu, const float* var, const float* gamma, const float* beta,
+        float* running_mean, float* running_var, float* y, float eps, float momentum, int activation, float slope) {
+    const int c = channel(), group_c = blockIdx.z * C + c;
+    const float mean = mu[group_c], rstd = rsqrtf(var[group_c] + eps), scale = gamma[c], shift = beta[c];
+    each_row(rows, C, [=](int i) { y[i] = activate(scale * ((x[i] - mean) * rstd) + shift, activation, slope); });
+    if (!is_first()) return;
+    for (int g = gridDim.z - 1; g >= 0; g--) {
+        running_mean[c] += momentum * (mu[g * C + c] - running_mean[c]);
+        running_var[c] += momentum * (var[g * C + c] * (rows / (rows - 1.f)) - running_var[c]);
+    }
 }
 
-// Their backward, first half: dy goes back through the activation, in place, and sums[g][c] = (sum dy, sum dy * xhat),
-// which are the group's part of dbeta and dgamma
-extern "C" __global__ void __launch_bounds__(THREADS) normalise_sums(
-        const float* x, const float* mu, const float* var, const float* gamma, const float* beta, float* dy,
-        float* sums, int rows, int C, float eps, int activation, float slope, double* shares, int* arrived) {
-    int c;
-    double2 total;
-    auto pair = [=](int row, int c) {
-        float xhat = (x[row * C + c] - mu[blockIdx.z * C + c]) / sqrtf(var[blockIdx.z * C + c] + eps);
-        float y = activate(gamma[c] * xhat + beta[c], activation, slope);
-        float d = dy[row * C + c] *= activation_grad(y, activation, slope);
-        return make_float2(d, d * xhat);
+// Their backward, first half: dy goes back through the activation, in place, and is summed, as is dy * xhat. The sums
+// are the group's part of dbeta and dgamma.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise_sums(
+        int rows, int C, const float* x, const float* mu, const float* var, const float* gamma, const float* beta,
+        float* dy, float* sum_dy, float* sum_dy_xhat, float eps, int activation, float slope, double* shares,
+        int* arrived) {
+    const int c = channel(), group_c = blockIdx.z * C + c;
+    const float mean = mu[group_c], rstd = rsqrtf(var[group_c] + eps), scale = gamma[c], shift = beta[c];
+    auto pair = [=](int i) {
+        float xhat = (x[i] - mean) * rstd, y = activate(scale * xhat + shift, activation, slope);
+        float d = dy[i] *= activation_grad(y, activation, slope);
+        return make_double2(d, d * xhat);
     };
-    if (column_sums(rows, C, pair, (double2*)shares, arrived, c, total)) {
-        sums[(blockIdx.z * C + c) * 2] = total.x;
-        sums[(blockIdx.z * C + c) * 2 + 1] = total.y;
+    double2 total;
+    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) {
+        sum_dy[group_c] = total.x;
+        sum_dy_xhat[group_c] = total.y;
     }
 }
 
 // and second half, dx = gamma * rstd * (dy - mean of dy - xhat * mean of dy * xhat), in place of dy
-extern "C" __global__ void normalise_grad(
-        const float* x, const float* mu, const float* var, const float* gamma, const float* sums, float* dy,
-        float* dgamma, float* dbeta, int rows, int C, int groups, float eps) {
-    if (blockIdx.x == 0)
-        for (int c = threadIdx.x; c < C; c += blockDim.x) {
-            float2 total = make_float2(0, 0);
-            for (int g = 0; g < groups; g++) {
-                total.x += sums[(g * C + c) * 2];
-                total.y += sums[(g * C + c) * 2 + 1];
-            }
-            dbeta[c] = total.x;
-            dgamma[c] = total.y;
-        }
-    const int i = blockIdx.x * blockDim.x + threadIdx.x, c = i % C, g = i / C / rows;
-    if (g >= groups) return;
-    const float* sum = sums + (g * C + c) * 2;
-    float rstd = 1 / sqrtf(var[g * C + c] + eps), xhat = (x[i] - mu[g * C + c]) * rstd;
-    dy[i] = gamma[c] * rstd * (dy[i] - sum[0] / rows - xhat * (sum[1] / rows));
+extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise_grad(
+        int rows, int C, const float* x, const float* mu, const float* var, const float* gamma, const float* sum_dy,
+        const float* sum_dy_xhat, float* dy, float* dgamma, float* dbeta, float eps) {
+    const int c = channel(), group_c = blockIdx.z * C + c;
+    const float mean = mu[group_c], rstd = rsqrtf(var[group_c] + eps), scale = gamma[c] * rstd;
+    const float mean_dy = sum_dy[group_c] / rows, mean_dy_xhat = sum_dy_xhat[group_c] / rows;
+    each_row(rows, C, [=](int i) { dy[i] = scale * (dy[i] - mean_dy - (x[i] - mean) * rstd * mean_dy_xhat); });
+    if (!is_first()) return;
+    float beta_sum = 0, gamma_sum = 0;
+    for (int g = 0; g < gridDim.z; g++) beta_sum += sum_dy[g * C + c], gamma_sum += sum_dy_xhat[g * C + c];
+    dbeta[c] = beta_sum;
+    dgamma[c] = gamma_sum;
 }
 
 // Without BatchNorm: dy goes back through the activation, in place, and db = sum of dy
-extern "C" __global__ void __launch_bounds__(THREADS) activation_sums(
-        const float* y, float* dy, float* db, int rows, int C, int activation, float slope, double* shares,
+extern "C" __global__ void __launch_bounds__(THREADS, 2) activation_sums(
+        int rows, int C, const float* y, float* dy, float* db, int activation, float slope, double* shares,
         int* arrived) {
-    int c;
+    auto pair = [=](int i) { return make_double2(dy[i] *= activation_grad(y[i], activation, slope), 0); };
     double2 total;
-    auto pair = [=](int row, int c) {
-        return make_float2(dy[row * C + c] *= activation_grad(y[row * C + c], activation, slope), 0);
-    };
-    if (column_sums(rows, C, pair, (double2*)shares, arrived, c, total)) db[c] = total.x;
+    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) db[channel()] = total.x;
 }
 
 // The mean of each channel, x (N, pixels, C) -> y (N, C), and its backward; n counts the numbers that are written
@@ -165,10 +158,7 @@ __device__ float loss_and_grad(const float* score, float* dscore, int N, int kin
     parts[threadIdx.x] = mine;
     for (int half = 128; half > 0; half /= 2) {
         __syncthreads();
-        if (threadIdx.x < half) {
-            parts[threadIdx.x].x += parts[threadIdx.x + half].x;
-            parts[threadIdx.x].y += parts[threadIdx.x + half].y;
-        }
+        if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
     }
     double2 total = parts[0];
     __syncthreads();
