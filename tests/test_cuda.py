@@ -104,6 +104,9 @@ NETWORKS = {                                      # layers, and the shape of an 
         ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1, **new), Tanh()], (3, 2, 2)),
     'Linear, BatchNorm2d of channels': (lambda **new: [
         Linear(6, 2 * 3 * 40, bias=False, **new), Reshape(2, 3, 40), BatchNorm2d(40, **new), LeakyReLU(0.1)], (6,)),
+    'odd numbers of channels, rows for two blocks': (lambda **new: [
+        Conv2d(1, 3, 3, **new), BatchNorm2d(3, **new), Tanh(),
+        ConvTranspose2d(3, 1, 4, stride=2, padding=1, **new), BatchNorm2d(1, **new), LeakyReLU(0.2)], (8, 8, 1)),
     'Linear, Sigmoid': (lambda **new: [Flatten(), Linear(8, 3, **new), Sigmoid()], (2, 2, 2)),
     'two stages and a pool': (lambda **new: [
         Conv2d(2, 4, 3, **new), BatchNorm2d(4, **new), LeakyReLU(0.2), GlobalAvgPool2d(), Linear(4, 1, **new)],
