@@ -21,16 +21,22 @@ const int TILE_F = F > 8 ? 64 : 8, TILE_C = C > 8 ? 64 : 8;        // few channe
 // kept as it was in memory, where neighbours are neighbours along k or along the lines, and WIDTH of them are copied
 // at once; the pitch is such that what 32 threads read at once lies in 32 banks.
 template<int LINES, bool ALONG_K, int WIDTH> struct alignas(16) Tile {
-    static const int PITCH = ALONG_K ? DEPTH + 4 : LINES + 8;
-    float numbers[(ALONG_K ? LINES : DEPTH) * PITCH];
+    static const int PITCH = ALONG_K ? DEPTH + 4 : LINES | 8;
+    float numbers[ALONG_K ? LINES : DEPTH][PITCH];
 
-    __device__ float& at(int line, int k) { return numbers[ALONG_K ? line * PITCH + k : k * PITCH + line]; }
+    __device__ float& at(int line, int k) { return ALONG_K ? numbers[line][k] : numbers[k][line]; }
 
     // Start copying the tile that begins at (line0, k0). source(line, k) is where a number lies, null for a zero.
-    template<class Source> __device__ void fetch(Source source, int line0, int k0) {
+    //
+    // Finding it takes many divisions; three things let the compiler save most of them. The number of rounds is a
+    // constant, so they are unrolled and share what is equal in all of them; % THREADS, which changes nothing, tells it
+    // that their k is, or their line; and indices have no sign, so that dividing by 2^n is a shift.
+    template<class Source> __device__ void fetch(Source source, unsigned line0, unsigned k0) {
         #pragma unroll
-        for (int i = threadIdx.x * WIDTH; i < LINES * DEPTH; i += THREADS * WIDTH) {
-            int line = ALONG_K ? i / DEPTH : i % LINES, k = ALONG_K ? i % DEPTH : i / LINES;
+        for (unsigned first = 0; first < LINES * DEPTH; first += THREADS * WIDTH) {
+            unsigned i = first + threadIdx.x % THREADS * WIDTH;
+            if (i >= LINES * DEPTH) break;
+            unsigned line = ALONG_K ? i / DEPTH : i % LINES, k = ALONG_K ? i % DEPTH : i / LINES;
             const float* from = source(line0 + line, k0 + k);
             if (WIDTH == 4) copy16(&at(line, k), from, from);
             else copy4(&at(line, k), from, from);
@@ -40,12 +46,13 @@ template<int LINES, bool ALONG_K, int WIDTH> struct alignas(16) Tile {
 
 // visit(m, n, number) for those of a thread's numbers that lie inside the M x N result; its first is at (m0, n0).
 template<int DOWN, int ACROSS, class Visit>
-__device__ void each_number(float (&sum)[DOWN][ACROSS][4], int m0, int n0, int M, int N, Visit visit) {
+__device__ void each_number(float (&sum)[DOWN][ACROSS][4], unsigned m0, unsigned n0, unsigned M, unsigned N,
+                            Visit visit) {
     #pragma unroll
     for (int i = 0; i < DOWN; i++)
         for (int j = 0; j < ACROSS; j++)
             for (int e = 0; e < 4; e++) {
-                int m = m0 + i * 16 + e / 2 * 8, n = n0 + j * 8 + e % 2;
+                unsigned m = m0 + i * 16 + e / 2 * 8, n = n0 + j * 8 + e % 2;
                 if (m < M && n < N) visit(m, n, sum[i][j][e]);
             }
 }
@@ -58,20 +65,20 @@ __device__ void each_number(float (&sum)[DOWN][ACROSS][4], int m0, int n0, int M
 // always in the same order, so that a result does not depend on which block that was.
 template<int COLUMNS, bool LEFT_ALONG_K, int LEFT_WIDTH, bool RIGHT_ALONG_K, int RIGHT_WIDTH,
          class Left, class Right, class Result>
-__device__ void product(int M, int N, int depth, Left left, Right right, Result result,
-                        int slice, int slices, float* shares, int* arrived) {
+__device__ void product(unsigned M, unsigned N, unsigned depth, Left left, Right right, Result result,
+                        unsigned slice, unsigned slices, float* shares, int* arrived) {
     const int WARPS_ACROSS = COLUMNS > 8 ? 2 : 1, WARPS_DOWN = 4 / WARPS_ACROSS;
     const int DOWN = ROWS / WARPS_DOWN / 16, ACROSS = COLUMNS / WARPS_ACROSS / 8;           // pieces of a warp
     __shared__ Tile<ROWS, LEFT_ALONG_K, LEFT_WIDTH> a[STAGES];
     __shared__ Tile<COLUMNS, RIGHT_ALONG_K, RIGHT_WIDTH> b[STAGES];
     const int warp = threadIdx.x / 32, q = threadIdx.x % 32 / 4, t = threadIdx.x % 4;       // 4q + t: see mma
     const int row = warp / WARPS_ACROSS * DOWN * 16 + q, column = warp % WARPS_ACROSS * ACROSS * 8;
-    const int m0 = blockIdx.x * ROWS, n0 = blockIdx.y * COLUMNS;
+    const unsigned m0 = blockIdx.x * ROWS, n0 = blockIdx.y * COLUMNS;
     float sum[DOWN][ACROSS][4] = {};
 
-    const int share = (depth + slices * DEPTH - 1) / (slices * DEPTH) * DEPTH;
-    const int begin = slice * share, end = min(depth, begin + share);
-    auto fetch = [&](int k0) {
+    const unsigned share = (depth + slices * DEPTH - 1) / (slices * DEPTH) * DEPTH;
+    const unsigned begin = slice * share, end = min(depth, begin + share);
+    auto fetch = [&](unsigned k0) {
         if (k0 < end) {
             a[k0 / DEPTH % STAGES].fetch(left, m0, k0);
             b[k0 / DEPTH % STAGES].fetch(right, n0, k0);
@@ -79,7 +86,7 @@ __device__ void product(int M, int N, int depth, Left left, Right right, Result 
         commit_copies();
     };
     for (int ahead = 0; ahead < STAGES - 1; ahead++) fetch(begin + ahead * DEPTH);
-    for (int k0 = begin; k0 < end; k0 += DEPTH) {
+    for (unsigned k0 = begin; k0 < end; k0 += DEPTH) {
         wait_copies<STAGES - 2>();                 // my copies of this slice have come
         __syncthreads();                           // everybody's have, and nobody still reads the slice before it
         fetch(k0 + (STAGES - 1) * DEPTH);          // to where that one was
@@ -107,46 +114,46 @@ __device__ void product(int M, int N, int depth, Left left, Right right, Result 
 #endif
         }
     }
-    const int m = m0 + row, n = n0 + column + 2 * t;
+    const unsigned m = m0 + row, n = n0 + column + 2 * t;
     if (slices > 1) {
-        each_number(sum, m, n, M, N, [&](int m, int n, float& s) { shares[(slice * M + m) * N + n] = s; });
+        each_number(sum, m, n, M, N, [&](unsigned m, unsigned n, float& s) { shares[(slice * M + m) * N + n] = s; });
         if (!last_to_arrive(arrived + blockIdx.y * gridDim.x + blockIdx.x, slices)) return;
-        each_number(sum, m, n, M, N, [&](int, int, float& s) { s = 0; });
+        each_number(sum, m, n, M, N, [&](unsigned, unsigned, float& s) { s = 0; });
         #pragma unroll 1
-        for (int z = 0; z < slices; z++)           // its numbers side by side: many loads at a time
-            each_number(sum, m, n, M, N, [&](int m, int n, float& s) { s += shares[(z * M + m) * N + n]; });
+        for (unsigned z = 0; z < slices; z++)      // its numbers side by side: many loads at a time
+            each_number(sum, m, n, M, N, [&](unsigned m, unsigned n, float& s) { s += shares[(z * M + m) * N + n]; });
     }
-    each_number(sum, m, n, M, N, [&](int m, int n, float& s) { result(m, n, s); });
+    each_number(sum, m, n, M, N, [&](unsigned m, unsigned n, float& s) { result(m, n, s); });
 }
 
 // x[image][y][x][c] for row (image, i, j) of cols and its column (kh, kw, c)
-__device__ __forceinline__ const float* in_patch(const float* x, int row, int column) {
+__device__ __forceinline__ const float* in_patch(const float* x, unsigned row, unsigned column) {
     int c = column % C, kw = column / C % K, kh = column / C / K;
     int j = row % OW, i = row / OW % OH, image = row / OW / OH;
     int h = S * i + kh - P, w = S * j + kw - P;
-    return 0 <= h && h < H && 0 <= w && w < W ? x + ((image * H + h) * W + w) * C + c : nullptr;
+    return 0 <= h && h < H && 0 <= w && w < W ? &x[((image * H + h) * W + w) * C + c] : nullptr;
 }
 
 // y = cols @ w, and perhaps + b and through an activation
 extern "C" __global__ void __launch_bounds__(THREADS, 4) forward(
         const float* x, const float* w, const float* b, float* y, int N, int activation, float slope,
         float* shares, int* arrived) {
-    const int M = N * OH * OW, DEEP = K * K * C;
+    const unsigned M = N * OH * OW, DEEP = K * K * C;
     product<TILE_F, true, WIDTH_C, false, WIDTH_W>(M, F, DEEP,
-        [=](int m, int k) { return m < M && k < DEEP ? in_patch(x, m, k) : nullptr; },
-        [=](int f, int k) { return f < F && k < DEEP ? w + k * F + f : nullptr; },
-        [=](int m, int f, float sum) { y[m * F + f] = activate(sum + b[f % BIASES], activation, slope); },
+        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, m, k) : nullptr; },
+        [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &w[k * F + f] : nullptr; },
+        [=](unsigned m, unsigned f, float sum) { y[m * F + f] = activate(sum + b[f % BIASES], activation, slope); },
         blockIdx.z, gridDim.z, shares, arrived);
 }
 
 // dw = cols.T @ dy
 extern "C" __global__ void __launch_bounds__(THREADS, 4) weight_grad(
         const float* x, const float* dy, float* dw, int N, float* shares, int* arrived) {
-    const int M = K * K * C, DEEP = N * OH * OW;
+    const unsigned M = K * K * C, DEEP = N * OH * OW;
     product<TILE_F, false, WIDTH_C, false, WIDTH_F>(M, F, DEEP,
-        [=](int m, int k) { return m < M && k < DEEP ? in_patch(x, k, m) : nullptr; },
-        [=](int f, int k) { return f < F && k < DEEP ? dy + k * F + f : nullptr; },
-        [=](int m, int f, float sum) { dw[m * F + f] = sum; },
+        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, k, m) : nullptr; },
+        [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &dy[k * F + f] : nullptr; },
+        [=](unsigned m, unsigned f, float sum) { dw[m * F + f] = sum; },
         blockIdx.z, gridDim.z, shares, arrived);
 }
 
@@ -159,18 +166,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) weight_grad(
 extern "C" __global__ void __launch_bounds__(THREADS, 4) input_grad(
         const float* dy, const float* w, const float* b, float* dx, int N, int activation, float slope) {
     const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, TAPS = (K + S - 1) / S;
-    const int M = N * UH * UW, DEEP = TAPS * TAPS * F, rh = blockIdx.z / S, rw = blockIdx.z % S;
+    const unsigned M = N * UH * UW, DEEP = TAPS * TAPS * F, rh = blockIdx.z / S, rw = blockIdx.z % S;
     product<TILE_C, true, WIDTH_F, true, WIDTH_W>(M, C, DEEP,
-        [=](int m, int k) -> const float* {
+        [=](unsigned m, unsigned k) -> const float* {
             int f = k % F, j = m % UW + (rw + P) / S - k / F % TAPS, i = m / UW % UH + (rh + P) / S - k / F / TAPS;
             bool valid = m < M && k < DEEP && 0 <= i && i < OH && 0 <= j && j < OW;
-            return valid ? dy + ((m / UW / UH * OH + i) * OW + j) * F + f : nullptr;
+            return valid ? &dy[((m / UW / UH * OH + i) * OW + j) * F + f] : nullptr;
         },
-        [=](int c, int k) -> const float* {
+        [=](unsigned c, unsigned k) -> const float* {
             int kw = (rw + P) % S + S * (k / F % TAPS), kh = (rh + P) % S + S * (k / F / TAPS);
-            return c < C && k < DEEP && kh < K && kw < K ? w + ((kh * K + kw) * C + c) * F + k % F : nullptr;
+            return c < C && k < DEEP && kh < K && kw < K ? &w[((kh * K + kw) * C + c) * F + k % F] : nullptr;
         },
-        [=](int m, int c, float sum) {
+        [=](unsigned m, unsigned c, float sum) {
             int h = S * (m / UW % UH) + rh, v = S * (m % UW) + rw;
             if (h < H && v < W)
                 dx[((m / UW / UH * H + h) * W + v) * C + c] = activate(sum + b[c % BIASES], activation, slope);
