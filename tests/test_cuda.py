@@ -62,7 +62,7 @@ GEOMETRIES = {                                    # N, H, W, C, F, K, S, P
     '3x3': (3, 5, 4, 2, 3, 3, 1, 1),
     'odd sizes': (2, 7, 5, 3, 5, 3, 2, 1), 'stride beyond the kernel': (2, 7, 9, 2, 2, 2, 3, 0),
     'the whole image': (4, 3, 3, 8, 4, 3, 1, 0), 'more than a tile each way': (3, 6, 6, 68, 72, 4, 2, 1),
-    'a sum in slices': (40, 8, 8, 4, 4, 4, 2, 1)}
+    'a sum in slices': (40, 8, 8, 4, 4, 4, 2, 1), 'few weights of many channels, in slices': (40, 8, 8, 1, 20, 4, 2, 1)}
 
 
 @pytest.mark.parametrize('geometry', GEOMETRIES)
@@ -390,8 +390,9 @@ SIZES = {'conv': Sizes(14, 14, 64, 7, 7, 128, 4, 2, 1)._asdict() | {'BIASES': 12
 @pytest.mark.parametrize('architecture', ['sm_75', 'sm_80', 'sm_90'])
 @pytest.mark.parametrize('name', SIZES)
 def test_kernels_compile_for_a_gpu_without_spilling(name, architecture):
-    """sm_75 in float32, the others in TF32. A kernel that spills has more numbers than registers for them."""
+    """sm_75 in float32, the others in TF32. What registers cannot hold, spilled numbers or arrays
+    on the stack, is in memory: slow."""
     log = Nvrtc().compile(network.source(name.split()[0], **SIZES[name]), '-std=c++17', '--ptxas-options=-v',
                           f'--gpu-architecture={architecture}', f'-DTF32={int(architecture != "sm_75")}')
-    spills = re.findall(r'(\d+) bytes spill stores', log)
-    assert len(spills) >= 3 and set(spills) == {'0'}, log
+    outside = re.findall(r'(\d+) bytes stack frame, (\d+) bytes spill stores', log)
+    assert len(outside) >= 3 and set(outside) == {('0', '0')}, log

@@ -12,10 +12,11 @@
 //
 // With TF32 the products run on tensor cores, which read 10 of the 23 bits behind a number's point and add in float32.
 
-const int ROWS = 64, DEPTH = 16, STAGES = 4, THREADS = 128;
+const int TILE = 64, DEPTH = 16, STAGES = 4, THREADS = 128;
 const int WIDTH_C = C % 4 ? 1 : 4, WIDTH_F = F % 4 ? 1 : 4;        // numbers of a pixel that can be copied at once
 const int WIDTH_W = W_ALIGNED ? WIDTH_F : 1;
-const int TILE_F = F > 8 ? 64 : 8, TILE_C = C > 8 ? 64 : 8;        // few channels need no wide tile
+const int TILE_F = F > 8 ? TILE : 8, TILE_C = C > 8 ? TILE : 8;    // few channels need no wide tile,
+const int TILE_W = K * K * C > 16 || F <= 8 ? TILE : 16;           // few rows of w no high one (16 x 8 is for one warp)
 
 // LINES rows of the left matrix, or columns of the right one, by DEPTH of what is summed over, in shared memory. It is
 // kept as it was in memory, where neighbours are neighbours along k or along the lines, and WIDTH of them are copied
@@ -63,11 +64,11 @@ __device__ void each_number(float (&sum)[DOWN][ACROSS][4], unsigned m0, unsigned
 //
 // With slices > 1, as many blocks divide the sum: each leaves its share in memory, and the last to come adds them all,
 // always in the same order, so that a result does not depend on which block that was.
-template<int COLUMNS, bool LEFT_ALONG_K, int LEFT_WIDTH, bool RIGHT_ALONG_K, int RIGHT_WIDTH,
+template<int ROWS, int COLUMNS, bool LEFT_ALONG_K, int LEFT_WIDTH, bool RIGHT_ALONG_K, int RIGHT_WIDTH,
          class Left, class Right, class Result>
 __device__ void product(unsigned M, unsigned N, unsigned depth, Left left, Right right, Result result,
                         unsigned slice, unsigned slices, float* shares, int* arrived) {
-    const int WARPS_ACROSS = COLUMNS > 8 ? 2 : 1, WARPS_DOWN = 4 / WARPS_ACROSS;
+    const int WARPS_DOWN = ROWS < COLUMNS ? 1 : ROWS > COLUMNS ? 4 : 2, WARPS_ACROSS = 4 / WARPS_DOWN;
     const int DOWN = ROWS / WARPS_DOWN / 16, ACROSS = COLUMNS / WARPS_ACROSS / 8;           // pieces of a warp
     __shared__ Tile<ROWS, LEFT_ALONG_K, LEFT_WIDTH> a[STAGES];
     __shared__ Tile<COLUMNS, RIGHT_ALONG_K, RIGHT_WIDTH> b[STAGES];
@@ -139,7 +140,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) forward(
         const float* x, const float* w, const float* b, float* y, int N, int activation, float slope,
         float* shares, int* arrived) {
     const unsigned M = N * OH * OW, DEEP = K * K * C;
-    product<TILE_F, true, WIDTH_C, false, WIDTH_W>(M, F, DEEP,
+    product<TILE, TILE_F, true, WIDTH_C, false, WIDTH_W>(M, F, DEEP,
         [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, m, k) : nullptr; },
         [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &w[k * F + f] : nullptr; },
         [=](unsigned m, unsigned f, float sum) { y[m * F + f] = activate(sum + b[f % BIASES], activation, slope); },
@@ -150,7 +151,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) forward(
 extern "C" __global__ void __launch_bounds__(THREADS, 4) weight_grad(
         const float* x, const float* dy, float* dw, int N, float* shares, int* arrived) {
     const unsigned M = K * K * C, DEEP = N * OH * OW;
-    product<TILE_F, false, WIDTH_C, false, WIDTH_F>(M, F, DEEP,
+    product<TILE_W, TILE_F, false, WIDTH_C, false, WIDTH_F>(M, F, DEEP,
         [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, k, m) : nullptr; },
         [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &dy[k * F + f] : nullptr; },
         [=](unsigned m, unsigned f, float sum) { dw[m * F + f] = sum; },
@@ -167,7 +168,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) input_grad(
         const float* dy, const float* w, const float* b, float* dx, int N, int activation, float slope) {
     const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, TAPS = (K + S - 1) / S;
     const unsigned M = N * UH * UW, DEEP = TAPS * TAPS * F, rh = blockIdx.z / S, rw = blockIdx.z % S;
-    product<TILE_C, true, WIDTH_F, true, WIDTH_W>(M, C, DEEP,
+    product<TILE, TILE_C, true, WIDTH_F, true, WIDTH_W>(M, C, DEEP,
         [=](unsigned m, unsigned k) -> const float* {
             int f = k % F, j = m % UW + (rw + P) / S - k / F % TAPS, i = m / UW % UH + (rh + P) / S - k / F / TAPS;
             bool valid = m < M && k < DEEP && 0 <= i && i < OH && 0 <= j && j < OW;

@@ -14,7 +14,7 @@ from .. import conv
 from ..layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, LeakyReLU, Linear, Reshape, Sigmoid,
                       Tanh)
 
-ROWS, DEPTH = 64, 16                              # of a tile, as in conv.cu
+TILE, DEPTH = 64, 16                              # as in conv.cu
 BLOCKS = 264                                      # that keep a GPU busy: two for each multiprocessor of an H100
 MOST_SLICES = 32                                  # the last block adds them, while the others are done
 SHARES, COUNTERS = 2**22, 4096                    # numbers of memory that blocks share: see last_to_arrive
@@ -140,7 +140,7 @@ class Product:
 
     def grid(self, M, N, depth):
         """Tiles down and across, and into how many slices the sum is divided, to keep the GPU busy."""
-        down, across = ceil(M, ROWS), ceil(N, 64 if N > 8 else 8)
+        down, across = ceil(M, TILE), ceil(N, TILE if N > 8 else 8)
         slices = min(ceil(BLOCKS, down * across), MOST_SLICES, depth // (8 * DEPTH), SHARES // (M * N))
         return down, across, max(1, slices)
 
