@@ -45,25 +45,27 @@ template<int LINES, bool ALONG_K, int WIDTH> struct alignas(16) Tile {
     }
 };
 
-// visit(m, n, number) for those of a thread's numbers that lie inside the M x N result; its first is at (m0, n0).
-template<int DOWN, int ACROSS, class Visit>
-__device__ void each_number(float (&sum)[DOWN][ACROSS][4], unsigned m0, unsigned n0, unsigned M, unsigned N,
-                            Visit visit) {
-    #pragma unroll
-    for (int i = 0; i < DOWN; i++)
-        for (int j = 0; j < ACROSS; j++)
-            for (int e = 0; e < 4; e++) {
-                unsigned m = m0 + i * 16 + e / 2 * 8, n = n0 + j * 8 + e % 2;
-                if (m < M && n < N) visit(m, n, sum[i][j][e]);
-            }
+// For blocks that divide a sum, `slices` in number: each leaves its share in memory, where a thread's numbers lie beside
+// those of the next. The last to come adds all shares, always in the same order, so that a result does not depend on
+// which block that was; there the answer is true, and `sum` has become the whole.
+template<int NUMBERS>
+__device__ __forceinline__ bool add_shares(float* sum, unsigned slice, unsigned slices, float* shares, int* arrived) {
+    const unsigned tile = blockIdx.y * gridDim.x + blockIdx.x, tiles = gridDim.x * gridDim.y;
+    auto share = [=](unsigned slice) { return shares + (slice * tiles + tile) * NUMBERS * THREADS + threadIdx.x; };
+    for (int i = 0; i < NUMBERS; i++) share(slice)[i * THREADS] = sum[i];
+    if (!last_to_arrive(arrived + tile, slices)) return false;
+    for (int i = 0; i < NUMBERS; i++) sum[i] = 0;
+    #pragma unroll 64 / NUMBERS                    // 64 loads at a time: each takes as long as hundreds of additions
+    for (unsigned z = 0; z < slices; z++)
+        for (int i = 0; i < NUMBERS; i++) sum[i] += share(z)[i * THREADS];
+    return true;
 }
 
 // result(m, n, sum over k < depth of left[m][k] * right[k][n]) for every m < M and n < N of the block's tile, which is
 // ROWS x COLUMNS. Its four warps divide it into pieces of 16 x 8, the shape of the tensor cores' mma: each thread holds
 // four numbers of a piece. While one slice of DEPTH is multiplied, the copies of the next ones are under way.
 //
-// With slices > 1, as many blocks divide the sum: each leaves its share in memory, and the last to come adds them all,
-// always in the same order, so that a result does not depend on which block that was.
+// With slices > 1, as many blocks divide the sum, and the last of them has the result.
 template<int ROWS, int COLUMNS, bool LEFT_ALONG_K, int LEFT_WIDTH, bool RIGHT_ALONG_K, int RIGHT_WIDTH,
          class Left, class Right, class Result>
 __device__ void product(unsigned M, unsigned N, unsigned depth, Left left, Right right, Result result,
@@ -115,16 +117,14 @@ __device__ void product(unsigned M, unsigned N, unsigned depth, Left left, Right
 #endif
         }
     }
-    const unsigned m = m0 + row, n = n0 + column + 2 * t;
-    if (slices > 1) {
-        each_number(sum, m, n, M, N, [&](unsigned m, unsigned n, float& s) { shares[(slice * M + m) * N + n] = s; });
-        if (!last_to_arrive(arrived + blockIdx.y * gridDim.x + blockIdx.x, slices)) return;
-        each_number(sum, m, n, M, N, [&](unsigned, unsigned, float& s) { s = 0; });
-        #pragma unroll 1
-        for (unsigned z = 0; z < slices; z++)      // its numbers side by side: many loads at a time
-            each_number(sum, m, n, M, N, [&](unsigned m, unsigned n, float& s) { s += shares[(z * M + m) * N + n]; });
-    }
-    each_number(sum, m, n, M, N, [&](unsigned m, unsigned n, float& s) { result(m, n, s); });
+    if (slices > 1 && !add_shares<DOWN * ACROSS * 4>(sum[0][0], slice, slices, shares, arrived)) return;
+    #pragma unroll
+    for (int i = 0; i < DOWN; i++)
+        for (int j = 0; j < ACROSS; j++)
+            for (int e = 0; e < 4; e++) {
+                unsigned m = m0 + row + i * 16 + e / 2 * 8, n = n0 + column + j * 8 + 2 * t + e % 2;
+                if (m < M && n < N) result(m, n, sum[i][j][e]);
+            }
 }
 
 // x[image][y][x][c] for row (image, i, j) of cols and its column (kh, kw, c)

@@ -15,8 +15,8 @@ from ..layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, Lea
                       Tanh)
 
 TILE, DEPTH = 64, 16                              # as in conv.cu
-BLOCKS = 264                                      # that keep a GPU busy: two for each multiprocessor of an H100
-MOST_SLICES = 32                                  # the last block adds them, while the others are done
+BLOCKS = 396                                      # that keep a GPU busy: three for each multiprocessor of an H100
+MOST_SLICES = 128                                 # the last block adds them, while the others are done
 SHARES, COUNTERS = 2**22, 4096                    # numbers of memory that blocks share: see last_to_arrive
 LEAKY_RELU, TANH, SIGMOID = 0, 1, 2               # as in device.cuh
 LINEAR = LEAKY_RELU, 1.0                          # an activation is a kind and a slope
@@ -139,9 +139,12 @@ class Product:
                     self.no_bias if b is None else b, dx, N, *activation)
 
     def grid(self, M, N, depth):
-        """Tiles down and across, and into how many slices the sum is divided, to keep the GPU busy."""
-        down, across = ceil(M, TILE), ceil(N, TILE if N > 8 else 8)
-        slices = min(ceil(BLOCKS, down * across), MOST_SLICES, depth // (8 * DEPTH), SHARES // (M * N))
+        """Tiles down and across, and into how many slices the sum is divided, to keep the GPU busy: but not with a
+        block more than BLOCKS, for which all multiprocessors but one would wait."""
+        columns = TILE if N > 8 else 8
+        down, across = ceil(M, TILE), ceil(N, columns)
+        tiles = down * across
+        slices = min(BLOCKS // tiles, MOST_SLICES, depth // (8 * DEPTH), SHARES // (tiles * TILE * columns))
         return down, across, max(1, slices)
 
 
