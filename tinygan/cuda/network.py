@@ -15,7 +15,7 @@ from ..layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, Lea
                       Tanh)
 
 TILE, DEPTH = 64, 16                              # as in conv.cu
-BLOCKS = 396                                      # that keep a GPU busy: three for each multiprocessor of an H100
+MULTIPROCESSORS = 132                             # of an H100: sums are divided into as many blocks as keep those busy
 MOST_SLICES = 128                                 # the last block adds them, while the others are done
 SHARES, COUNTERS = 2**22, 4096                    # numbers of memory that blocks share: see last_to_arrive
 LEAKY_RELU, TANH, SIGMOID = 0, 1, 2               # as in device.cuh
@@ -55,7 +55,7 @@ class Device:
         """Launch a pointwise kernel whose threads each go down some rows of a group, in one of C channels."""
         width = max(w for w in range(1, 33) if C % w == 0)          # at best, a warp reads a whole line of memory
         across, height = C // width, 1024 // width
-        parts = min(BLOCKS // (across * groups) or 1, ceil(rows, 2 * height))
+        parts = min(2 * MULTIPROCESSORS // (across * groups) or 1, ceil(rows, 2 * height))
         self.pointwise(kernel, (across, parts, groups), (width, height), rows, C, *arguments)
 
     def sums(self, kernel, rows, C, groups, *arguments):
@@ -139,12 +139,12 @@ class Product:
                     self.no_bias if b is None else b, dx, N, *activation)
 
     def grid(self, M, N, depth):
-        """Tiles down and across, and into how many slices the sum is divided, to keep the GPU busy: but not with a
-        block more than BLOCKS, for which all multiprocessors but one would wait."""
+        """Tiles down and across, and into how many slices the sum is divided: so many that every multiprocessor has
+        three blocks, and none has a fourth, for which the others would wait."""
         columns = TILE if N > 8 else 8
         down, across = ceil(M, TILE), ceil(N, columns)
         tiles = down * across
-        slices = min(BLOCKS // tiles, MOST_SLICES, depth // (8 * DEPTH), SHARES // (tiles * TILE * columns))
+        slices = min(3 * MULTIPROCESSORS // tiles, MOST_SLICES, depth // (8 * DEPTH), SHARES // (tiles * TILE * columns))
         return down, across, max(1, slices)
 
 
