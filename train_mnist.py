@@ -4,13 +4,10 @@ The training loop is `train`, Algorithm 1 of Goodfellow et al. 2014; the rest is
 """
 import argparse
 import itertools
-import os
 import platform
 import shlex
-import signal
 import sys
 import tempfile
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -19,15 +16,16 @@ import numpy as np
 import tinygan
 from tinygan import data, evaluate
 from tinygan.arrays import random_stream, select_device
-from tinygan.checkpoint import COLUMNS, Run, check_unused, newest_checkpoint
-from tinygan.errors import Parser, UserError, count, drop_output, number, one_line_errors, seed
+from tinygan.checkpoint import Run, check_unused, newest_checkpoint
+from tinygan.errors import Parser, UserError, count, number, one_line_errors, path, seed
 from tinygan.gan import GAN, generate, image_noise, noise
 from tinygan.images import grid
 from tinygan.lanes import Lanes
 from tinygan.losses import LOSSES
+from tinygan.progress import Progress, catch_signals
 from tinygan.recipes import RECIPES, find_recipe
 
-LOG_EVERY = {'cpu': 10, 'gpu': 100}  # steps between two looks at the losses: each look waits for the device
+LOG_EVERY, LOG_EVERY_CAPTURED = 10, 100          # steps between two looks at the losses: each waits for the device
 SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'epochs'
 
 
@@ -38,11 +36,11 @@ def train(gan, images, distance, run, last, options, xp):
     recipe = RECIPES[config['recipe']]
     np.seterr(all='ignore')                       # run.flush finds what is not a number, and says so once
     captured = capture(gan, images, run, xp)
-    log_every = LOG_EVERY['gpu' if captured else 'cpu']
-    signals = catch_signals()
-    with closing(Lanes(gan, config['batch_size'])) as lanes, closing(Progress(run.step, last, per_epoch)) as progress:
-        if lanes.count > 1:
-            print(f'minibatches are split among {lanes.count} processes (OPENBLAS_NUM_THREADS=1: just one)', flush=True)
+    log_every = LOG_EVERY_CAPTURED if captured else LOG_EVERY
+    signals, lanes = catch_signals(), Lanes(gan, config['batch_size'])
+    if lanes.count > 1:
+        print(f'minibatches are split among {lanes.count} processes (OPENBLAS_NUM_THREADS=1: just one)', flush=True)
+    with closing(lanes), closing(Progress(run.step, last, per_epoch, signals)) as progress:
         for step in range(run.step + 1, last + 1):
             if captured:
                 metrics = captured.step(step)
@@ -54,7 +52,7 @@ def train(gan, images, distance, run, last, options, xp):
                 metrics = lanes.step(x, z, step, on_images)
             run.log(step, metrics)
             if measured := is_due(step, options.evaluate_every):
-                run.rate(distance(draw(gan, config, 'evaluation', evaluate.SAMPLES)), (captured or gan).state())
+                run.record_distance(distance(draw(gan, config, 'evaluation', evaluate.SAMPLES)), (captured or gan).state())
 
             stop = step == last or bool(signals)  # asked once: a signal may come at any moment
             if stop or is_due(step, log_every) or measured or step == progress.first:
@@ -111,51 +109,15 @@ def due_samples(step, per_epoch, every):
         yield f'step_{step:06d}'
 
 
-class Progress:
-    """A tqdm bar on a terminal; in a log file a line every few seconds."""
-    SECONDS = 10
-
-    def __init__(self, done, last, per_epoch):
-        from tqdm import tqdm
-        on_terminal = sys.stderr and sys.stderr.isatty()
-        self.bar = tqdm(initial=done, total=last, unit='step', disable=not on_terminal, dynamic_ncols=True,
-                        bar_format='{n_fmt}/{total_fmt} {bar} {remaining} {rate_fmt}{postfix}')
-        self.first, self.last, self.per_epoch = done + 1, last, per_epoch
-        self.start = self.shown = time.monotonic()
-        self.metrics = dict.fromkeys(COLUMNS, float('nan'))
-
-    def close(self):
-        self.bar.close()
-
-    def show(self, step, metrics):
-        self.metrics |= metrics                   # when updates alternate, each step has half of them
-        text = ('loss D {loss_D:.2f} G {loss_G:.2f} D(x) {D_x:.2f} D(G(z)) {D_G_z1:.2f} -> {D_G_z2:.2f}'
-                .format(**self.metrics))
-        if not np.isnan(self.metrics['frechet']):
-            text += f' Frechet {self.metrics["frechet"]:.1f}'
-        now = time.monotonic()
-        if not self.bar.disable:
-            self.bar.set_postfix_str(text, refresh=False)
-            self.bar.update(step - self.bar.n)
-        elif now - self.shown > self.SECONDS or step in (self.first, self.last) or 'frechet' in metrics:
-            self.shown = now
-            try:
-                print(f'step {step}/{self.last}  epoch {(step - 1) // self.per_epoch + 1}  {text}  '
-                      f'{(step + 1 - self.first) / (now - self.start):.1f} steps/s', flush=True)
-            except BrokenPipeError:
-                drop_output()
-                signal.raise_signal(signal.SIGTERM)                             # save, and end
-
-
 def parse(arguments):
     parser = Parser(description="Train a GAN, written by hand, on MNIST. Where no default is named, it is the recipe's.",
                     formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32))
     add = parser.add_argument
     add('--device', choices=['auto', 'cpu', 'gpu'], default='auto', help='auto uses a GPU if there is a working one')
     add('--recipe', choices=RECIPES, help='networks and settings (default: dcgan)')
-    add('--data', metavar='mnist|digits|FOLDER',
+    add('--data', type=path, metavar='mnist|digits|FOLDER',
         help='digits: drawn ones, for a machine without a network; FOLDER: any images (default: mnist)')
-    add('--data-dir', metavar='FOLDER', help='where the MNIST files are (default: $TINYGAN_DATA, else a cache folder)')
+    add('--data-dir', type=path, metavar='FOLDER', help='where the MNIST files are (default: $TINYGAN_DATA, else a cache folder)')
     add('--epochs', type=count, metavar='N', help="passes through the data")
     add('--batch-size', type=count, metavar='N', help="images in a minibatch")
     add('--lr', type=number(float, 1e-12), help="Adam's learning rate")
@@ -169,8 +131,8 @@ def parse(arguments):
     add('--precision', choices=['fp32', 'tf32'],
         help='of products on a GPU: tf32 is faster, and keeps 10 bits of a factor (default: tf32, if the GPU has it)')
     add('--seed', type=seed, metavar='N', help='of all random numbers (default: 0)')
-    add('--out', metavar='RUN', help='the folder to fill (default: a new one in runs/)')
-    add('--resume', metavar='RUN', help='continue this run from its last checkpoint')
+    add('--out', type=path, metavar='RUN', help='the folder to fill (default: a new one in runs/)')
+    add('--resume', type=path, metavar='RUN', help='continue this run from its last checkpoint')
     add('--sample-every', type=count, metavar='STEPS', help='sample grids in between, not just one an epoch')
     add('--checkpoint-every', type=count, metavar='STEPS', help='checkpoints in between, not just one an epoch')
     add('--evaluate-every', type=count, metavar='STEPS',
@@ -248,19 +210,6 @@ def unused_folder(recipe):
     """runs/dcgan, or the first of runs/dcgan-2, runs/dcgan-3 ... that is not there yet."""
     names = (f'runs/{recipe}' + (f'-{i}' if i > 1 else '') for i in itertools.count(1))
     return next(name for name in names if not Path(name).exists())
-
-
-def catch_signals():
-    """A list that Ctrl-C or SIGTERM puts its number on, so that no step is cut in two; the second one kills."""
-    caught = []
-
-    def note(signum, frame):
-        caught.append(signum)
-        signal.signal(signum, signal.SIG_DFL)
-        os.write(2, b'\nsaving; once more to stop at once\n')           # print could meet itself, interrupted
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, note)
-    return caught
 
 
 def main(arguments=None):

@@ -35,7 +35,7 @@ def steps(run, first, last, distances={}, every=1):
     for step in range(first, last + 1):
         run.log(step, metrics(step))
         if step in distances:
-            run.rate(distances[step], state(step))
+            run.record_distance(distances[step], state(step))
         if step % every == 0:
             run.save(step, state(step))
     return run
@@ -131,7 +131,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_so_does_the_one_before(run):
                                   ('checkpoint.previous.npz',), ('best.npz',)], ids=' and '.join)
 def test_a_folder_that_holds_a_run_is_never_begun_anew(run, left):
     run.log(3, metrics(3))
-    run.rate(5.0, state(3))
+    run.record_distance(5.0, state(3))
     for name in {'checkpoint.npz', 'checkpoint.previous.npz', 'best.npz'} - set(left):
         (run.folder / name).unlink()
     before = contents(run.folder)
@@ -308,6 +308,20 @@ def test_a_checkpoint_is_an_ordinary_npz_of_plain_arrays(run):
 
 # ---- metrics.csv
 
+@pytest.mark.parametrize('content', [b'step;loss_D\n1;2\n', b'\xff\xfe\n', b'step,loss_D\nabc,1\n', b'\xef\xbb\xbfstep\n1\n'])
+def test_a_damaged_metrics_csv_is_named_in_one_line(run, content):
+    (run.folder / 'metrics.csv').write_bytes(content)
+    with pytest.raises(UserError, match=r'metrics.csv is damaged \(.*\)$'):
+        Run.resume(run.folder)
+
+
+def test_a_run_whose_samples_were_deleted_goes_on(run):
+    shutil.rmtree(run.folder / 'samples')
+    resumed, _ = Run.resume(run.folder)
+    resumed.save_pictures()
+    assert (run.folder / 'curves.png').exists() and not (run.folder / 'samples.gif').exists()
+
+
 def table(run):
     return (run.folder / 'metrics.csv').read_bytes()
 
@@ -448,7 +462,7 @@ def test_a_best_of_weights_that_are_no_numbers_is_not_kept(tmp_path):
     run = steps(Run.start(tmp_path / 'run', CONFIG, state(0), {}), 1, 3, DISTANCES)
     run.log(4, metrics(4))
     with pytest.raises(UserError, match='diverged: step 4 has a weight'):
-        run.rate(1.0, state(4) | {'G.parameters': np.full(40, np.nan, np.float32)})
+        run.record_distance(1.0, state(4) | {'G.parameters': np.full(40, np.nan, np.float32)})
     assert best_step(run) == 3
 
 

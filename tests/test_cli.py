@@ -168,10 +168,10 @@ def test_killed_again_and_again_a_run_still_becomes_the_unbroken_one(trained, tm
         if there:
             seen.append(load(run)[1])
         begin = ('--resume', run) if there else ('--out', run, '--seed', '5')
-        process = start(tmp_path, 'train_mnist.py', *SMALL, *begin, '--max-steps', STEPS,
-                        '--checkpoint-every', 1)
+        process = start(tmp_path, 'train_mnist.py', *SMALL, *begin, '--max-steps', STEPS, '--checkpoint-every', 1,
+                        environment={'MPLCONFIGDIR': str(trained[0].parent / '.mpl')})         # of whole fonts
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.25 + 0.025 * attempt + 0.05 * clock.random())
+            process.wait(0.3 * 1.07 ** attempt + 0.05 * clock.random())          # on a busy machine all takes longer
         process.kill()                                # SIGKILL
         _, err = process.communicate()
         assert err == '' and process.returncode in (0, -signal.SIGKILL)
@@ -255,7 +255,7 @@ def test_a_run_may_be_measured_only_later_and_then_no_more(measured):
 
 # ---- signals
 
-@pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_first_and_the_run_goes_on_as_if_nothing_had_been(tmp_path, number, code):
     run = tmp_path / 'run'
     process = start(tmp_path, 'train_mnist.py', *SMALL, '--out', 'run', '--seed', '5')
@@ -317,7 +317,7 @@ def test_a_run_whose_output_nobody_reads_on_saves_and_ends(tmp_path):
         assert process.poll() is None
     process.stdout.close()
     assert process.wait(60) == 128 + signal.SIGTERM
-    assert process.stderr.read().strip() == 'saving; once more to stop at once'
+    assert process.stderr.read() == ''
     process.stderr.close()
     assert load(tmp_path / 'run')[1] == len(metrics(tmp_path / 'run')) > 10
 

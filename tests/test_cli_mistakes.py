@@ -48,6 +48,8 @@ from tinygan.errors import UserError
     ('--data digits --out file/deeper', ['file', 'irectory']),
     ('--data digits --z-dim 2000000000', ['memory']),
     ('--data nonsense', ['nonsense']),
+    ('--z-dim 10000000000000000000000', ['--z-dim', 'at least 1, and below 2147483648']),
+    *((f'{flag}=', [f'{flag}: it is empty']) for flag in ('--resume', '--out', '--data', '--data-dir')),
 ])
 def test_a_mistake_is_answered_with_one_line_and_nothing_is_made(command, tmp_path, arguments, parts):
     (tmp_path / 'empty').mkdir()
@@ -62,6 +64,15 @@ def test_a_folder_that_holds_a_run_is_refused_with_a_hint_and_not_touched(comman
     done = command('train_mnist.py', '--data', 'digits', '--out', copy, check=2)
     assert one_line(done.stderr, f'{copy} already holds a run', f'--resume {copy}', 'another --out')
     assert contents(copy) == before
+
+
+@pytest.mark.parametrize('name', ['config.json', 'metrics.csv', 'curves.png'])
+def test_a_folder_that_holds_somebody_s_files_is_refused_and_not_touched(command, tmp_path, name):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / name).write_text('["mine"]')
+    done = command('train_mnist.py', '--data', 'digits', '--out', 'mine', check=2)
+    assert one_line(done.stderr, f'mine already holds a {name} that no run made', 'another --out')
+    assert contents(tmp_path / 'mine') == {name: b'["mine"]'}
 
 
 @pytest.mark.parametrize('arguments, was', [
@@ -79,9 +90,9 @@ def test_a_resumed_run_cannot_change_what_it_was_begun_with(command, trained, ar
 
 def test_a_minibatch_larger_than_the_data_is_refused(tmp_path):
     _, err = train(tmp_path, '--batch-size', '41', '--out', 'run', patch=TINY_DATA, check=2)
-    assert one_line(err, '--batch-size 41: the dataset has only 40 images')
+    assert one_line(err, 'a minibatch of 41 is more than the 40 images there are', 'choose a smaller --batch-size')
     assert not (tmp_path / 'run').exists()
-    with pytest.raises(UserError, match='--batch-size 60001'):
+    with pytest.raises(UserError, match='a minibatch of 60001 is more than the 60000 images of an epoch'):
         Digits().steps_per_epoch(60001)
 
 
@@ -176,7 +187,7 @@ def test_a_terminal_shows_a_bar_with_the_losses_and_the_speed(terminal):
     assert code == 0
     states = [state for state in text.split('\r') if '/20' in state]  # tqdm draws each over the one before
     assert '0/20' in states[0] and '20/20' in states[-1]
-    for part in ('loss D ', 'D(x) ', 'D(G(z)) ', 'step/s'):
+    for part in ('loss D ', 'D(x) ', 'D(G(z)) ', ' steps/s'):
         assert part in states[-1]
     assert '\nrun: step 20 saved' in text             # the next line begins at its beginning
 

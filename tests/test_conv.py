@@ -93,3 +93,4 @@ def test_float32_stays_float32(rng):
 def test_a_kernel_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match='a 5x5 kernel does not fit into 3 pixels with padding 0'):
         conv.forward(np.zeros((1, 3, 8, 1)), np.zeros((5, 5, 1, 1)), 1, 0)
+    assert conv.output_size(3, 5, 1, 1) == 1                 # with padding it just fits

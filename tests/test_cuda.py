@@ -337,7 +337,7 @@ def test_noise_is_philox_and_normal(cupy):
 def test_metrics_are_read_before_newer_ones_take_their_place(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent.parent)
     import train_mnist
-    assert train_mnist.LOG_EVERY['gpu'] <= step.LOG_ROWS
+    assert train_mnist.LOG_EVERY_CAPTURED <= step.LOG_ROWS
 
 
 def test_what_has_no_kernels_is_refused_by_name(cupy):

@@ -250,6 +250,7 @@ def test_mnist_is_loaded_by_name_and_without_a_name(tmp_path):
     for name in ('mnist', None):
         dataset = data.load(name, folder)
         assert len(dataset) == 7 and dataset.shape == (28, 28, 1) and dataset.name == 'mnist'
+    assert data.load(None, folder, seed=5).seed == 5
 
 
 def test_with_neither_name_nor_files_nor_network_digits_are_drawn_after_a_message_nobody_can_miss(capsys):
@@ -262,9 +263,12 @@ def test_with_neither_name_nor_files_nor_network_digits_are_drawn_after_a_messag
 
 
 @pytest.mark.parametrize('name, folder', [('mnist', None), ('mnist', 'empty'), (None, 'empty')])
-def test_mnist_asked_for_by_name_or_folder_is_never_replaced_by_digits(tmp_path, name, folder):
+def test_mnist_asked_for_by_name_or_folder_is_never_replaced_by_digits(tmp_path, name, folder, monkeypatch):
     with pytest.raises(UserError, match='could not be downloaded'):
         data.load(name, folder and tmp_path / folder)
+    monkeypatch.setenv('TINYGAN_DATA', str(tmp_path / 'mistyped'))
+    with pytest.raises(UserError, match='mistyped holds no train-images'):
+        data.load()
 
 
 def test_a_damaged_file_is_an_error_even_where_digits_could_stand_in(tmp_path, monkeypatch):
@@ -341,7 +345,7 @@ def test_minibatches_are_uint8_copies_that_leave_the_dataset_alone():
 
 
 def test_a_minibatch_larger_than_the_dataset_is_refused():
-    with pytest.raises(UserError, match='--batch-size 21: the dataset has only 20 images'):
+    with pytest.raises(UserError, match='a minibatch of 21 is more than the 20 images there are'):
         numbered(20).batch(0, 21)
 
 

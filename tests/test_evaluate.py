@@ -247,7 +247,7 @@ def kept(digits, **settings):
 
 def test_a_classifier_is_trained_once_and_then_read(digits, cache):
     first, said = kept(digits)
-    assert said[0] == 'classifier: trained once, in about a minute, and then kept' and len(said) == 2
+    assert said[0] == 'classifier: trained once, which takes a minute or two, and then kept' and len(said) == 2
     second, said = kept(digits)
     assert said == []
     np.testing.assert_array_equal(first.parameters, second.parameters)
@@ -424,7 +424,7 @@ def test_another_seed_draws_other_samples(drawn_mnist, tmp_path, capsys):
 @pytest.mark.parametrize('arguments, parts', [
     ('evaluate', ['needs either a RUN or --npy FILE']),
     ('evaluate RUN --npy gray.npy', ['needs either a RUN or --npy FILE']),
-    ('evaluate RUN --samples 1', ['--samples', '1 is not at least 2']),
+    ('evaluate RUN --samples 1', ['--samples', '1 is not a number of at least 2']),
     ('evaluate absent', ['absent holds no checkpoint']),
     ('evaluate RUN', ['run: evaluate compares gray images of 28x28 pixels', 'not uint8 (2, 64, 64)']),
     ('evaluate --npy absent.npy', ['absent.npy: No such file or directory']),

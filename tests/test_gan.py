@@ -1,4 +1,6 @@
 """One step of training: whose gradients flow where, in which order, and against the same step by hand."""
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -175,12 +177,39 @@ def test_a_saved_state_goes_on_bit_for_bit(rng):
         one.step(*batch)
         other.step(*batch)
     a, b = one.state(), other.state()
-    assert a.keys() == b.keys() and a['G.t'] == 6
+    assert a.keys() == b.keys() and a['G.t'] == a['D.t'] == 6
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
+def test_each_optimiser_counts_its_own_steps():
+    gan, again = small_gan(optimiser=Adam), small_gan(optimiser=Adam)
+    gan.optim_G.t, gan.optim_D.t = 3, 5
+    again.load_state(gan.state())
+    assert (again.optim_G.t, again.optim_D.t) == (3, 5)
+
+
+def test_a_step_that_is_broken_off_leaves_d_ready_to_learn(rng, monkeypatch):
+    gan = small_gan()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(gan.G.layers[-1], 'backward', lambda dy: (_ for _ in ()).throw(KeyboardInterrupt))
+        gan.step(*minibatch(rng))
+    gan.D.zero_grad()
+    gan.update_D(*[minibatch(rng)[0] for _ in range(2)])
+    assert gan.D.gradients.any()
+
+
+def test_networks_have_weights_of_streams_of_their_own():
+    recipe = RECIPES['dcgan']
+    gan = GAN.from_recipe(recipe, 4)
+    for network, build, purpose in ((gan.G, partial(recipe.generator, recipe.z_dim), 'G weights'),
+                                    (gan.D, recipe.discriminator, 'D weights')):
+        np.testing.assert_array_equal(network.parameters, build(rng=random_stream(4, purpose)).parameters)
+
+
 def test_a_state_of_other_networks_is_refused():
+    with pytest.raises(ValueError, match='average.parameters was not saved'):
+        GAN.from_recipe(RECIPES['fast']).load_state(GAN.from_recipe(RECIPES['fast']._replace(average=0)).state())
     wider = GAN.from_recipe(RECIPES['dcgan'])
     with pytest.raises(ValueError, match='numbers were saved, this network has'):
         wider.load_state(small_gan().state())
@@ -202,6 +231,7 @@ def test_streams_of_different_purpose_do_not_meet():
 
 def test_samples_come_from_the_average_where_a_recipe_has_one():
     gan = GAN.from_recipe(RECIPES['fast'])
+    gan.optim_D.t = 1000                          # G's steps count
     np.testing.assert_array_equal(gan.sampler.parameters, gan.G.parameters)
     weights = []
     for number in 1, 2, 3:

@@ -137,6 +137,12 @@ def test_an_error_in_a_step_is_raised_and_the_next_step_works(in_lanes):
     assert len(taker.children) == 1
 
 
+def test_images_that_cannot_be_divided_are_refused_and_none_is_left_out(in_lanes):
+    x, z, number, noise = minibatch(2)
+    with pytest.raises(ValueError, match='11 images cannot be divided among 2 lanes'):
+        in_lanes(small_gan()).step(x[:11], z[:11], number, noise)
+
+
 def test_a_fork_that_fails_leaves_nothing_half_done(in_lanes, monkeypatch):
     taker, fork = in_lanes(small_gan(), 3), os.fork
     forks = iter([fork, lambda: 1 / 0])
@@ -211,7 +217,7 @@ def test_the_other_lanes_end_with_the_first(how):
 def test_signals_are_for_the_first_lane_to_decide(in_lanes):
     taker = in_lanes(small_gan())
     train(taker, 1)
-    for signum in signal.SIGINT, signal.SIGTERM:
+    for signum in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
         os.kill(taker.children[0], signum)
     assert train(taker, 1)
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from tinygan.gradcheck import LAYERS, TOLERANCE, away_from_zero, check_layer
+from tinygan.gradcheck import LAYERS, TOLERANCE, away_from_zero, check_layer, relative_error
 from tinygan.layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                             Reshape, Sigmoid, Tanh)
 from tinygan.network import Sequential
@@ -88,7 +88,7 @@ def test_output_padding_reaches_every_size_that_shrinks_to_the_same(rng):
         transposed = ConvTranspose2d(1, 1, 3, stride=2, output_padding=output_padding, rng=rng)
         image = transposed(np.ones((1, 3, 3, 1), 'f'))
         assert image.shape == (1, size, size, 1) and convolution(image).shape == (1, 3, 3, 1)
-    with pytest.raises(ValueError, match='output_padding must be below the stride 2, not 2'):
+    with pytest.raises(ValueError, match='output_padding must be at least 0 and below the stride 2, not 2'):
         ConvTranspose2d(1, 1, 3, stride=2, output_padding=2)
 
 
@@ -116,9 +116,32 @@ def test_batchnorm_refuses_to_train_on_one_number_per_channel():
         BatchNorm2d(2)(np.zeros((1, 1, 1, 2), 'f'))
 
 
-def test_a_slope_that_would_swap_the_two_branches_is_refused():
-    with pytest.raises(ValueError, match=r'lies in \[0, 1\), not at 1.5'):
-        LeakyReLU(1.5)
+def test_batchnorm_refuses_another_number_of_channels():
+    for C in 1, 2:
+        with pytest.raises(ValueError, match=f'BatchNorm2d has 3 channels, its input {C}'):
+            BatchNorm2d(3)(np.zeros((4, 5, 5, C), 'f'))
+
+
+@pytest.mark.parametrize('slope', [1.5, 1, -0.1])
+def test_a_slope_that_would_swap_the_two_branches_is_refused(slope):
+    with pytest.raises(ValueError, match=rf'lies in \[0, 1\), not at {slope}'):
+        LeakyReLU(slope)
+
+
+@pytest.mark.parametrize('output_padding', [2, -1])
+def test_an_output_padding_that_is_no_remainder_is_refused(output_padding):
+    with pytest.raises(ValueError, match=f'output_padding must be at least 0 and below the stride 2, not {output_padding}'):
+        ConvTranspose2d(1, 1, 4, stride=2, output_padding=output_padding)
+
+
+def test_without_a_generator_no_two_layers_have_the_same_weights():
+    assert (Linear(3, 4).w != Linear(3, 4).w).any()
+
+
+def test_a_network_without_parameters_has_a_gradient_of_its_input():
+    network = Sequential(LeakyReLU(0.2))
+    network(np.ones((1, 2)))
+    np.testing.assert_array_equal(network.backward(np.ones((1, 2)), to_input=False), np.ones((1, 2)))
 
 
 @pytest.mark.parametrize('name', LAYERS)
@@ -197,6 +220,10 @@ def test_shapes_of_the_layers_without_parameters():
 def small_network(rng, dtype=np.float64):
     return Sequential(Conv2d(1, 2, 3, bias=False, rng=rng, dtype=dtype), BatchNorm2d(2, rng=rng, dtype=dtype), Tanh(),
                       Sequential(Flatten(), Linear(8, 1, rng=rng, dtype=dtype)))
+
+
+def test_what_is_not_a_number_passes_no_gradient_check():
+    assert relative_error(np.array([1, np.nan]), np.ones(2)) == np.inf
 
 
 def test_a_network_passes_the_gradient_check_as_a_whole(rng):

@@ -68,6 +68,12 @@ def test_where_d_is_sure_of_a_fake_minimax_starves_g_and_non_saturating_does_not
     assert starved < 1e-4 and fed > 0.9999
 
 
+def test_smoothed_labels_are_0_9_for_real_images_alone():
+    rules = losses.LOSSES['bce_smooth']()
+    targets = [rule.keywords['target'] for rule in (rules.real, rules.fake, rules.generator)]
+    assert targets == [0.9, 0, 1]
+
+
 def test_the_reported_output_is_a_probability_for_bce_and_the_score_itself_for_least_squares():
     score = np.array([[0.], [1000.], [-1000.]])
     assert losses.LOSSES['bce']().output(score).ravel().tolist() == [0.5, 1, 0]

@@ -103,6 +103,13 @@ def test_images_that_are_not_square_are_left_to_conv(rng, height, width):
     np.testing.assert_array_equal(toomcook.weight_grad(x_for_dw, dy_for_dw, 4, 2, 0), conv.weight_grad(x, y, 4, 2, 0))
 
 
+@pytest.mark.parametrize('image, weight', [('i4', 'f8'), ('f4', 'f8'), ('f8', 'f4')])
+def test_arrays_of_different_types_are_left_to_conv(rng, image, weight):
+    x, w, _, S, P = setup(rng, SETTINGS[0])
+    x, w = (100 * x).astype(image), w.astype(weight)
+    np.testing.assert_array_equal(toomcook.forward(x, w, S, P)[0], conv.forward(x, w, S, P))
+
+
 def test_the_large_layer_of_dcgan_takes_it(rng):
     D = dcgan_discriminator()
     D(rng.standard_normal((64, 28, 28, 1)).astype(np.float32))

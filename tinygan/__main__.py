@@ -20,7 +20,10 @@ def open_generator(run):
     recipe = find_recipe(config['recipe'])
     G = recipe.generator(config['z_dim'])
     sampler = 'average' if 'average.parameters' in state else 'G'
-    G.parameters[:], G.statistics[:] = state[f'{sampler}.parameters'], state[f'{sampler}.statistics']
+    try:
+        G.parameters[:], G.statistics[:] = state[f'{sampler}.parameters'], state[f'{sampler}.statistics']
+    except (KeyError, ValueError):
+        raise UserError(f'{run}: its generator is not the one of recipe {config["recipe"]}') from None
     return lambda z: to_uint8(generate(G, z), recipe.black), config['z_dim']
 
 
@@ -38,7 +41,7 @@ def sample(options):
     draw, z_dim = open_generator(options.run)
     images = draw(sample_noise(options.seed, options.n, z_dim))
     save_png(options.out, grid(images, columns=options.columns))
-    print(f'{options.out}: {options.n} samples, {options.columns} in a row')
+    print(f'{options.out}: {options.n} samples, {min(options.n, options.columns)} in a row')
     if options.npy:
         array = as_saved(images)
         with open(options.npy, 'wb') as file:
@@ -161,7 +164,7 @@ def check_gradients(options):
     return 1 if failures else 0
 
 
-place = number(int, 0)
+place = number(int, 0, 2 ** 31)
 RUN = dict(metavar='RUN', help="a run's folder, or a checkpoint file such as its best.npz")
 
 

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,15 +78,20 @@ class Run:
         newest, previous = checkpoints(folder)
         if path == previous:
             newest.unlink(missing_ok=True)
+        (run.folder / 'samples').mkdir(exist_ok=True)
         for made_at, sample in run.samples():
             if made_at > step:
                 sample.unlink()
         with contextlib.suppress(UserError):      # there is none, or it is damaged, which `sample` will say
             if open_checkpoint(run.best)[2] > step:
                 run.best.unlink()
-        lines = (run.folder / 'metrics.csv').read_text().splitlines(keepends=True)
-        rows = [row for row in csv.DictReader(line for line in lines if line[-1] == '\n') if int(row['step']) <= step]
-        run.lowest = min((float(row['frechet']) for row in rows if row.get('frechet')), default=math.inf)
+        try:
+            lines = (run.folder / 'metrics.csv').read_text().splitlines(keepends=True)
+            rows = csv.DictReader(line for line in lines if line[-1] == '\n')
+            rows = [row for row in rows if int(row['step']) <= step]
+            run.lowest = min((float(row['frechet']) for row in rows if row.get('frechet')), default=math.inf)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f'{run.folder / "metrics.csv"} is damaged ({error})') from None
         run.write_metrics(rows)
         return run, state
 
@@ -100,7 +106,7 @@ class Run:
         """Note a step's metrics. Arrays may still be on a GPU: they are fetched by `flush`, not here."""
         self.rows.append({'step': step} | metrics)
 
-    def rate(self, frechet, state):
+    def record_distance(self, frechet, state):
         """Note the Frechet distance of the step just logged; if it is the lowest so far, `state` becomes best.npz."""
         self.rows[-1]['frechet'] = frechet = float(f'{frechet:.9g}')         # as `resume` will read it
         if frechet < self.lowest:
@@ -153,7 +159,8 @@ class Run:
         """samples.gif and curves.png, from the files of the run so far."""
         from PIL import Image
         if self.step:
-            save_gif(self.folder / 'samples.gif', [Image.open(path) for _, path in self.samples()])
+            if samples := self.samples():
+                save_gif(self.folder / 'samples.gif', [Image.open(path) for _, path in samples])
             plot_curves(self.folder / 'curves.png',
                         np.atleast_1d(np.genfromtxt(self.folder / 'metrics.csv', delimiter=',', names=True)))
 
@@ -170,9 +177,15 @@ def checkpoints(folder):
 
 
 def check_unused(folder):
-    """UserError when the folder already holds a run."""
+    """UserError when the folder already holds a run, or somebody else's files that a run would replace."""
     if any(path.exists() for path in (*checkpoints(folder), Path(folder) / BEST)):
         raise UserError(f'{folder} already holds a run: go on with --resume {folder}, or choose another --out')
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        if 'versions' in json.loads(Path(folder, 'config.json').read_text()):
+            return                                # of a run that was killed before its first checkpoint
+    for name in 'config.json', 'metrics.csv', 'samples.gif', 'curves.png':
+        if Path(folder, name).exists():
+            raise UserError(f'{folder} already holds a {name} that no run made: choose another --out')
 
 
 def newest_checkpoint(folder):
@@ -192,7 +205,10 @@ def first_sound(paths, run):
     problems = []
     for path in paths:
         try:
-            return path, *read(path)
+            found = path, *read(path)
+            if problems:
+                print(f'{"; ".join(problems)}; taking {path}', file=sys.stderr)
+            return found
         except (FileNotFoundError, NotADirectoryError):
             continue
         except UserError:

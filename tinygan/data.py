@@ -43,8 +43,8 @@ def load(name=None, folder=None, seed=0, shape=(28, 28, 1)):
     """The dataset that --data name and --data-dir folder ask for; shape (H, W, C) is that of the network's images.
 
     A name that is neither mnist nor digits is a folder of images. With neither name nor folder it is MNIST if that
-    can be had, and drawn digits otherwise, after a message nobody can miss. MNIST asked for by name or folder that
-    cannot be had is an error; so, always, are damaged files.
+    can be had, and drawn digits otherwise, after a message nobody can miss. MNIST asked for by name, folder or
+    TINYGAN_DATA that cannot be had is an error; so, always, are damaged files.
     """
     if name not in (None, 'mnist', 'digits'):
         from .folder import read_folder
@@ -53,7 +53,7 @@ def load(name=None, folder=None, seed=0, shape=(28, 28, 1)):
         try:
             return ImageSet(mnist('train', folder)[0], seed)
         except Unavailable as error:
-            if name or folder:
+            if name or folder or os.environ.get('TINYGAN_DATA'):
                 raise
             print(_notice(error), file=sys.stderr)
     from .digits import Digits
@@ -80,7 +80,8 @@ class ImageSet:
     def steps_per_epoch(self, size):
         """How many minibatches of that size an epoch has."""
         if size > len(self):
-            raise UserError(f'--batch-size {size}: the dataset has only {len(self)} images')
+            raise UserError(f'a minibatch of {size} is more than the {len(self)} images there are: choose a smaller '
+                            '--batch-size')
         return len(self) // size
 
     def batch(self, step, size):

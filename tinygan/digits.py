@@ -119,7 +119,8 @@ class Digits:
 
     def steps_per_epoch(self, size):
         if size > len(self):
-            raise UserError(f'--batch-size {size}: an epoch has only {len(self)} images')
+            raise UserError(f'a minibatch of {size} is more than the {len(self)} images of an epoch: choose a smaller '
+                            '--batch-size')
         return len(self) // size
 
     def batch(self, step, size):

@@ -18,7 +18,7 @@ def one_line_errors(program):
     except UserError as error:
         message = str(error)
     except BrokenPipeError:
-        drop_output()
+        drop(sys.stdout)
         sys.exit(1)
     except OSError as error:                      # no space left, no permission, not a directory ...
         message = ': '.join(str(part) for part in (error.filename, error.strerror or error) if part)
@@ -33,9 +33,9 @@ def one_line_errors(program):
     sys.exit(2)
 
 
-def drop_output():
-    """From now on: the reader of our output has gone, as `... | head` does."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def drop(stream):
+    """From now on, what is written there is lost: its reader has gone, as `... | head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,12 +50,19 @@ def number(kind, low, below=math.inf):
     def parse(text):
         value = kind(text)
         if not low <= value < below:
-            limit = '' if below == math.inf else f' and below {below}'
-            raise argparse.ArgumentTypeError(f'{text} is not at least {low}{limit}')
+            limit = ', and finite' if below == math.inf else f', and below {below}'
+            raise argparse.ArgumentTypeError(f'{text} is not a number of at least {low}{limit}')
         return value
     parse.__name__ = kind.__name__                # argparse says "invalid int value"
     return parse
 
 
-count = number(int, 1)
+def path(text):
+    """The type of an option: a path, and not the empty one that an unset variable leaves."""
+    if not text:
+        raise argparse.ArgumentTypeError('it is empty')
+    return text
+
+
+count = number(int, 1, 2 ** 31)
 seed = number(int, 0, 2 ** 63)

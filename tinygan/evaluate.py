@@ -78,7 +78,7 @@ def load_classifier(show=print, train=None, build=build_classifier, **settings):
     try:
         return read_classifier(path, build(random_stream(0, 'replaced')))
     except FileNotFoundError:
-        show('classifier: trained once, in about a minute, and then kept')
+        show('classifier: trained once, which takes a minute or two, and then kept')
     except Exception as error:                    # whatever zipfile and NumPy make of damaged bytes
         show(f'classifier: {path} cannot be read ({error}), so it is trained again')
     network = train_classifier(images, labels, show, build, **settings)

@@ -1,4 +1,5 @@
-"""The game: one step of training, D and then G (Goodfellow et al. 2014, Algorithm 1, with one D step)."""
+"""The game: one step of training, D and then G (Goodfellow et al. 2014, Algorithm 1, with one step of D, and the same
+fakes for both)."""
 import numpy as np
 
 from . import lanes
@@ -71,10 +72,12 @@ class GAN:
         G, D, loss = self.G, self.D, self.loss
         G.zero_grad()
         D.freeze()
-        score = D(fake)
-        loss_G, dscore = loss.generator(score)
-        G.backward(D.backward(dscore), to_input=False)
-        D.unfreeze()
+        try:
+            score = D(fake)
+            loss_G, dscore = loss.generator(score)
+            G.backward(D.backward(dscore), to_input=False)
+        finally:
+            D.unfreeze()
         self.optim_G.step()
         if self.average:
             self.average.step(self.optim_G.t)
@@ -97,6 +100,8 @@ class GAN:
     def load_state(self, state):
         """Go on from a `state`. Raises ValueError when it belongs to other networks."""
         for name, vector in self.vectors().items():
+            if name not in state:
+                raise ValueError(f'{name} was not saved')
             if state[name].shape != vector.shape:
                 raise ValueError(f'{name}: {state[name].size} numbers were saved, this network has {vector.size}')
             vector[...] = array_module(vector).asarray(state[name])

@@ -40,9 +40,10 @@ def drawn(rng, theta, most):
 
 
 def relative_error(analytic, numeric):
-    """The largest difference, relative to the largest number."""
+    """The largest difference, relative to the largest number; infinite where one is not a number."""
     analytic, numeric = to_numpy(analytic), to_numpy(numeric)
-    return abs(analytic - numeric).max() / max(abs(analytic).max(), abs(numeric).max(), 1e-300)
+    error = abs(analytic - numeric).max() / max(abs(analytic).max(), abs(numeric).max(), 1e-300)
+    return np.inf if np.isnan(error) else error
 
 
 def away_from_zero(rng, shape):

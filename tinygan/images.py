@@ -28,7 +28,7 @@ def save_png(file, image, scale=2):
 
 def save_gif(path, frames, milliseconds=400):
     """An animation of Pillow images; the last stays for two seconds."""
-    first, *others = (frame.convert('P') for frame in frames)
+    first, *others = frames
     durations = [milliseconds] * len(others) + [2000]
     first.save(path, format='GIF', save_all=True, append_images=others, duration=durations, loop=0)
 

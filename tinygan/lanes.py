@@ -105,6 +105,8 @@ class Lanes:
 
     def parts(self, x, z, number, noise):
         """The arguments of GAN.step for each lane."""
+        if len(x) % self.count:
+            raise ValueError(f'{len(x)} images cannot be divided among {self.count} lanes')
         size = len(x) // self.count
         for start in range(0, len(x), size):
             part = slice(start, start + size)
@@ -148,7 +150,7 @@ class Lanes:
         together = self
         code = 1
         try:
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(signum, signal.SIG_IGN)             # the first lane decides what they mean
             use_own_gradients(self.gan, self.lane)
             self.blas.limit(limits=1, user_api='blas')

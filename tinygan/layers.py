@@ -105,13 +105,13 @@ class ConvTranspose2d(Weighted):
     x (N, H, W, C) -> y (N, OH, OW, F), OH = (H - 1) S - 2P + K + output_padding. w is (K, K, F, C): the weight of
     the Conv2d from y to x that it transposes, so its forward is that one's input gradient and its backward that
     one's forward. Several sizes of y shrink to the same x when S > 1; output_padding < S chooses among them.
-    Raises ValueError when output_padding is not below the stride.
+    Raises ValueError when output_padding is not at least 0 and below the stride.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, bias=True,
                  rng=None, dtype=np.float32):
         if not 0 <= output_padding < stride:
-            raise ValueError(f'output_padding must be below the stride {stride}, not {output_padding}')
+            raise ValueError(f'output_padding must be at least 0 and below the stride {stride}, not {output_padding}')
         super().__init__((kernel_size, kernel_size, out_channels, in_channels), out_channels, bias, rng, dtype)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.output_padding = output_padding
@@ -161,8 +161,8 @@ class BatchNorm2d(Layer):
     Ioffe & Szegedy 2015, "Batch normalization", Algorithm 1. In training, mean and (biased) variance are the
     minibatch's own, over (N, H, W); running_mean and running_var follow them, r += momentum * (new - r), the
     variance unbiased, as PyTorch keeps it. In evaluation the running ones are used.
-    gamma starts as N(1, 0.02), beta at zero. Raises ValueError when training on one number per channel, which
-    has no variance, and RuntimeError on a backward after a forward in evaluation.
+    gamma starts as N(1, 0.02), beta at zero. Raises ValueError when x has another number of channels, and when
+    training on one number per channel, which has no variance; RuntimeError on a backward after a forward in evaluation.
     """
     statistic_names = 'running_mean', 'running_var'
 
@@ -173,6 +173,8 @@ class BatchNorm2d(Layer):
         self.running_mean, self.running_var = np.zeros(num_features, dtype), np.ones(num_features, dtype)
 
     def forward(self, x):
+        if x.shape[-1] != self.gamma.size:        # NumPy would broadcast one channel to all
+            raise ValueError(f'BatchNorm2d has {self.gamma.size} channels, its input {x.shape[-1]}')
         if self.training:
             M = x.size // x.shape[-1]
             mu, = lanes.mean(channel_sum(x) / M)

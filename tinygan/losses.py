@@ -16,8 +16,7 @@ def sigmoid(s):
 
 def softplus(s):
     """log(1 + exp(s)) = -log(1 - sigmoid(s)), without overflow and, far out, without losing its last digits."""
-    xp = array_module(s)
-    return xp.maximum(s, 0) + xp.log1p(xp.exp(-abs(s)))
+    return array_module(s).logaddexp(0, s)
 
 
 def bce_with_logits(score, target):
@@ -46,7 +45,7 @@ def least_squares(score, target):
 
 
 def mean_squared_error(score, target):
-    """loss = mean of (s - t)^2; ds = 2 (s - t) / N: least_squares without the half."""
+    """loss = mean of (s - t)^2; ds = 2 (s - t) / N: what frameworks call MSE is twice least_squares."""
     loss, dscore = least_squares(score, target)
     return 2 * loss, 2 * dscore
 
@@ -90,21 +89,15 @@ def minimax():
     return non_saturating()._replace(generator=minimax_generator)
 
 
-def lsgan(a=0, b=1, c=1):
+def lsgan(a=0, b=1, c=1, rule=least_squares):
     """Mao et al. 2017, equation 2: D pulls fakes to a and reals to b, G pulls its fakes to c.
 
     The paper proposes two choices: a=-1, b=1, c=0 minimises the Pearson chi^2 divergence; a=0, b=c=1 asks G for
     fakes as real as can be.
     """
-    return AdversarialLoss(real=partial(least_squares, target=b), fake=partial(least_squares, target=a),
-                           generator=partial(least_squares, target=c), output=lambda s: s)
-
-
-def mse():
-    """lsgan's 0, 1, 1 with the mean squared error of the frameworks: twice the loss, twice the gradient."""
-    return AdversarialLoss(real=partial(mean_squared_error, target=1), fake=partial(mean_squared_error, target=0),
-                           generator=partial(mean_squared_error, target=1), output=lambda s: s)
+    return AdversarialLoss(real=partial(rule, target=b), fake=partial(rule, target=a),
+                           generator=partial(rule, target=c), output=lambda s: s)
 
 
 LOSSES = {'bce': non_saturating, 'bce_smooth': partial(non_saturating, real=0.9), 'minimax': minimax, 'lsgan': lsgan,
-          'lsgan_chi2': partial(lsgan, a=-1, b=1, c=0), 'mse': mse}
+          'lsgan_chi2': partial(lsgan, a=-1, b=1, c=0), 'mse': partial(lsgan, rule=mean_squared_error)}

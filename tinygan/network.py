@@ -28,16 +28,17 @@ class Sequential(Layer):
     def backward(self, dy, to_input=True):
         if dy.shape != self.cache:
             raise ValueError(f'dy has shape {dy.shape}, the output it belongs to {self.cache}')
-        last = None if to_input else self.first_with_parameters()
+        lowest = None if to_input else self.first_with_parameters()
         for i, layer in reversed(list(enumerate(self.layers))):
-            if i == last:
+            if i == lowest:
                 return layer.backward(dy, to_input=False)
             dy = layer.backward(dy)
         return dy
 
     def first_with_parameters(self):
-        """Where backward may stop: no gradient of a parameter lies below."""
-        return next(i for i, layer in enumerate(self.layers) if any(leaf.parameter_names for leaf in layer.leaves()))
+        """Where backward may stop: no gradient of a parameter lies below. None where there are no parameters."""
+        having = (i for i, layer in enumerate(self.layers) if any(leaf.parameter_names for leaf in layer.leaves()))
+        return next(having, None)
 
     def leaves(self):
         return [leaf for layer in self.layers for leaf in layer.leaves()]

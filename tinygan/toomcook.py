@@ -66,7 +66,9 @@ def find_plan(array, w, size, output_size, S, P):
     """The plan for images of that size, (H, W), and outputs of that size; None where it does not pay, and where they are
     not square. It is for arrays like this one, of which len(array) are there."""
     K, _, C, F = w.shape
-    if not isinstance(array, np.ndarray) or size[0] != size[1] or K % S or not 2 <= K // S <= MOST_POINTS // 2:
+    if not isinstance(array, np.ndarray) or array.dtype != w.dtype or size[0] != size[1]:
+        return None
+    if K % S or not 2 <= K // S <= MOST_POINTS // 2:
         return None
     if min(C, F) < FEWEST_CHANNELS or S * S * C * F > MOST_WEIGHTS:
         return None
