@@ -52,7 +52,8 @@ def train(gan, images, distance, run, last, options, xp):
                 metrics = lanes.step(x, z, step, on_images)
             run.log(step, metrics)
             if measured := is_due(step, options.evaluate_every):
-                run.record_distance(distance(draw(gan, config, 'evaluation', evaluate.SAMPLES)), (captured or gan).state())
+                samples = draw(gan, config, 'evaluation', evaluate.SAMPLES)
+                run.record_distance(distance(samples), (captured or gan).state())
 
             stop = step == last or bool(signals)  # asked once: a signal may come at any moment
             if stop or is_due(step, log_every) or measured or step == progress.first:
@@ -117,14 +118,16 @@ def parse(arguments):
     add('--recipe', choices=RECIPES, help='networks and settings (default: dcgan)')
     add('--data', type=path, metavar='mnist|digits|FOLDER',
         help='digits: drawn ones, for a machine without a network; FOLDER: any images (default: mnist)')
-    add('--data-dir', type=path, metavar='FOLDER', help='where the MNIST files are (default: $TINYGAN_DATA, else a cache folder)')
+    add('--data-dir', type=path, metavar='FOLDER',
+        help='where the MNIST files are (default: $TINYGAN_DATA, else a cache folder)')
     add('--epochs', type=count, metavar='N', help="passes through the data")
     add('--batch-size', type=count, metavar='N', help="images in a minibatch")
     add('--lr', type=number(float, 1e-12), help="Adam's learning rate")
     add('--lr-d', type=number(float, 1e-12), help="D's own learning rate (default: the recipe's, else --lr)")
     add('--beta1', type=number(float, 0, 1), help="Adam's beta1")
     add('--beta2', type=number(float, 0, 1), help="Adam's beta2")
-    add('--average', type=number(float, 0, 1), metavar='DECAY', help="samples come from an average of G (0: from G)")
+    add('--average', type=number(float, 0, 1), metavar='DECAY',
+        help="samples come from an average of G (0: from G)")
     add('--instance-noise', type=number(float, 0), metavar='SD', help="standard deviation of noise on what D sees")
     add('--z-dim', type=count, metavar='N', help="size of z")
     add('--loss', choices=LOSSES, help="what D and G minimise")

@@ -78,7 +78,7 @@ def test_float32_keeps_its_digits(rng, size, digits):
 def test_the_plan_with_the_fewest_points_is_taken(size, points):
     """points: in one dimension, for r = 2 taps; a 7x7 output has 8 * 8 products where conv.py has 7 * 7 * 2 * 2."""
     plan = Plan(4, 2, 1, size, np.float32)
-    assert plan.t * plan.n == points and plan.t * plan.m >= size and plan.n <= toomcook.MOST_POINTS
+    assert plan.T * plan.n == points and plan.T * plan.m >= size and plan.n <= toomcook.MOST_POINTS
 
 
 def test_where_it_does_not_pay_conv_computes(rng):

@@ -191,7 +191,8 @@ def parse(arguments):
     sub.add_argument('--steps', type=count, default=12, metavar='N', help='images from one z to the next (default: 12)')
     sub.add_argument('--path', choices=['spherical', 'linear'], default='spherical',
                      help='along the sphere or straight (default: spherical)')
-    sub.add_argument('--out', default='interpolation.png', metavar='FILE', help='the picture (default: interpolation.png)')
+    sub.add_argument('--out', default='interpolation.png', metavar='FILE',
+                     help='the picture (default: interpolation.png)')
     sub.add_argument('--gif', metavar='FILE', help='also save an animation')
     sub = command('arithmetic', arithmetic, 'a - b + c in the space of z, each the mean of three samples')
     sub.add_argument('run', **RUN)
@@ -203,10 +204,12 @@ def parse(arguments):
     sub.add_argument('--out', default='arithmetic.png', metavar='FILE', help='the picture (default: arithmetic.png)')
     sub = command('evaluate', evaluate_samples, 'how good the samples are: numbers, beside the same for real digits')
     sub.add_argument('run', **RUN, nargs='?')
-    sub.add_argument('--samples', type=number(int, 2), default=10000, metavar='N', help='how many to draw (default: 10000)')
+    sub.add_argument('--samples', type=number(int, 2), default=10000, metavar='N',
+                     help='how many to draw (default: 10000)')
     sub.add_argument('--npy', metavar='FILE', help='evaluate these images instead of a RUN: an array, uint8 (n, 28, 28)')
     sub.add_argument('--json', action='store_true', help='the numbers as JSON instead of a table')
-    sub.add_argument('--neighbours', metavar='FILE', help='also a picture: samples beside their nearest training images')
+    sub.add_argument('--neighbours', metavar='FILE',
+                     help='also save a picture: samples beside their nearest training images')
     sub = command('gradcheck', check_gradients, 'every backward against finite differences; exit code 1 if one is wrong')
     sub.add_argument('--device', choices=['auto', 'cpu', 'gpu'], default='cpu', help='where to compute (default: cpu)')
     return parser.parse_args(arguments)

@@ -60,7 +60,7 @@ IN_CACHE = 2**16                    # numbers that a core's cache holds beside w
 
 
 def pieces(count, size, at_least=1):
-    """Slices of so many things of so many numbers each: as many in a slice as the cache holds."""
+    """Slices that cover `count` items of `size` numbers each, as many in a slice as fit into the cache."""
     step = max(at_least, IN_CACHE // size)
     return [slice(start, start + step) for start in range(0, count, step)]
 
@@ -69,8 +69,8 @@ memory = threading.local()
 
 
 def scratch(name, shape, like):
-    """An array for a moment, of like's type: the next one of that name in this thread has the same memory, which is
-    then still in the cache. A GPU has a pool of memory for this."""
+    """A temporary array of like's type. The next one of that name in this thread has the same memory, which is then
+    still in the cache. On a GPU it comes from CuPy's memory pool."""
     if not isinstance(like, np.ndarray):
         return array_module(like).empty(shape, like.dtype)
     size, kept = math.prod(shape), vars(memory).get(name)

@@ -11,7 +11,7 @@ and the transposed convolution needs no code of its own: its forward *is* `input
 *is* `forward` (Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", chapter 4).
 
 Shapes: images x (N, H, W, C), y (N, OH, OW, F); weight w (K, K, C, F); OH = (H + 2P - K) // S + 1.
-cols is up to K*K times as large as x, and needed but for a moment: it lies in memory that is used again, see scratch.
+cols is up to K*K times as large as x and short-lived, so its memory is used again and again: see scratch.
 """
 from .arrays import array_module, scratch
 
@@ -76,9 +76,9 @@ def im2col(x, K, S, P):
 def col2im(cols, size, S, P):
     """The adjoint of im2col: add patches (N, OH, OW, K, K, C) back to the pixels they were read from.
 
-    For one kh, S neighbouring columns kw of all patches in a row of patches tile that row of the image without
-    overlap. So they are added at once, in runs of S*C neighbouring numbers. With one channel such runs are too short
-    to pay, and each kw is added by itself.
+    For a fixed kh, the columns kw to kw + S - 1 of neighbouring patches tile a row of the image without overlap. So one
+    addition handles them all, in runs of S*C neighbouring numbers. With one channel such runs are too short to pay,
+    and each kw is added by itself.
     """
     N, OH, OW, K, _, C = cols.shape
     H, W = size

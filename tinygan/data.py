@@ -67,7 +67,7 @@ def _notice(error):
 
 
 class ImageSet:
-    """Images uint8 (N, H, W, C), shuffled anew for each epoch, whose incomplete last minibatch is dropped."""
+    """Images uint8 (N, H, W, C), shuffled for each epoch, whose incomplete last minibatch is dropped."""
 
     def __init__(self, images, seed=0, name='mnist'):
         self.images, self.seed, self.name = images, seed, name

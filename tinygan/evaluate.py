@@ -37,7 +37,7 @@ def build_classifier(rng, width=32, features=128):
 
 
 def moved(images, rng, by=2):
-    """uint8 images (N, H, W, C), each moved by up to so many pixels, across and down."""
+    """uint8 images (N, H, W, C), each shifted at random by up to `by` pixels, across and down."""
     N, H, W, _ = images.shape
     y, x = by + rng.integers(-by, by + 1, (2, N, 1, 1))
     padded = np.pad(images, ((0, 0), (by, by), (by, by), (0, 0)))
@@ -148,7 +148,7 @@ def density_and_coverage(real, samples, k=5, rows=250):
 
     density (M,): in how many balls each sample lies, divided by k. Its mean is about 1 if the samples are like the
     real ones, more if they keep to where those are dense. covered (N,): is there a sample in each ball? Its mean, the
-    coverage, falls with every kind of digit that is not drawn. So many rows at a time, which bounds the memory.
+    coverage, falls with every kind of digit that is not drawn. `rows` real points at a time bound the memory.
     """
     density, covered = np.zeros(len(samples)), []
     for start in range(0, len(real), rows):

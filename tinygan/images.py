@@ -3,7 +3,7 @@ import numpy as np
 
 
 def grid(images, columns=8, gap=2):
-    """Images (N, H, W, C), uint8, side by side in rows: one image, with a gray gap of so many pixels."""
+    """Images (N, H, W, C), uint8, side by side in rows: one image, with gray gaps of `gap` pixels."""
     N, H, W, C = images.shape
     columns = min(columns, N)
     rows = -(-N // columns)

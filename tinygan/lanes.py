@@ -23,10 +23,10 @@ import numpy as np
 from .arrays import IN_CACHE
 from .errors import UserError
 
-FEWEST = 4                          # images for which a lane is worth its while
-MOST = 8                            # lanes, as the first must hear all others
-PATIENCE = 0.0005                   # seconds for which a lane looks for news before it sleeps
-together = None                     # the Lanes that this process takes a step with, while it does
+FEWEST = 4                          # images that justify a lane
+MOST = 8                            # lanes: the first must listen to all others
+PATIENCE = 0.0005                   # seconds for which a lane polls before it sleeps
+together = None                     # the Lanes that this process is taking a step with
 
 
 def mean(*arrays):
@@ -50,8 +50,8 @@ def is_first():
 
 
 def share(vector):
-    """Slices of a long vector, those that are this lane's to work on: each short enough to stay in a core's cache whatever
-    is done with it. A GPU takes the whole vector at once."""
+    """The slices of a long vector that are this lane's to work on, each short enough to stay in a core's cache. A GPU
+    takes the whole vector at once."""
     if not isinstance(vector, np.ndarray):
         return [slice(None)]
     lane = together.lane if together else 0
@@ -145,7 +145,7 @@ class Lanes:
             self.children.append(child)
 
     def serve(self):
-        """The life of another lane: until the first closes its end of the pipe, or ends, however that may be."""
+        """The life of another lane: until the first one closes its end of the pipe or ends, in whatever way."""
         global together
         together = self
         code = 1
@@ -176,8 +176,8 @@ class Lanes:
 
 
 def receive(pipe):
-    """What comes next, which is rarely far: look for it, as to be woken takes longer than most waits, but let others have
-    the core who need it."""
+    """The next message. It is rarely far, and waking up takes longer than most waits: so poll first, but let others have
+    the core if they need it."""
     end = time.perf_counter() + PATIENCE
     while not pipe.poll() and time.perf_counter() < end:
         os.sched_yield()
@@ -226,8 +226,8 @@ def use_own_gradients(gan, lane):
 
 
 def keep_freed_memory():
-    """Let the C library keep what arrays leave behind, for the next ones. By itself glibc gives it back to the system,
-    which must then zero every page anew. Other libraries are left as they are."""
+    """Let the C library keep the memory of freed arrays for the next ones. By default glibc returns it to the system,
+    which must then zero every page again. Other C libraries are left as they are."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):

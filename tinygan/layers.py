@@ -19,7 +19,7 @@ class Layer:
     training, frozen = True, False
 
     def __call__(self, x):
-        self.cache = None                         # the last x's: its memory is free for this one's
+        self.cache = None                         # frees the memory of the previous one
         return self.forward(x)
 
     def leaves(self):
@@ -37,7 +37,7 @@ def normal(rng, mean, std, shape, dtype):
 
 
 def channel_sum(x):
-    """The sum over all axes but the last, as a product with ones: BLAS does it in a third of x.sum's time."""
+    """The sum over all axes but the last, as a product with ones, which BLAS does three times as fast as x.sum."""
     x = x.reshape(-1, x.shape[-1])
     return array_module(x).ones(len(x), x.dtype) @ x
 
@@ -72,7 +72,7 @@ class Weighted(Layer):
 
 
 class Conv2d(Weighted):
-    """y = conv(x, w) + b: each of out_channels filters looks at every kernel_size x kernel_size patch.
+    """y = conv(x, w) + b: each of out_channels filters is applied to every kernel_size x kernel_size patch.
 
     x (N, H, W, C) -> y (N, OH, OW, F), OH = (H + 2P - K) // S + 1; w (K, K, C, F), b (F,).
     Raises ValueError when the kernel does not fit into the padded image.

@@ -1,5 +1,5 @@
-"""Adam, and the three ideas it unites; and a moving average of what an optimiser makes of a network. theta is a
-network's one parameter vector, g its gradient.
+"""Adam, and the three ideas it unites; and a moving average of a network's weights. theta is a network's one parameter
+vector, g its gradient.
 
 Each optimiser is one update rule; t counts the steps. Being vectors, m and v are all there is to save.
 """
@@ -84,7 +84,7 @@ class Adam(SGD):
 
 class Average:
     """A network whose weights are a moving average of another's: theta_bar <- theta_bar + rate (theta - theta_bar),
-    rate = max(1 - decay, 10 / (9 + t)): of about the last t / 10 steps, and never of more than 1 / (1 - decay).
+    rate = max(1 - decay, 10 / (9 + t)): over about the last t / 10 steps, but at most the last 1 / (1 - decay).
 
     Yazici et al. 2019, "The unusual effectiveness of averaging in GAN training": a generator circles around where it
     would be at rest, and its average is nearer to that. BatchNorm's statistics are averaged too.

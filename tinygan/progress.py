@@ -12,8 +12,8 @@ from .errors import drop
 
 
 class Progress:
-    """A tqdm bar on a terminal; in a log file a line every few seconds. Where nobody reads them any more, `signals`, a list
-    as catch_signals returns it, gets a SIGTERM."""
+    """A tqdm bar on a terminal; in a log file a line every few seconds. When nobody reads them any more, `signals`, a
+    list as catch_signals returns it, gets a SIGTERM."""
     SECONDS = 10
 
     def __init__(self, done, last, per_epoch, signals):

@@ -41,7 +41,7 @@ RECIPES = {
 
 
 def find_recipe(name):
-    """The recipe of that name; UserError when there is none, as when a run is of somebody's own."""
+    """The recipe of that name; UserError when there is none, as for a run of a custom recipe."""
     if name not in RECIPES:
         raise UserError(f'there is no recipe {name}; choose from {", ".join(RECIPES)}')
     return RECIPES[name]

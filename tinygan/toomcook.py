@@ -3,22 +3,24 @@
 In one dimension and with stride 1, `input_grad` multiplies polynomials: dx(t) = dy(t) w(t), if the numbers of dy, of w
 and of dx are coefficients. m numbers of dy and r of w make n = m + r - 1 of dx, and a polynomial with n coefficients is
 known by its values at n points. So evaluate dy(t) and w(t) at n points (matrices A and B), multiply the values, which
-is n multiplications and not m r, and interpolate dx(t) (matrix C): Toom 1963, Cook 1966. The other two are transposes
-of this one, since <forward(x, w), dy> is the sum over the points of (C.T x) (B w) (A dy), and each is a derivative of it:
+is n multiplications and not m r, and interpolate dx(t) (matrix Q): Toom 1963, Cook 1966. The other two are transposes
+of this one, since <forward(x, w), dy> is the sum over the points of (Q.T x) (B w) (A dy), and each is a derivative of it:
 
-    input_grad    dx = C   (A dy  * B w)
-    forward       y  = A.T (C.T x * B w)
-    weight_grad   dw = B.T (C.T x * A dy)
+    input_grad    dx = Q   (A dy  * B w)
+    forward       y  = A.T (Q.T x * B w)
+    weight_grad   dw = B.T (Q.T x * A dy)
 
-In two dimensions A, B and C act along rows and columns, and * is, at each of n * n points, the matrix product over the
+In two dimensions A, B and Q act along rows and columns, and * is, at each of n * n points, the matrix product over the
 channels (Lavin & Gray 2016, "Fast algorithms for convolutional neural networks"). With stride S the S*S pixels that a
 step leaps over count as channels of one pixel, which leaves r = K / S taps. Larger outputs are cut into tiles of m x m.
 For a 4x4 kernel with stride 2 and an output of 7x7, m = 7 and n = 8: 64 products where, with channels counted so, the
 definition has 7 * 7 * 2 * 2 = 196.
 
-There is a price: float32 leaves errors of 1e-5 of the result for n = 8, and 1e-6 for n = 5, where conv.py has 3e-7.
+There is a price: in float32 the root mean square error is 1e-5 of the result for n = 8, and 1e-6 for n = 5, where conv.py
+has 3e-7.
 
-Here forward and input_grad return a second thing: the values of what they were given, for weight_grad to use again.
+Here forward and input_grad also return the values of what they were given, for weight_grad to use again. Matrices and
+values (X = Q.T x, Y = A dy, W = B w) are upper case, as in the literature; so is T, the number of tiles along a side.
 """
 from functools import lru_cache
 from typing import NamedTuple
@@ -73,38 +75,38 @@ def find_plan(array, w, size, output_size, S, P):
     if min(C, F) < FEWEST_CHANNELS or S * S * C * F > MOST_WEIGHTS:
         return None
     plan = Plan(K, S, P, output_size, array.dtype)
-    return plan if len(array) * plan.t ** 2 >= FEWEST_ROWS else None
+    return plan if len(array) * plan.T ** 2 >= FEWEST_ROWS else None
 
 
 class Values(NamedTuple):
-    """What polynomials are worth at the points: (n * n, N * t * t, channels)."""
+    """The values of polynomials at the points: (n * n, N * T * T, channels)."""
     plan: 'Plan'
     array: np.ndarray
 
 
 @lru_cache
 class Plan:
-    """How an output of size x size is made of t x t tiles of m x m numbers, each from the values at n x n points.
+    """How an output of size x size is made of T x T tiles of m x m numbers, each from the values at n x n points.
 
     The points are t = tan(a), for n directions a spread evenly over half a turn. And c[0] + c[1] t + ... is taken times
     cos(a)^(k-1), so as the sum over j of c[j] cos(a)^(k-1-j) sin(a)^j: no power of a point is large, and t may be
-    infinite. There are as few points in all tiles together as can be.
+    infinite. m is chosen so that all tiles together have the fewest points.
     """
 
     def __init__(self, K, S, P, size, dtype):
         r = K // S
         m = min(range(1, MOST_POINTS - r + 2), key=lambda m: (-(-size // m) * (m + r - 1), m))        # fewest points
         self.K, self.S, self.P, self.size, self.r, self.m = K, S, P, size, r, m
-        self.n, self.t = m + r - 1, -(-size // m)
+        self.n, self.T = m + r - 1, -(-size // m)
         angle = np.pi * (np.arange(self.n)[:, None] + 0.5) / self.n
 
         def evaluate(k):
             j = np.arange(k)
             return np.cos(angle) ** (k - 1 - j) * np.sin(angle) ** j
-        A, B, C = evaluate(m), evaluate(r), np.linalg.inv(evaluate(self.n))
+        A, B, Q = evaluate(m), evaluate(r), np.linalg.inv(evaluate(self.n))
         a, b = np.linalg.norm(A, axis=1), np.linalg.norm(B, axis=1)           # values of like size lose fewer digits
-        A, B, C = A / a[:, None], B / b[:, None], C * (a * b)
-        self.A, self.B, self.C = (np.ascontiguousarray(M, dtype) for M in (A, B, C))
+        A, B, Q = A / a[:, None], B / b[:, None], Q * (a * b)
+        self.A, self.B, self.Q = (np.ascontiguousarray(M, dtype) for M in (A, B, Q))
         self.BB = np.kron(self.B, self.B)         # along rows and columns at once
 
     def multiply(self, values, w, transposed=False):
@@ -133,19 +135,19 @@ class Plan:
         return dw.reshape(r, r, S, S, C, F).swapaxes(1, 2).reshape(K, K, C, F)
 
     def of_images(self, x):
-        """C.T x."""
-        (N, _, _, C), n, t, S = x.shape, self.n, self.t, self.S
-        X = np.empty((n * n, N, t * t * S * S * C), x.dtype)
+        """Q.T x."""
+        (N, _, _, C), n, T, S = x.shape, self.n, self.T, self.S
+        X = np.empty((n * n, N, T * T * S * S * C), x.dtype)
         parts = pieces(N, X[:, 0].size)
         inside, tiles = self.frame(x[parts[0]])
         for few in parts:
             count = len(x[few])
             inside[:count] = x[few]
-            along_both(self.C.T, copied(tiles[:, :, :count]), X[:, few].reshape(n, n, -1))
-        return X.reshape(n * n, N * t * t, S * S * C)
+            along_both(self.Q.T, copied(tiles[:, :, :count]), X[:, few].reshape(n, n, -1))
+        return X.reshape(n * n, N * T * T, S * S * C)
 
     def to_images(self, values, shape):
-        """C values, each tile added back to where it belongs in dx, of that shape."""
+        """Q values, each tile added back to where it belongs in dx, of that shape."""
         N, m, n = shape[0], self.m, self.n
         dx, values = np.empty(shape, values.dtype), values.reshape(n * n, N, -1)
         parts = pieces(N, values[:, 0].size)
@@ -153,8 +155,8 @@ class Plan:
         for few in parts:
             place = tiles[:, :, :len(dx[few])]
             found = scratch('tiles', place.shape, dx)
-            along_both(self.C, values[:, few].reshape(n, n, -1), found.reshape(n, n, -1))
-            if self.t == 1:
+            along_both(self.Q, values[:, few].reshape(n, n, -1), found.reshape(n, n, -1))
+            if self.T == 1:
                 place[...] = found
             else:
                 inside[...] = 0
@@ -166,38 +168,38 @@ class Plan:
 
     def frame(self, images):
         """Room for such images with zeros around them, and two views of it: where the images are, and the pixels (n, n)
-        of tile (N, t, t), each of S*S*C channels. Tiles begin m pixels after one another: neighbours share r - 1."""
-        (N, H, W, C), m, n, t, S, P = images.shape, self.m, self.n, self.t, self.S, self.P
-        side = max(S * (m * (t - 1) + n), P + H)
+        of tile (N, T, T), each of S*S*C channels. Tiles begin m pixels after one another: neighbours share r - 1."""
+        (N, H, W, C), m, n, T, S, P = images.shape, self.m, self.n, self.T, self.S, self.P
+        side = max(S * (m * (T - 1) + n), P + H)
         padded = scratch('padded', (N, side, side, C), images)
         padded.fill(0)
         image, row, column, number = padded.strides
-        tiles = as_strided(padded, (n, n, N, t, t, S, S, C),
+        tiles = as_strided(padded, (n, n, N, T, T, S, S, C),
                            (S * row, S * column, image, m * S * row, m * S * column, row, column, number))
         return padded[:, P:P + H, P:P + W], tiles
 
     def of_outputs(self, dy):
         """A dy."""
-        (N, size, _, F), m, n, t = dy.shape, self.m, self.n, self.t
-        Y = np.empty((n * n, N, t * t * F), dy.dtype)
-        missing = (0, m * t - size)
+        (N, size, _, F), m, n, T = dy.shape, self.m, self.n, self.T
+        Y = np.empty((n * n, N, T * T * F), dy.dtype)
+        missing = (0, m * T - size)
         for few in pieces(N, Y[:, 0].size):
-            whole = np.pad(dy[few], ((0, 0), missing, missing, (0, 0))) if size < m * t else dy[few]
-            tiles = whole.reshape(-1, t, m, t, m, F).transpose(2, 4, 0, 1, 3, 5)
+            whole = np.pad(dy[few], ((0, 0), missing, missing, (0, 0))) if size < m * T else dy[few]
+            tiles = whole.reshape(-1, T, m, T, m, F).transpose(2, 4, 0, 1, 3, 5)
             along_both(self.A, copied(tiles), Y[:, few].reshape(n, n, -1))
-        return Y.reshape(n * n, N * t * t, F)
+        return Y.reshape(n * n, N * T * T, F)
 
     def to_outputs(self, values, N):
         """A.T values, each tile laid to where it belongs in y."""
-        m, n, t, size = self.m, self.n, self.t, self.size
-        y = np.empty((N, t, m, t, m, values.shape[-1]), values.dtype)
+        m, n, T, size = self.m, self.n, self.T, self.size
+        y = np.empty((N, T, m, T, m, values.shape[-1]), values.dtype)
         values = values.reshape(n * n, N, -1)
         for few in pieces(N, values[:, 0].size):
             tiles = y[few].transpose(2, 4, 0, 1, 3, 5)
             found = scratch('tiles', tiles.shape, tiles)
             along_both(self.A.T, values[:, few].reshape(n, n, -1), found.reshape(m, m, -1))
             tiles[...] = found
-        return y.reshape(N, t * m, t * m, -1)[:, :size, :size]
+        return y.reshape(N, T * m, T * m, -1)[:, :size, :size]
 
 
 def copied(tiles):
