@@ -149,7 +149,7 @@ def parse(arguments):
         parser.error('--dry-run keeps nothing: leave out --out and --resume')
     if options.data == 'digits' and options.data_dir:
         parser.error('--data digits needs no --data-dir')
-    if options.data not in (None, 'mnist', 'digits'):
+    if data.is_folder(options.data):
         options.data = str(Path(options.data).resolve())
     return options
 
@@ -174,8 +174,10 @@ def begin(options, xp):
 
 
 def resume(options, xp):
-    """A run where it was left. Only how long it lasts may be asked for anew."""
+    """A run where it was left. Only how long it lasts may change, and where a folder of images is."""
     _, config, _, _ = newest_checkpoint(options.resume)
+    if data.is_folder(options.data) and data.is_folder(config['data']):
+        config['data'] = options.data
     for setting in ('recipe', 'data', 'seed', *SETTINGS):
         asked = getattr(options, setting)
         if asked not in (None, config.get(setting)) and setting != 'epochs':
@@ -188,6 +190,7 @@ def resume(options, xp):
     if images.steps_per_epoch(config['batch_size']) != config['steps_per_epoch']:
         raise UserError(f'{options.resume}: {config["data"]} no longer has as many images as when the run began')
     run, state = Run.resume(options.resume)
+    run.config['data'] = config['data']
     run.config['epochs'] = options.epochs or run.config['epochs']
     run.config['precision'] = options.precision or run.config.get('precision')
     gan = make_gan(run.config, xp)

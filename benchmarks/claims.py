@@ -11,6 +11,7 @@
 
 Each writes benchmarks/results/claims_*.json; quality leaves its runs in runs/claims, and finished ones are not run again.
 """
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -107,6 +108,9 @@ def gradients():
 
 
 if __name__ == '__main__':
-    experiment = {'gradients': gradients, 'quality': quality}[sys.argv[1]]
-    found = experiment()
-    (RESULTS / f'claims_{sys.argv[1]}.json').write_text(json.dumps(found, indent=1, default=float) + '\n')
+    experiments = {'gradients': gradients, 'quality': quality}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('experiment', choices=experiments)
+    name = parser.parse_args().experiment
+    found = experiments[name]()
+    (RESULTS / f'claims_{name}.json').write_text(json.dumps(found, indent=1, default=float) + '\n')

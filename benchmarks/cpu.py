@@ -8,6 +8,7 @@ time of the step's multiplications, as convolution is defined, at this machine's
 rounds. Peak memory is of a process of its own that does nothing but train.
 """
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -165,6 +166,8 @@ def main():
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--out', help='write the figures to this file too')
     options = parser.parse_args()
+    if importlib.util.find_spec('torch') is None:
+        parser.error('PyTorch is not installed: pip install torch==2.13.0')
     recipe = RECIPES[options.recipe]
     peaks = {name: peak_memory(options.recipe, name) for name in NAMES}      # first, while nobody shares torch's pages
     work, times = gflop(recipe), measure(recipe, options.rounds)

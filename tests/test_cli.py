@@ -402,8 +402,15 @@ def test_a_folder_of_images_is_a_dataset_and_is_found_again_by_resume(tmp_path, 
     out, _ = finish(start(tmp_path, 'train_mnist.py', '--resume', 'run', '--data', 'photos', '--max-steps', 4,
                           environment=cache))
     assert 'going on after step 2' in out
+    (tmp_path / 'photos').rename(tmp_path / 'moved')
+    _, err = finish(start(tmp_path, 'train_mnist.py', '--resume', 'run', '--max-steps', 5, environment=cache), check=2)
+    assert 'photos: no such folder' in err
+    for where in ['--data', 'moved'], []:         # it is remembered
+        out, _ = finish(start(tmp_path, 'train_mnist.py', '--resume', 'run', *where, '--max-steps', 5 + (not where),
+                              environment=cache))
+    assert 'going on after step 5' in out
     before = contents(tmp_path / 'run')
-    shutil.copy(tmp_path / 'photos' / 'inner' / '0.png', tmp_path / 'photos' / 'inner' / '6.png')
-    shutil.copy(tmp_path / 'photos' / 'inner' / '0.png', tmp_path / 'photos' / 'inner' / '7.png')
-    _, err = finish(start(tmp_path, 'train_mnist.py', '--resume', 'run', '--max-steps', 6, environment=cache), check=2)
+    for new in '6.png', '7.png':
+        shutil.copy(tmp_path / 'moved' / 'inner' / '0.png', tmp_path / 'moved' / 'inner' / new)
+    _, err = finish(start(tmp_path, 'train_mnist.py', '--resume', 'run', '--max-steps', 9, environment=cache), check=2)
     assert 'no longer has as many images as when the run began' in err and contents(tmp_path / 'run') == before

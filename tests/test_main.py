@@ -168,6 +168,8 @@ Tanh.backward = lambda self, dy: 1.001 * backward(self, dy)
     ('arithmetic RUN --a 1 2 -3 --b 1 2 3 --c 1 2 3', ['--a']),
     ('interpolate RUN --path bent', ['bent', 'linear', 'spherical']),
     ('sample RUN --seed -1', ['--seed', '-1']),
+    ('sample RUN --out RUN/checkpoint.npz', ["checkpoint.npz' does not end in .png"]),
+    ('interpolate RUN --gif paths.mp4', ["'paths.mp4' does not end in .gif"]),
     ('sample RUN --out absent/picture.png', ['absent/picture.png: No such file or directory']),
     ('sample RUN --npy absent/array.npy', ['absent/array.npy: No such file or directory']),
     ('sample RUN -n 2000000000', ['memory']),

@@ -8,7 +8,7 @@ import numpy as np
 from . import __version__, checkpoint, evaluate, gradcheck
 from .arrays import random_stream, select_device
 from .data import to_uint8
-from .errors import Parser, UserError, count, number, one_line_errors, seed
+from .errors import Parser, UserError, count, named, number, one_line_errors, seed
 from .gan import generate
 from .images import grid, linear, save_gif, save_png, spherical, to_pillow
 from .recipes import find_recipe
@@ -165,6 +165,7 @@ def check_gradients(options):
 
 
 place = number(int, 0, 2 ** 31)
+PICTURE = dict(type=named('.png'), metavar='FILE')
 RUN = dict(metavar='RUN', help="a run's folder, or a checkpoint file such as its best.npz")
 
 
@@ -183,32 +184,32 @@ def parse(arguments):
     sub.add_argument('run', **RUN)
     sub.add_argument('-n', type=count, default=64, metavar='N', help='how many (default: 64)')
     sub.add_argument('--columns', type=count, default=8, metavar='N', help='how many in a row (default: 8)')
-    sub.add_argument('--out', default='grid.png', metavar='FILE', help='the picture (default: grid.png)')
-    sub.add_argument('--npy', metavar='FILE', help='also save the samples as an array: uint8, (n, H, W) or (n, H, W, 3)')
+    sub.add_argument('--out', **PICTURE, default='grid.png', help='the picture (default: grid.png)')
+    sub.add_argument('--npy', type=named('.npy'), metavar='FILE',
+                     help='also save the samples as an array: uint8, (n, H, W) or (n, H, W, 3)')
     sub = command('interpolate', interpolate, 'strips of images on the way from one z to the next')
     sub.add_argument('run', **RUN)
     sub.add_argument('--rows', type=count, default=6, metavar='N', help='how many paths (default: 6)')
     sub.add_argument('--steps', type=count, default=12, metavar='N', help='images from one z to the next (default: 12)')
     sub.add_argument('--path', choices=['spherical', 'linear'], default='spherical',
                      help='along the sphere or straight (default: spherical)')
-    sub.add_argument('--out', default='interpolation.png', metavar='FILE',
-                     help='the picture (default: interpolation.png)')
-    sub.add_argument('--gif', metavar='FILE', help='also save an animation')
+    sub.add_argument('--out', **PICTURE, default='interpolation.png', help='the picture (default: interpolation.png)')
+    sub.add_argument('--gif', type=named('.gif'), metavar='FILE', help='also save an animation')
     sub = command('arithmetic', arithmetic, 'a - b + c in the space of z, each the mean of three samples')
     sub.add_argument('run', **RUN)
     for concept in 'abc':
         sub.add_argument(f'--{concept}', type=place, nargs=3, metavar='I',
                          help='three samples, by their positions in the grid of `sample`, counted from 0')
     sub.add_argument('--digits', type=int, choices=range(10), nargs=3, metavar=('A', 'B', 'C'),
-                     help='instead of positions: of 1000 samples the three of each digit that the classifier is surest of')
-    sub.add_argument('--out', default='arithmetic.png', metavar='FILE', help='the picture (default: arithmetic.png)')
+                     help='instead of positions: the three of 1000 samples that the classifier is surest of, per digit')
+    sub.add_argument('--out', **PICTURE, default='arithmetic.png', help='the picture (default: arithmetic.png)')
     sub = command('evaluate', evaluate_samples, 'how good the samples are: numbers, beside the same for real digits')
     sub.add_argument('run', **RUN, nargs='?')
     sub.add_argument('--samples', type=number(int, 2), default=10000, metavar='N',
                      help='how many to draw (default: 10000)')
     sub.add_argument('--npy', metavar='FILE', help='evaluate these images instead of a RUN: an array, uint8 (n, 28, 28)')
     sub.add_argument('--json', action='store_true', help='the numbers as JSON instead of a table')
-    sub.add_argument('--neighbours', metavar='FILE',
+    sub.add_argument('--neighbours', **PICTURE,
                      help='also save a picture: samples beside their nearest training images')
     sub = command('gradcheck', check_gradients, 'every backward against finite differences; exit code 1 if one is wrong')
     sub.add_argument('--device', choices=['auto', 'cpu', 'gpu'], default='cpu', help='where to compute (default: cpu)')

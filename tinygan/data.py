@@ -46,7 +46,7 @@ def load(name=None, folder=None, seed=0, shape=(28, 28, 1)):
     can be had, and drawn digits otherwise, after a message nobody can miss. MNIST asked for by name, folder or
     TINYGAN_DATA that cannot be had is an error; so, always, are damaged files.
     """
-    if name not in (None, 'mnist', 'digits'):
+    if is_folder(name):
         from .folder import read_folder
         return ImageSet(read_folder(name, shape), seed, name)
     if name != 'digits':
@@ -58,6 +58,11 @@ def load(name=None, folder=None, seed=0, shape=(28, 28, 1)):
             print(_notice(error), file=sys.stderr)
     from .digits import Digits
     return Digits(seed)
+
+
+def is_folder(name):
+    """Does that --data name a folder?"""
+    return name not in (None, 'mnist', 'digits')
 
 
 def _notice(error):

@@ -64,5 +64,14 @@ def path(text):
     return text
 
 
+def named(suffix):
+    """The type of an option: the path of a file to write, whose name says what it will be."""
+    def parse(text):
+        if not text.lower().endswith(suffix):
+            raise argparse.ArgumentTypeError(f'{text!r} does not end in {suffix}')
+        return text
+    return parse
+
+
 count = number(int, 1, 2 ** 31)
 seed = number(int, 0, 2 ** 63)

@@ -60,14 +60,14 @@ def plot_curves(path, metrics):
     losses, outputs, *distances = figure.subplots(panels, 1, sharex=True)
     draw_curves(losses, metrics, {'loss_D': 'D', 'loss_G': 'G'})
     losses.set_ylabel('loss')
-    draw_curves(outputs, metrics, {'D_x': 'D(x)', 'D_G_z1': 'D(G(z)) before its update', 'D_G_z2': 'D(G(z)) after'})
+    draw_curves(outputs, metrics, {'D_x': 'D(x)', 'D_G_z1': 'D(G(z)) before\nits update', 'D_G_z2': 'D(G(z)) after'})
     outputs.set_ylabel('mean output of D')
     for axis in distances:
         axis.semilogy(metrics['step'][measured], metrics['frechet'][measured], '.-', subs=[2, 3, 5, 7])
-        axis.yaxis.set(label_text='Frechet distance', major_formatter='{x:g}', minor_formatter='{x:g}')
+        axis.yaxis.set(label_text='Frechet distance (log scale)', major_formatter='{x:g}', minor_formatter='{x:g}')
     for axis in figure.axes:
         axis.spines[['top', 'right']].set_visible(False)
-    figure.axes[-1].set_xlabel('step')
+    figure.axes[-1].set_xlabel('step (thin: each; thick: mean of the last fiftieth of all)')
     figure.savefig(path, dpi=120)
 
 
@@ -80,4 +80,4 @@ def draw_curves(axis, metrics, labels):
         line, = axis.plot(step, value, linewidth=0.5, alpha=0.3)
         smooth = np.convolve(value, np.ones(width) / width, mode='valid')
         axis.plot(step[width - 1:], smooth, color=line.get_color(), label=label)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
