@@ -175,7 +175,7 @@ def begin(options, xp):
 
 def resume(options, xp):
     """A run where it was left. Only how long it lasts may change, and where a folder of images is."""
-    _, config, _, _ = newest_checkpoint(options.resume)
+    found = _, config, _, _ = newest_checkpoint(options.resume)
     if data.is_folder(options.data) and data.is_folder(config['data']):
         config['data'] = options.data
     for setting in ('recipe', 'data', 'seed', *SETTINGS):
@@ -189,8 +189,7 @@ def resume(options, xp):
     images = data.load(config['data'], options.data_dir, config['seed'], shape)
     if images.steps_per_epoch(config['batch_size']) != config['steps_per_epoch']:
         raise UserError(f'{options.resume}: {config["data"]} no longer has as many images as when the run began')
-    run, state = Run.resume(options.resume)
-    run.config['data'] = config['data']
+    run, state = Run.resume(options.resume, found)
     run.config['epochs'] = options.epochs or run.config['epochs']
     run.config['precision'] = options.precision or run.config.get('precision')
     gan = make_gan(run.config, xp)

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -148,7 +149,8 @@ def test_a_checkpoint_cut_short_by_a_power_cut_costs_only_the_steps_since_the_on
     newest = run / 'checkpoint.npz'
     newest.write_bytes(newest.read_bytes()[:-1000])
     assert load(run)[1] == 4
-    train(tmp_path, '--max-steps', STEPS, '--resume', run)
+    _, err = train(tmp_path, '--max-steps', STEPS, '--resume', run)
+    assert err.count('checkpoint.npz is damaged') == 1 and err.endswith('run/checkpoint.previous.npz\n'), err
     assert same_run(run, trained[0])
 
 
@@ -261,6 +263,8 @@ def test_a_signal_saves_first_and_the_run_goes_on_as_if_nothing_had_been(tmp_pat
     process = start(tmp_path, 'train_mnist.py', *SMALL, '--out', 'run', '--seed', '5')
     wait_for((run / 'samples' / 'step_000002.png').exists, process)
     process.send_signal(number)
+    if number == signal.SIGHUP:                   # closed terminals send more than one
+        process.send_signal(number)
     out, err = finish(process, code)
     step = load(run)[1]
     assert step >= 2 and [row['step'] for row in metrics(run)] == list(range(1, step + 1))
@@ -271,6 +275,18 @@ def test_a_signal_saves_first_and_the_run_goes_on_as_if_nothing_had_been(tmp_pat
     train(tmp_path, '--resume', 'run', '--max-steps', step + 2)
     train(tmp_path, '--out', 'unbroken', '--seed', '5', '--max-steps', step + 2)
     assert same_run(run, tmp_path / 'unbroken')
+
+
+def test_without_a_stderr_ctrl_c_saves_too(tmp_path):
+    code = f'cd {tmp_path}; exec {sys.executable} {ROOT}/train_mnist.py {" ".join(map(str, SMALL))} --out run 2>&-'
+    process = subprocess.Popen(['bash', '-c', code], stdout=subprocess.DEVNULL)
+    wait_for((tmp_path / 'run' / 'samples' / 'step_000002.png').exists, process)
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+    assert load(tmp_path / 'run')[1] >= 2
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_first_one_s_checkpoint(tmp_path):

@@ -48,7 +48,7 @@ from tinygan.errors import UserError
     ('--data digits --out file/deeper', ['file', 'irectory']),
     ('--data digits --z-dim 2000000000', ['memory']),
     ('--data nonsense', ['nonsense']),
-    ('--z-dim 10000000000000000000000', ['--z-dim', 'at least 1, and below 2147483648']),
+    ('--z-dim 10000000000000000000000', ['--z-dim', 'at least 1 and below 2147483648']),
     *((f'{flag}=', [f'{flag}: it is empty']) for flag in ('--resume', '--out', '--data', '--data-dir')),
 ])
 def test_a_mistake_is_answered_with_one_line_and_nothing_is_made(command, tmp_path, arguments, parts):

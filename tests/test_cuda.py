@@ -57,6 +57,23 @@ def poisoned(cupy, shape):
     return cupy.asarray(np.full(shape, np.nan, np.float32))
 
 
+ARRIVALS = Path(network.__file__).with_name('device.cuh').read_text() + '''
+extern "C" __global__ void arrivals(int* arrived, int* last) {
+    if (last_to_arrive(arrived + blockIdx.y, gridDim.x)) atomicAdd(last + blockIdx.y, 1);
+}'''
+
+
+@pytest.mark.parametrize('block', [(128,), (32, 8), (1, 64)])
+def test_of_the_blocks_that_finish_a_sum_one_is_the_last(cupy, block):
+    """And knows it in all its threads. (If more than one thread counted a block, each of these would be the last.)"""
+    kernel = cupy.RawModule(code=ARRIVALS, options=('-std=c++17', '-DTF32=0')).get_function('arrivals')
+    arrived, last = cupy.zeros(3, np.int32), cupy.zeros(3, np.int32)
+    for times in 1, 2:
+        kernel((4, 3), block, (arrived, last))
+        assert to_numpy(last).tolist() == 3 * [times * np.prod(block)]
+        assert not to_numpy(arrived).any()
+
+
 GEOMETRIES = {                                    # N, H, W, C, F, K, S, P
     'of the DCGAN': (3, 14, 14, 8, 12, 4, 2, 1), 'one channel in': (5, 9, 9, 1, 3, 4, 2, 1),
     '3x3': (3, 5, 4, 2, 3, 3, 1, 1),

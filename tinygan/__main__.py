@@ -8,7 +8,7 @@ import numpy as np
 from . import __version__, checkpoint, evaluate, gradcheck
 from .arrays import random_stream, select_device
 from .data import to_uint8
-from .errors import Parser, UserError, count, named, number, one_line_errors, seed
+from .errors import Parser, UserError, count, named, number, one_line_errors, path, seed
 from .gan import generate
 from .images import grid, linear, save_gif, save_png, spherical, to_pillow
 from .recipes import find_recipe
@@ -52,8 +52,8 @@ def sample(options):
 def interpolate(options):
     draw, z_dim = open_generator(options.run)
     z = sample_noise(options.seed, options.rows + 1, z_dim)
-    path = {'spherical': spherical, 'linear': linear}[options.path]
-    images = draw(np.concatenate([path(a, b, options.steps) for a, b in zip(z, z[1:])]))
+    way = {'spherical': spherical, 'linear': linear}[options.path]
+    images = draw(np.concatenate([way(a, b, options.steps) for a, b in zip(z, z[1:])]))
     save_png(options.out, grid(images, columns=options.steps))
     print(f'{options.out}: {options.rows} {options.path} paths from one z to the next, {options.steps} steps each')
     if options.gif:
@@ -166,7 +166,7 @@ def check_gradients(options):
 
 place = number(int, 0, 2 ** 31)
 PICTURE = dict(type=named('.png'), metavar='FILE')
-RUN = dict(metavar='RUN', help="a run's folder, or a checkpoint file such as its best.npz")
+RUN = dict(type=path, metavar='RUN', help="a run's folder, or a checkpoint file such as its best.npz")
 
 
 def parse(arguments):
@@ -205,9 +205,10 @@ def parse(arguments):
     sub.add_argument('--out', **PICTURE, default='arithmetic.png', help='the picture (default: arithmetic.png)')
     sub = command('evaluate', evaluate_samples, 'how good the samples are: numbers, beside the same for real digits')
     sub.add_argument('run', **RUN, nargs='?')
-    sub.add_argument('--samples', type=number(int, 2), default=10000, metavar='N',
+    sub.add_argument('--samples', type=number(int, 2, 2 ** 31), default=10000, metavar='N',
                      help='how many to draw (default: 10000)')
-    sub.add_argument('--npy', metavar='FILE', help='evaluate these images instead of a RUN: an array, uint8 (n, 28, 28)')
+    sub.add_argument('--npy', type=path, metavar='FILE',
+                     help='evaluate these images instead of a RUN: an array, uint8 (n, 28, 28)')
     sub.add_argument('--json', action='store_true', help='the numbers as JSON instead of a table')
     sub.add_argument('--neighbours', **PICTURE,
                      help='also save a picture: samples beside their nearest training images')

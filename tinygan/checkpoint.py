@@ -69,11 +69,14 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, folder):
-        """(run, state) of the newest checkpoint that can be read. What came after it, perhaps half written, goes:
-        rows of metrics.csv, samples, and a damaged newest checkpoint, lest it become the previous one. So does a later
-        best.npz. The one it had replaced is lost: there is none until a distance is lower than all those that stay."""
-        path, config, step, state = newest_checkpoint(folder)
+    def resume(cls, folder, found=None):
+        """(run, state) of the newest checkpoint that can be read, which newest_checkpoint may have found already.
+
+        What came after it, perhaps half written, goes: rows of metrics.csv, samples, and a damaged newest checkpoint, lest
+        it become the previous one. So does a later best.npz. The one it had replaced is lost: there is none until a
+        distance is lower than all those that stay.
+        """
+        path, config, step, state = found or newest_checkpoint(folder)
         run = cls(folder, config, step)
         newest, previous = checkpoints(folder)
         if path == previous:
@@ -160,7 +163,7 @@ class Run:
         from PIL import Image
         if self.step:
             if samples := self.samples():
-                save_gif(self.folder / 'samples.gif', [Image.open(path) for _, path in samples])
+                save_gif(self.folder / 'samples.gif', [Image.open(path).copy() for _, path in samples])
             plot_curves(self.folder / 'curves.png',
                         np.atleast_1d(np.genfromtxt(self.folder / 'metrics.csv', delimiter=',', names=True)))
 

@@ -50,7 +50,7 @@ def number(kind, low, below=math.inf):
     def parse(text):
         value = kind(text)
         if not low <= value < below:
-            limit = ', and finite' if below == math.inf else f', and below {below}'
+            limit = ' and finite' if below == math.inf else f' and below {below}'
             raise argparse.ArgumentTypeError(f'{text} is not a number of at least {low}{limit}')
         return value
     parse.__name__ = kind.__name__                # argparse says "invalid int value"

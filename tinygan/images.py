@@ -67,7 +67,7 @@ def plot_curves(path, metrics):
         axis.yaxis.set(label_text='Frechet distance (log scale)', major_formatter='{x:g}', minor_formatter='{x:g}')
     for axis in figure.axes:
         axis.spines[['top', 'right']].set_visible(False)
-    figure.axes[-1].set_xlabel('step (thin: each; thick: mean of the last fiftieth of all)')
+    figure.axes[-1].set_xlabel('step (thin lines: every step; thick: moving average over a fiftieth of them)')
     figure.savefig(path, dpi=120)
 
 

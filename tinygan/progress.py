@@ -1,5 +1,6 @@
 """What a user sees of a run while it trains, and how they end it."""
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -43,21 +44,27 @@ class Progress:
                 self.shown = now
                 print(f'step {step}/{self.last}  epoch {(step - 1) // self.per_epoch + 1}  {text}  '
                       f'{(step + 1 - self.first) / (now - self.start):.1f} steps/s', flush=True)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):                     # a full disk, perhaps
+                raise
             drop(sys.stdout if self.bar.disable else sys.stderr)
             self.signals.append(signal.SIGTERM)
 
 
 def catch_signals():
-    """A list that a signal to end puts its number on, so that no step is cut in two; the second one kills."""
-    caught = []
+    """A list that a signal to end puts its number on, so that no step is cut in two. A second one kills; but not a second
+    SIGHUP, of which a closed terminal may send several."""
+    caught, second = [], {signal.SIGINT: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+    if hasattr(signal, 'SIGHUP'):                 # Windows has none
+        second[signal.SIGHUP] = signal.SIG_IGN
 
     def note(signum, frame):
         caught.append(signum)
-        signal.signal(signum, signal.SIG_DFL)
-        with contextlib.suppress(OSError):        # the terminal may be gone
-            os.write(2, b'\nsaving; once more to stop at once\n')       # print could meet itself, interrupted
-    for name in 'SIGINT', 'SIGTERM', 'SIGHUP':    # the last, where there is one, when the terminal is closed
-        if signal.getsignal(signum := getattr(signal, name, signal.SIGINT)) != signal.SIG_IGN:
+        signal.signal(signum, second[signum])
+        if sys.stderr:
+            with contextlib.suppress(OSError):    # the terminal may be gone
+                os.write(2, b'\nsaving; once more to stop at once\n')   # print could meet itself, interrupted
+    for signum in second:
+        if signal.getsignal(signum) != signal.SIG_IGN:
             signal.signal(signum, note)
     return caught

@@ -52,7 +52,7 @@ __device__ __forceinline__ bool last_to_arrive(int* arrived, int blocks) {
     __shared__ bool last;
     __threadfence();                           // my share is in memory before I am counted
     __syncthreads();
-    if (threadIdx.x == 0) {
+    if (threadIdx.x + threadIdx.y == 0) {
         last = atomicAdd(arrived, 1) == blocks - 1;
         if (last) *arrived = 0;
     }

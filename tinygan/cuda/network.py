@@ -139,8 +139,8 @@ class Product:
                     self.no_bias if b is None else b, dx, N, *activation)
 
     def grid(self, M, N, depth):
-        """Tiles down and across, and into how many slices the sum is divided: so many that every multiprocessor has
-        three blocks, and none has a fourth, for which the others would wait."""
+        """Tiles down and across, and into how many slices the sum is divided: as many as leave no multiprocessor with a
+        fourth block, for which the others would wait."""
         columns = TILE if N > 8 else 8
         down, across = ceil(M, TILE), ceil(N, columns)
         tiles = down * across
