@@ -311,8 +311,10 @@ def test_a_checkpoint_is_an_ordinary_npz_of_plain_arrays(run):
 @pytest.mark.parametrize('content', [b'step;loss_D\n1;2\n', b'\xff\xfe\n', b'step,loss_D\nabc,1\n', b'\xef\xbb\xbfstep\n1\n'])
 def test_a_damaged_metrics_csv_is_named_in_one_line(run, content):
     (run.folder / 'metrics.csv').write_bytes(content)
+    (run.folder / 'samples' / 'step_000099.png').write_bytes(b'of a later step')
     with pytest.raises(UserError, match=r'metrics.csv is damaged \(.*\)$'):
         Run.resume(run.folder)
+    assert (run.folder / 'samples' / 'step_000099.png').exists()          # nothing has been changed
 
 
 def test_a_run_whose_samples_were_deleted_goes_on(run):

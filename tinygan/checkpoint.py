@@ -78,6 +78,7 @@ class Run:
         """
         path, config, step, state = found or newest_checkpoint(folder)
         run = cls(folder, config, step)
+        rows, run.lowest = read_metrics(run.folder / 'metrics.csv', step)
         newest, previous = checkpoints(folder)
         if path == previous:
             newest.unlink(missing_ok=True)
@@ -88,13 +89,6 @@ class Run:
         with contextlib.suppress(UserError):      # there is none, or it is damaged, which `sample` will say
             if open_checkpoint(run.best)[2] > step:
                 run.best.unlink()
-        try:
-            lines = (run.folder / 'metrics.csv').read_text().splitlines(keepends=True)
-            rows = csv.DictReader(line for line in lines if line[-1] == '\n')
-            rows = [row for row in rows if int(row['step']) <= step]
-            run.lowest = min((float(row['frechet']) for row in rows if row.get('frechet')), default=math.inf)
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f'{run.folder / "metrics.csv"} is damaged ({error})') from None
         run.write_metrics(rows)
         return run, state
 
@@ -166,6 +160,17 @@ class Run:
                 save_gif(self.folder / 'samples.gif', [Image.open(path).copy() for _, path in samples])
             plot_curves(self.folder / 'curves.png',
                         np.atleast_1d(np.genfromtxt(self.folder / 'metrics.csv', delimiter=',', names=True)))
+
+
+def read_metrics(path, step):
+    """The rows of a metrics.csv up to that step, the last of which may be cut short, and the lowest distance in them."""
+    try:
+        lines = path.read_text().splitlines(keepends=True)
+        rows = csv.DictReader(line for line in lines if line[-1] == '\n')
+        rows = [row for row in rows if int(row['step']) <= step]
+        return rows, min((float(row['frechet']) for row in rows if row.get('frechet')), default=math.inf)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f'{path} is damaged ({error})') from None
 
 
 def fetched(rows):
