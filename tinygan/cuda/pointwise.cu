@@ -160,8 +160,9 @@ __device__ float loss_and_grad(const float* score, float* dscore, int N, int kin
         __syncthreads();
         if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
     }
-    double2 total = parts[0];
     __syncthreads();
+    double2 total = parts[0];
+    __syncthreads();                           // for the next call, which overwrites them
     mean_output = total.y / N;
     return total.x / N;
 }

@@ -74,11 +74,13 @@ class CapturedGAN:
 
     def capture(self, turns):
         gc.disable()                              # freeing an array would not belong to the step
-        self.stream.begin_capture()
         try:
-            self.play(turns)
+            self.stream.begin_capture()
+            try:
+                self.play(turns)
+            finally:
+                graph = self.stream.end_capture()
         finally:
-            graph = self.stream.end_capture()
             gc.enable()
         return graph
 
