@@ -25,7 +25,7 @@ from tinygan.errors import UserError
     ('--epochs 1.5', ['--epochs', "invalid int value: '1.5'"]),
     ('--lr -1', ['--lr', '-1']),
     ('--lr nan', ['--lr', 'nan']),
-    ('--lr inf', ['--lr', 'inf']),
+    ('--lr inf', ['--lr', 'must be at least 1e-12 and finite, not inf']),
     ('--lr fast', ['--lr', "invalid float value: 'fast'"]),
     ('--beta1 1', ['--beta1', '1']),
     ('--beta2 -0.1', ['--beta2', '-0.1']),

@@ -424,7 +424,7 @@ def test_another_seed_draws_other_samples(drawn_mnist, tmp_path, capsys):
 @pytest.mark.parametrize('arguments, parts', [
     ('evaluate', ['needs either a RUN or --npy FILE']),
     ('evaluate RUN --npy gray.npy', ['needs either a RUN or --npy FILE']),
-    ('evaluate RUN --samples 1', ['--samples', '1 is not a number of at least 2']),
+    ('evaluate RUN --samples 1', ['--samples', 'must be at least 2 and below 2147483648, not 1']),
     ('evaluate absent', ['absent holds no checkpoint']),
     ('evaluate RUN', ['run: evaluate compares gray images of 28x28 pixels', 'not uint8 (2, 64, 64)']),
     ('evaluate --npy absent.npy', ['absent.npy: No such file or directory']),

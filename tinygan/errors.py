@@ -51,7 +51,7 @@ def number(kind, low, below=math.inf):
         value = kind(text)
         if not low <= value < below:
             limit = ' and finite' if below == math.inf else f' and below {below}'
-            raise argparse.ArgumentTypeError(f'{text} is not a number of at least {low}{limit}')
+            raise argparse.ArgumentTypeError(f'must be at least {low}{limit}, not {text}')
         return value
     parse.__name__ = kind.__name__                # argparse says "invalid int value"
     return parse

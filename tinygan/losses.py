@@ -93,7 +93,7 @@ def lsgan(a=0, b=1, c=1, rule=least_squares):
     """Mao et al. 2017, equation 2: D pulls fakes to a and reals to b, G pulls its fakes to c.
 
     The paper proposes two choices: a=-1, b=1, c=0 minimises the Pearson chi^2 divergence; a=0, b=c=1 asks G for
-    fakes as real as can be.
+    fakes as real as can be. rule is least_squares or, for twice the loss and gradient, mean_squared_error.
     """
     return AdversarialLoss(real=partial(rule, target=b), fake=partial(rule, target=a),
                            generator=partial(rule, target=c), output=lambda s: s)
