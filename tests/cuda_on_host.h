@@ -387,10 +387,6 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 
 // What a .cu source has inline PTX for, and leaves to this file where HOST_SHIM is defined.
 
-inline unsigned tf32(float x) {             // to 10 bits of mantissa, ties away from zero
-    if (x != x) return 0x7fffffff;
-    return (__float_as_uint(x) + 0x1000) & 0xffffe000;
-}
 inline void mma(float* c, const unsigned* a, const unsigned* b, int line = __builtin_LINE()) {
     void** operands = on_host::current->operands;
     operands[0] = c;

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(cuda_on_host.COMPILER is None,
 
 SOURCE = r'''
 #ifndef HOST_SHIM
-#error "a real device has its own tf32, mma, copy16 ..."
+#error "a real device has its own mma, copy16 ..."
 #endif
 #define SIDE 8
 #define THREADS (32 * SIDE)
@@ -125,22 +125,12 @@ extern "C" __global__ void copies(const float* x, float* y, int to, int from) {
 
 extern "C" __global__ void copy_to_global(const float* x, float* y) { copy16(y, x, true); }
 
-extern "C" __global__ void round_to_tf32(const float* x, unsigned* y) {
-    y[threadIdx.x] = tf32(x[threadIdx.x]);
-}
-
-extern "C" __global__ void product(const float* a, const float* b, float* c, int rounds) {
+extern "C" __global__ void product(const float* a, const float* b, float* c) {
     int row = threadIdx.x / 4, column = threadIdx.x % 4;
     unsigned fa[4], fb[2];
     float fc[4] = {1, 1, 1, 1};
-    for (int i = 0; i < 4; i++) {
-        float value = a[(row + i % 2 * 8) * 8 + column + i / 2 * 4];
-        fa[i] = rounds ? tf32(value) : __float_as_uint(value);
-    }
-    for (int i = 0; i < 2; i++) {
-        float value = b[(column + i * 4) * 8 + row];
-        fb[i] = rounds ? tf32(value) : __float_as_uint(value);
-    }
+    for (int i = 0; i < 4; i++) fa[i] = __float_as_uint(a[(row + i % 2 * 8) * 8 + column + i / 2 * 4]);
+    for (int i = 0; i < 2; i++) fb[i] = __float_as_uint(b[(column + i * 4) * 8 + row]);
     mma(fc, fa, fb);
     for (int i = 0; i < 4; i++) c[(row + i / 2 * 8) * 8 + column * 2 + i % 2] = fc[i];
 }
@@ -291,7 +281,7 @@ def test_a_product_of_less_than_a_warp_is_an_error(cupy):
     with pytest.raises(KernelError, match=r'\(0, 0, 0\) waits at mma.*\(7, 0, 0\) has returned'):
         kernel('diverged_warp')((1,), (32,), (cupy.zeros(32, f32),))
     with pytest.raises(KernelError, match='needs 32 threads'):
-        kernel('product')((1,), (16,), (*(cupy.zeros((16, 8), f32) for _ in 'abc'), i32(1)))
+        kernel('product')((1,), (16,), tuple(cupy.zeros((16, 8), f32) for _ in 'abc'))
 
 
 def test_shared_memory_holds_nan_in_every_block_anew(cupy):
@@ -338,37 +328,16 @@ def test_an_asynchronous_copy_goes_to_shared_memory_only(cupy):
         kernel('copy_to_global')((1,), (1,), (cupy.zeros(4, f32), cupy.zeros(4, f32)))
 
 
-def tf32(x):
-    """To the nearest of 10 bits of mantissa, ties away from zero, in float64."""
-    mantissa, exponent = np.frexp(np.asarray(x, float))
-    return np.ldexp(np.copysign(np.floor(np.abs(mantissa) * 2048 + 0.5), mantissa) / 2048, exponent)
-
-
-def test_tf32_rounds_to_the_nearest_and_ties_away_from_zero(cupy):
-    ties = f32([1 + 1 / 2048, -1 - 1 / 2048, 1 + 3 / 2048, 1 + 0.999 / 2048, 2 - 1e-7, 1e-30, 0])
-    unwritten = np.array([0xffffffff], np.uint32).view(np.float32)
-    x = np.concatenate([ties, 100 * numbers(240), f32([np.inf, -np.inf]), unwritten])
-    y = cupy.zeros(x.size, u32)
-    kernel('round_to_tf32')((1,), (x.size,), (cupy.asarray(x), y))
-    bits = y.get()
-    rounded = bits.view(np.float32)
-    assert rounded[:5].tolist() == [1 + 1 / 1024, -1 - 1 / 1024, 1 + 2 / 1024, 1, 2]
-    np.testing.assert_array_equal(rounded[:-3], tf32(x[:-3]))
-    np.testing.assert_array_equal(rounded[-3:], x[-3:])
-    assert not (bits[:-1] & 0x1fff).any()
-
-
-def test_a_product_of_tensor_cores_is_that_of_the_rounded_operands(cupy):
+def test_tensor_cores_multiply_what_is_left_of_the_operands_without_their_last_13_bits(cupy):
     a, b = numbers(16, 8), numbers(8, 8, seed=1)
-
-    def run(rounds):
-        c = cupy.zeros((16, 8), f32)
-        kernel('product')((1,), (32,), (cupy.asarray(a), cupy.asarray(b), c, i32(rounds)))
-        return c.get()
-    for c in in_both_orders(lambda: run(1)):
-        np.testing.assert_allclose(c, 1 + tf32(a) @ tf32(b), rtol=0, atol=3e-6)
     cut = [(x.view(np.uint32) & 0xffffe000).view(np.float32).astype(float) for x in (a, b)]
-    np.testing.assert_allclose(run(0), 1 + cut[0] @ cut[1], rtol=0, atol=3e-6)
+
+    def run():
+        c = cupy.zeros((16, 8), f32)
+        kernel('product')((1,), (32,), (cupy.asarray(a), cupy.asarray(b), c))
+        return c.get()
+    for c in in_both_orders(run):
+        np.testing.assert_allclose(c, 1 + cut[0] @ cut[1], rtol=0, atol=3e-6)
 
 
 def test_the_last_block_done_sees_what_all_have_written(cupy):

@@ -7,7 +7,7 @@
 //
 //     kernel         row m of the result    column n    summed over k       left[m][k]          right[k][n]
 //     forward        (image, i, j)          f           (kh, kw, c)         x in the patch      w
-//     input_grad     (image, u, v)          c           (th, tw, f)         dy of a patch       w
+//     input_grad     (image, u, v)          c           (i, j, f)           dy of a patch       w
 //     weight_grad    (kh, kw, c)            f           (image, i, j)       x in the patch      dy
 //
 // With TF32 the products run on tensor cores, which read 10 of the 23 bits behind a number's point and add in float32.
@@ -15,7 +15,8 @@
 const int TILE = 64, DEPTH = 16, STAGES = 4, THREADS = 128;
 const int WIDTH_C = C % 4 ? 1 : 4, WIDTH_F = F % 4 ? 1 : 4;        // numbers of a pixel that can be copied at once
 const int WIDTH_W = W_ALIGNED ? WIDTH_F : 1;
-const int TILE_F = F > 8 ? TILE : 8, TILE_C = C > 8 ? TILE : 8;    // few channels need no wide tile,
+const int COLUMNS = S * S * C / CLASSES;                            // of the product of input_grad
+const int TILE_F = F > 8 ? TILE : 8, TILE_C = COLUMNS > 8 ? TILE : 8;   // few channels need no wide tile,
 const int TILE_W = K * K * C > 16 || F <= 8 ? TILE : 16;           // few rows of w no high one (16 x 8 is for one warp)
 
 // LINES rows of the left matrix, or columns of the right one, by DEPTH of what is summed over, in shared memory. It is
@@ -27,18 +28,20 @@ template<int LINES, bool ALONG_K, int WIDTH> struct alignas(16) Tile {
 
     __device__ float& at(int line, int k) { return ALONG_K ? numbers[line][k] : numbers[k][line]; }
 
-    // Start copying the tile that begins at (line0, k0). source(line, k) is where a number lies, null for a zero.
+    // Start copying the tile that begins at (line0, DEPTH * step). source(line, k) is where a number lies, null for
+    // a zero.
     //
-    // Finding it takes many divisions; three things let the compiler save most of them. The number of rounds is a
+    // Finding it takes many divisions; four things let the compiler save most of them. The number of rounds is a
     // constant, so they are unrolled and share what is equal in all of them; % THREADS, which changes nothing, tells it
-    // that their k is, or their line; and indices have no sign, so that dividing by 2^n is a shift.
-    template<class Source> __device__ void fetch(Source source, unsigned line0, unsigned k0) {
+    // that their k is, or their line; | for + tells it that k / DEPTH is; and indices have no sign, so that dividing by
+    // 2^n is a shift.
+    template<class Source> __device__ void fetch(Source source, unsigned line0, unsigned step) {
         #pragma unroll
         for (unsigned first = 0; first < LINES * DEPTH; first += THREADS * WIDTH) {
             unsigned i = first + threadIdx.x % THREADS * WIDTH;
             if (i >= LINES * DEPTH) break;
             unsigned line = ALONG_K ? i / DEPTH : i % LINES, k = ALONG_K ? i % DEPTH : i / LINES;
-            const float* from = source(line0 + line, k0 + k);
+            const float* from = source(line0 + line, DEPTH * step | k);
             if (WIDTH == 4) copy16(&at(line, k), from, from);
             else copy4(&at(line, k), from, from);
         }
@@ -63,7 +66,7 @@ __device__ __forceinline__ bool add_shares(float* sum, unsigned slice, unsigned 
 
 // result(m, n, sum over k < depth of left[m][k] * right[k][n]) for every m < M and n < N of the block's tile, which is
 // ROWS x COLUMNS. Its four warps divide it into pieces of 16 x 8, the shape of the tensor cores' mma: each thread holds
-// four numbers of a piece. While one slice of DEPTH is multiplied, the copies of the next ones are under way.
+// four numbers of a piece. While one step of DEPTH is multiplied, the copies for the next ones are under way.
 //
 // With slices > 1, as many blocks divide the sum, and the last of them has the result.
 template<int ROWS, int COLUMNS, bool LEFT_ALONG_K, int LEFT_WIDTH, bool RIGHT_ALONG_K, int RIGHT_WIDTH,
@@ -79,22 +82,22 @@ __device__ void product(unsigned M, unsigned N, unsigned depth, Left left, Right
     const unsigned m0 = blockIdx.x * ROWS, n0 = blockIdx.y * COLUMNS;
     float sum[DOWN][ACROSS][4] = {};
 
-    const unsigned share = (depth + slices * DEPTH - 1) / (slices * DEPTH) * DEPTH;
-    const unsigned begin = slice * share, end = min(depth, begin + share);
-    auto fetch = [&](unsigned k0) {
-        if (k0 < end) {
-            a[k0 / DEPTH % STAGES].fetch(left, m0, k0);
-            b[k0 / DEPTH % STAGES].fetch(right, n0, k0);
+    const unsigned steps = (depth + DEPTH - 1) / DEPTH, share = (steps + slices - 1) / slices;
+    const unsigned begin = slice * share, end = min(steps, begin + share);
+    auto fetch = [&](unsigned step) {
+        if (step < end) {
+            a[step % STAGES].fetch(left, m0, step);
+            b[step % STAGES].fetch(right, n0, step);
         }
         commit_copies();
     };
-    for (int ahead = 0; ahead < STAGES - 1; ahead++) fetch(begin + ahead * DEPTH);
-    for (unsigned k0 = begin; k0 < end; k0 += DEPTH) {
-        wait_copies<STAGES - 2>();                 // my copies of this slice have come
-        __syncthreads();                           // everybody's have, and nobody still reads the slice before it
-        fetch(k0 + (STAGES - 1) * DEPTH);          // to where that one was
-        auto& x = a[k0 / DEPTH % STAGES];
-        auto& y = b[k0 / DEPTH % STAGES];
+    for (int ahead = 0; ahead < STAGES - 1; ahead++) fetch(begin + ahead);
+    for (unsigned step = begin; step < end; step++) {
+        wait_copies<STAGES - 2>();                 // my copies for this step have come
+        __syncthreads();                           // everybody's have, and nobody still reads those of the last one,
+        fetch(step + STAGES - 1);                  // in whose place come new ones
+        auto& x = a[step % STAGES];
+        auto& y = b[step % STAGES];
         #pragma unroll
         for (int k = 0; k < DEPTH; k += 8) {
 #if TF32
@@ -135,14 +138,35 @@ __device__ __forceinline__ const float* in_patch(const float* x, unsigned row, u
     return 0 <= h && h < H && 0 <= w && w < W ? &x[((image * H + h) * W + w) * C + c] : nullptr;
 }
 
+// Term k of a sum over taps and channels, which comes in the order of DEPTH channels of every tap, then the next DEPTH:
+// where several taps read a pixel, all but the first find it in the multiprocessor's own cache.
+template<int TAPS, int CHANNELS> struct Term {
+    unsigned tap, channel;
+
+    __device__ Term(unsigned k) {
+        const bool WHOLE = CHANNELS % DEPTH == 0;
+        tap = WHOLE ? k / DEPTH % TAPS : k / CHANNELS;
+        channel = WHOLE ? k / DEPTH / TAPS * DEPTH + k % DEPTH : k % CHANNELS;
+    }
+};
+
+// The columns of cols in that order of terms. If S divides K, taps that are S apart follow one another: there neighbouring
+// patches read the same pixels.
+__device__ __forceinline__ unsigned column(unsigned k) {
+    const unsigned R = K % S ? 1 : S, T = K / R;
+    Term<K * K, C> term(k);
+    unsigned kh = term.tap / (T * T) / R + R * (term.tap / T % T), kw = term.tap / (T * T) % R + R * (term.tap % T);
+    return (kh * K + kw) * C + term.channel;
+}
+
 // y = cols @ w, and perhaps + b and through an activation
 extern "C" __global__ void __launch_bounds__(THREADS, 4) forward(
         const float* x, const float* w, const float* b, float* y, int N, int activation, float slope,
         float* shares, int* arrived) {
     const unsigned M = N * OH * OW, DEEP = K * K * C;
     product<TILE, TILE_F, true, WIDTH_C, false, WIDTH_W>(M, F, DEEP,
-        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, m, k) : nullptr; },
-        [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &w[k * F + f] : nullptr; },
+        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, m, column(k)) : nullptr; },
+        [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &w[column(k) * F + f] : nullptr; },
         [=](unsigned m, unsigned f, float sum) { y[m * F + f] = activate(sum + b[f % BIASES], activation, slope); },
         blockIdx.z, gridDim.z, shares, arrived);
 }
@@ -152,34 +176,40 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) weight_grad(
         const float* x, const float* dy, float* dw, int N, float* shares, int* arrived) {
     const unsigned M = K * K * C, DEEP = N * OH * OW;
     product<TILE_W, TILE_F, false, WIDTH_C, false, WIDTH_F>(M, F, DEEP,
-        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, k, m) : nullptr; },
+        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, k, column(m)) : nullptr; },
         [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &dy[k * F + f] : nullptr; },
-        [=](unsigned m, unsigned f, float sum) { dw[m * F + f] = sum; },
+        [=](unsigned m, unsigned f, float sum) { dw[column(m) * F + f] = sum; },
         blockIdx.z, gridDim.z, shares, arrived);
 }
 
 // dx = the sum of dy w over all patches that a pixel was part of; as a layer's forward (ConvTranspose2d) perhaps + b
-// and through an activation.
+// and through an activation. Nothing is scattered: each pixel is written once.
 //
-// Pixel h was number kh = h + P - S i of patch i, where 0 <= kh < K. Pixels S apart, a class, meet the same kh: those
-// of h = S u + r are kh = (r + P) % S + S th, with th = 0, 1 ... So each class is a product of its own, over
-// (th, tw, f), and blockIdx.z says which. Nothing is scattered: each pixel is written once.
+// Pixel h = S u + r was number kh = h + P - S i of patch i, if 0 <= kh < K: of REACH patches at most, i = u + first and
+// those that follow. Pixels of the same r, a class, meet the same kh. So each class is a product of its own, over
+// (i, j, f), and blockIdx.z says which; but if all classes together have few channels, they are the columns of one.
 extern "C" __global__ void __launch_bounds__(THREADS, 4) input_grad(
         const float* dy, const float* w, const float* b, float* dx, int N, int activation, float slope) {
-    const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, TAPS = (K + S - 1) / S;
-    const unsigned M = N * UH * UW, DEEP = TAPS * TAPS * F, rh = blockIdx.z / S, rw = blockIdx.z % S;
-    product<TILE, TILE_C, true, WIDTH_F, true, WIDTH_W>(M, C, DEEP,
+    const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, EACH = (K + S - 1) / S;
+    const int REACH = CLASSES == 1 ? (S - 1 + P) / S - P / S + EACH : EACH;
+    const unsigned M = N * UH * UW, DEEP = REACH * REACH * F, rh = blockIdx.z / S, rw = blockIdx.z % S;
+    const int first_i = int(rh + P) / S - EACH + 1, first_j = int(rw + P) / S - EACH + 1;
+    product<TILE, TILE_C, true, WIDTH_F, true, WIDTH_W>(M, COLUMNS, DEEP,
         [=](unsigned m, unsigned k) -> const float* {
-            int f = k % F, j = m % UW + (rw + P) / S - k / F % TAPS, i = m / UW % UH + (rh + P) / S - k / F / TAPS;
+            Term<REACH * REACH, F> term(k);
+            int i = m / UW % UH + first_i + term.tap / REACH, j = m % UW + first_j + term.tap % REACH;
             bool valid = m < M && k < DEEP && 0 <= i && i < OH && 0 <= j && j < OW;
-            return valid ? &dy[((m / UW / UH * OH + i) * OW + j) * F + f] : nullptr;
+            return valid ? &dy[((m / UW / UH * OH + i) * OW + j) * F + term.channel] : nullptr;
         },
-        [=](unsigned c, unsigned k) -> const float* {
-            int kw = (rw + P) % S + S * (k / F % TAPS), kh = (rh + P) % S + S * (k / F / TAPS);
-            return c < C && k < DEEP && kh < K && kw < K ? &w[((kh * K + kw) * C + c) * F + k % F] : nullptr;
+        [=](unsigned n, unsigned k) -> const float* {
+            Term<REACH * REACH, F> term(k);
+            int kh = rh + n / C / S + P - S * (first_i + term.tap / REACH), c = n % C;
+            int kw = rw + n / C % S + P - S * (first_j + term.tap % REACH);
+            bool valid = n < COLUMNS && k < DEEP && 0 <= kh && kh < K && 0 <= kw && kw < K;
+            return valid ? &w[((kh * K + kw) * C + c) * F + term.channel] : nullptr;
         },
-        [=](unsigned m, unsigned c, float sum) {
-            int h = S * (m / UW % UH) + rh, v = S * (m % UW) + rw;
+        [=](unsigned m, unsigned n, float sum) {
+            int h = S * (m / UW % UH) + rh + n / C / S, v = S * (m % UW) + rw + n / C % S, c = n % C;
             if (h < H && v < W)
                 dx[((m / UW / UH * H + h) * W + v) * C + c] = activate(sum + b[c % BIASES], activation, slope);
         },

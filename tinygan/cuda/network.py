@@ -118,9 +118,11 @@ class Product:
 
     def __init__(self, device, sizes, w, b):
         self.device, self.sizes, self.w = device, sizes.simplest(), w
-        biases = 1 if b is None else b.size
+        S, C, biases = self.sizes.S, self.sizes.C, 1 if b is None else b.size
+        self.classes = 1 if S * S * C <= 8 else S * S                     # products that input_grad is divided into
         self.no_bias = device.cupy.zeros(biases, np.float32)
-        self.launch = device.compile('conv', **self.sizes._asdict(), BIASES=biases, W_ALIGNED=int(w.data.ptr % 16 == 0))
+        self.launch = device.compile('conv', **self.sizes._asdict(), BIASES=biases, CLASSES=self.classes,
+                                     W_ALIGNED=int(w.data.ptr % 16 == 0))
 
     def forward(self, x, y, N, b=None, activation=LINEAR):
         H, W, C, OH, OW, F, K, S, P = self.sizes
@@ -134,8 +136,8 @@ class Product:
 
     def input_grad(self, dy, dx, N, b=None, activation=LINEAR):
         H, W, C, OH, OW, F, K, S, P = self.sizes
-        down, across, _ = self.grid(N * ceil(H, S) * ceil(W, S), C, 0)
-        self.launch('input_grad', (down, across, S * S), (128,), dy, self.w,
+        down, across, _ = self.grid(N * ceil(H, S) * ceil(W, S), S * S * C // self.classes, 0)
+        self.launch('input_grad', (down, across, self.classes), (128,), dy, self.w,
                     self.no_bias if b is None else b, dx, N, *activation)
 
     def grid(self, M, N, depth):
