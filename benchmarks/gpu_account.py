@@ -223,5 +223,5 @@ def account(setting, step_ms):
     each = sum(max(row['flop'] / matmul, (row['bytes'] or 0) / copy) for row in rows) / steps
     floor = {'flop': flop / matmul, 'bytes': traffic / copy, 'launch by launch': each}
     return {'launches': len(rows) // steps, 'flop': flop, 'bytes': traffic, 'kernels_ms': round(us / 1e3, 4),
-            'step_ms': step_ms, 'gap_ms': round(step_ms - us / 1e3, 4), 'matmul_flop_s': matmul,
-            'copy_bytes_s': copy, 'floor_ms': {name: round(s * 1e3, 4) for name, s in floor.items()}}, rows
+            'step_ms': step_ms, 'matmul_flop_s': matmul, 'copy_bytes_s': copy,
+            'floor_ms': {name: round(s * 1e3, 4) for name, s in floor.items()}}, rows

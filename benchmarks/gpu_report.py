@@ -50,8 +50,8 @@ def show_account(totals, rows, most=12):
         return
     floor = totals['floor_ms']
     print(f"\n{totals['launches']} launches a step, {totals['flop'] / 1e9:.2f} GFLOP, "
-          f"{totals['bytes'] / 1e6:.1f} MB: kernels {totals['kernels_ms']:.4f} "
-          f"of {totals['step_ms']:.4f} ms, gap {totals['gap_ms']:.4f}")
+          f"{totals['bytes'] / 1e6:.1f} MB: kernels {totals['kernels_ms']:.4f} ms one after the other, "
+          f"a step {totals['step_ms']:.4f}")
     print(f"floor: {floor['flop']:.4f} ms at {totals['matmul_flop_s'] / 1e12:.0f} TFLOP/s, "
           f"{floor['bytes']:.4f} ms at {totals['copy_bytes_s'] / 1e9:.0f} GB/s, "
           f"launch by launch {floor['launch by launch']:.4f} ms\n")

@@ -167,7 +167,7 @@ class RawKernel:
         launch = Launch(self._compiled(), grid, block, args)
         stream = get_current_stream()
         if stream.is_capturing():
-            stream.capture.append(launch)
+            stream.capture.add(launch, stream)
         else:
             launch()
 
@@ -190,6 +190,12 @@ class Launch:
                 self.arrays[i] = span, weakref.ref(value.data.mem)
             else:
                 self.scalars[i] = np.array(value)
+
+    def changes(self, other):
+        """Whether this changes anything that the other reads or changes."""
+        return any(start < other_stop and other_start < stop
+                   for i, ((start, stop), _) in self.arrays.items() if not self.kernel.parameters[i].is_const
+                   for (other_start, other_stop), _ in other.arrays.values())
 
     def __call__(self):
         note('launches')
@@ -266,8 +272,8 @@ class Stream:
     _current = []
     null = None
 
-    def __init__(self, null=False, non_blocking=False):
-        self.ptr, self.capture = 0 if null else id(self), None
+    def __init__(self, null=False, non_blocking=False, priority=None):
+        self.ptr, self.capture, self.done = 0 if null else id(self), None, 0
 
     def __enter__(self):
         self._current.append(self)
@@ -278,7 +284,7 @@ class Stream:
 
     def synchronize(self):
         if self.is_capturing():
-            self.capture = [INVALID]
+            self.capture.valid = False
             raise CUDARuntimeError('cudaErrorStreamCaptureUnsupported: '
                                    'operation not permitted when stream is capturing')
         note('syncs')
@@ -291,22 +297,76 @@ class Stream:
             raise RuntimeError('cannot capture on the default (legacy) stream')
         if self.is_capturing():
             raise CUDARuntimeError('cudaErrorIllegalState: not while it captures')
-        self.capture = []
+        Capture().take_in(self)
 
     def end_capture(self):
-        launches, self.capture = self.capture, None
-        if launches is None:
+        if not self.is_capturing():
             raise CUDARuntimeError('cudaErrorIllegalState: it does not capture')
-        if INVALID in launches:
+        capture, done = self.capture, self.done
+        capture.end()
+        if not capture.valid:
             raise CUDARuntimeError('cudaErrorStreamCaptureInvalidated: '
                                    'operation failed due to a previous error during capture')
+        if done != 2**len(capture.launches) - 1:
+            raise CUDARuntimeError('cudaErrorStreamCaptureUnjoined: another stream has been taken in and not waited for')
+        capture.check()
         graph = object.__new__(Graph)
-        graph._launches = launches
+        graph._launches = capture.launches
         return graph
+
+    def record(self, event=None):
+        event = event or Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event):
+        if event.capture is not self.capture:
+            if event.capture is None or self.is_capturing() or event.capture.ended:
+                raise CUDARuntimeError('cudaErrorStreamCaptureIsolation: the event is not of this capture')
+            event.capture.take_in(self)
+        self.done |= event.done
 
 
 Stream.null = Stream(null=True)
-INVALID = object()          # what a capture holds that something unlawful has ended
+
+
+class Event:
+    def __init__(self, block=False, disable_timing=False):
+        self.capture, self.done = None, 0
+
+    def record(self, stream=None):
+        stream = stream or get_current_stream()
+        self.capture, self.done = stream.capture, stream.done
+
+
+class Capture:
+    """Launches, and for each which others are certain to be done before it: bit i of a number stands for launch i.
+    Streams and events have such numbers as well."""
+
+    def __init__(self):
+        self.launches, self.before, self.streams, self.valid, self.ended = [], [], [], True, False
+
+    def take_in(self, stream):
+        self.streams.append(stream)
+        stream.capture, stream.done = self, 0
+
+    def end(self):
+        self.ended = True
+        for stream in self.streams:
+            stream.capture = None
+
+    def add(self, launch, stream):
+        self.before.append(stream.done)
+        stream.done |= 1 << len(self.launches)
+        self.launches.append(launch)
+
+    def check(self):
+        """Launches that may run at the same time must not touch what one of them changes."""
+        for j, late in enumerate(self.launches):
+            for i, early in enumerate(self.launches[:j]):
+                if not self.before[j] >> i & 1 and (early.changes(late) or late.changes(early)):
+                    raise KernelError(f'{early.kernel.name} and {late.kernel.name} may run at the same time, '
+                                      'but use the same memory')
 
 
 def get_current_stream(device_id=-1):

@@ -263,7 +263,7 @@ class _Device:
 
 
 cuda = SimpleNamespace(
-    Device=_Device, Graph=_on_host.Graph, Stream=_on_host.Stream,
+    Device=_Device, Event=_on_host.Event, Graph=_on_host.Graph, Stream=_on_host.Stream,
     get_current_stream=_on_host.get_current_stream,
     runtime=SimpleNamespace(CUDARuntimeError=_on_host.CUDARuntimeError,
                             getDeviceProperties=lambda device: {'name': b'a stand-in'}))

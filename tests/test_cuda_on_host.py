@@ -557,6 +557,61 @@ def test_a_wait_ends_a_capture_and_some_cannot_begin(cupy):
         cupy.cuda.Graph()
 
 
+def captured_beside(cupy, work, other_work, waits=True):
+    stream, side, event = cupy.cuda.Stream(), cupy.cuda.Stream(), cupy.cuda.Event()
+    with stream:
+        stream.begin_capture()
+        event.record(stream)
+        side.wait_event(event)
+        with side:
+            other_work()
+        work()
+        if waits:
+            stream.wait_event(side.record())
+        return stream.end_capture()
+
+
+def test_two_streams_of_a_capture_may_not_use_what_one_of_them_changes(cupy):
+    a, b = numbers(8), numbers(8, seed=1)
+    on_device = cupy.asarray(np.concatenate([a, b]))
+    x, y = on_device[:8], on_device[8:]
+
+    def move(array, to):
+        return lambda: kernel('move')((1,), (1,), (array, array, i32(4), i32(0), i32(to)))
+
+    captured_beside(cupy, move(x, 4), move(y, 4)).launch()
+    np.testing.assert_array_equal(on_device.get(), np.concatenate([a[:4], a[:4], b[:4], b[:4]]))
+    with pytest.raises(KernelError, match='move and move may run at the same time'):
+        captured_beside(cupy, move(x, 4), move(on_device, 8))
+    stream = cupy.cuda.Stream()
+    with stream:                                            # one after the other they may
+        stream.begin_capture()
+        move(x, 4)()
+        move(on_device, 8)()
+        stream.end_capture()
+
+
+def test_a_capture_waits_for_the_streams_it_took_in_and_for_no_others(cupy):
+    x, y = cupy.zeros(8, f32), cupy.zeros(8, f32)
+
+    def work(array):
+        return lambda: kernel('move')((1,), (1,), (array, array, i32(4), i32(0), i32(4)))
+
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match='StreamCaptureUnjoined'):
+        captured_beside(cupy, work(x), work(y), waits=False)
+    stream, other = cupy.cuda.Stream(), cupy.cuda.Stream()
+    outside = other.record()
+    with stream:
+        stream.begin_capture()
+        inside = stream.record()
+        with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match='StreamCaptureIsolation'):
+            stream.wait_event(outside)
+        stream.end_capture()
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match='StreamCaptureIsolation'):
+        other.wait_event(inside)
+    other.wait_event(outside)
+
+
 def test_without_a_driver_no_kernel_runs(cupy, monkeypatch):
     x = cupy.zeros(1, i32)
     monkeypatch.setattr(cupy, 'driver_error', RuntimeError('cudaErrorInsufficientDriver'))

@@ -4,6 +4,7 @@ layers.py stays the reference: a Stage computes what its layers compute, with th
 running statistics. But what follows a product is fused, and nothing is allocated while it runs, so that a whole
 training step can be captured in a CUDA graph.
 """
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -27,13 +28,28 @@ class NotCovered(Exception):
 
 
 class Device:
-    """The compiled kernels, and the memory in which several blocks finish one sum."""
+    """The compiled kernels, the streams they run in, and memory in which several blocks finish one sum."""
 
     def __init__(self, cupy, tf32):
         self.cupy, self.tf32 = cupy, tf32
-        self.shares, self.double_shares = cupy.empty(SHARES, np.float32), cupy.empty(SHARES // 4, np.float64)
-        self.arrived = cupy.zeros(COUNTERS, np.int32)
+        self.stream, self.side = cupy.cuda.Stream(priority=-1), cupy.cuda.Stream()      # -1 goes before 0
+        self.forked, self.done = cupy.cuda.Event(), cupy.cuda.Event()
+        self.shares, self.side_shares = cupy.empty(SHARES, np.float32), cupy.empty(SHARES, np.float32)
+        self.double_shares = cupy.empty(SHARES // 4, np.float64)
+        self.arrived, self.side_arrived = cupy.zeros(COUNTERS, np.int32), cupy.zeros(COUNTERS, np.int32)
         self.pointwise = self.compile('pointwise')
+
+    @contextmanager
+    def beside(self):
+        """What is launched in here waits for all launches before it. Those after it do not wait for it, up to join."""
+        self.forked.record(self.stream)
+        self.side.wait_event(self.forked)
+        with self.side:
+            yield
+
+    def join(self):
+        self.done.record(self.side)
+        self.stream.wait_event(self.done)
 
     def compile(self, name, **constants):
         """launch(kernel, grid, block, *arguments) for the kernels of a .cu file, compiled with these constants."""
@@ -131,8 +147,9 @@ class Product:
 
     def weight_grad(self, x, dy, dw, N):
         H, W, C, OH, OW, F, K, S, P = self.sizes
-        self.launch('weight_grad', self.grid(K * K * C, F, N * OH * OW), (128,), x, dy, dw, N,
-                    self.device.shares, self.device.arrived)
+        with self.device.beside():                # so its shares are not those of others
+            self.launch('weight_grad', self.grid(K * K * C, F, N * OH * OW), (128,), x, dy, dw, N,
+                        self.device.side_shares, self.device.side_arrived)
 
     def input_grad(self, dy, dx, N, b=None, activation=LINEAR):
         H, W, C, OH, OW, F, K, S, P = self.sizes
@@ -237,7 +254,7 @@ class Network:
     gradient; frozen, a network leaves its own gradients alone and gives that of x in dx. Raises NotCovered."""
 
     def __init__(self, device, network, shape, N, groups=1, *, x, dx=None, y=None, dy=None):
-        self.stages = list(stages(device, network.leaves(), shape))
+        self.device, self.stages = device, list(stages(device, network.leaves(), shape))
         empty = device.cupy.empty
         for stage, below in zip(self.stages, [None, *self.stages]):
             stage.allocate(N, groups)
@@ -254,6 +271,8 @@ class Network:
     def backward(self, N, groups=1, frozen=False):
         for stage in reversed(self.stages):
             stage.backward(N, groups, weights=not frozen, inputs=frozen or stage is not self.stages[0])
+        if not frozen:
+            self.device.join()
 
 
 def stages(device, leaves, shape):

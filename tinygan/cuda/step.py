@@ -46,7 +46,7 @@ class CapturedGAN:
         self.G_corrections, self.D_corrections = cupy.zeros(2, np.float32), cupy.zeros(2, np.float32)
         self.log = cupy.zeros((LOG_ROWS, len(METRICS)), np.float32)
         self.dataset, self.order, self.epoch = upload(cupy, images, shape), cupy.zeros(len(images), np.int32), None
-        self.stream, self.graphs = cupy.cuda.Stream(), {}
+        self.stream, self.graphs = self.device.stream, {}
 
     def step(self, number):
         """Train on minibatch `number`. Returns the metrics by name, still on the GPU, valid for LOG_ROWS steps."""
@@ -86,20 +86,29 @@ class CapturedGAN:
 
     def play(self, turns):
         """All kernels of a step, in order: GAN.step."""
-        each, N = self.device.each, self.N
-        each('noise', -(-self.z.size // 4), self.z, self.z.size, self.step_count, *key(self.seed))
-        if self.dataset is not None:
-            each('minibatch', self.x[N:].size, self.dataset, self.order, self.x[N:], N, self.x[N:].size // N,
-                 self.step_count, self.images.steps_per_epoch(N), (1 - self.black) / 255, float(self.black))
+        N = self.N
+        with self.device.beside():
+            self.take_real(self.x[N:])
+        self.device.each('noise', -(-self.z.size // 4), self.z, self.z.size, self.step_count, *key(self.seed))
         self.G.forward(N)
-        if self.gan.instance_noise:
-            for purpose, x, y in ((1, self.fake, self.x[:N]), (2, self.x[N:], self.x[N:])):
-                each('add_noise', -(-y.size // 4), x, y, y.size, float(self.gan.instance_noise), self.step_count,
-                     *key(self.seed), purpose)
+        self.add_noise(self.fake, self.x[:N], 1)
+        self.device.join()
         if 'D' in turns:
             self.update_D(ends_step=turns == 'D')
         if 'G' in turns:
             self.update_G()
+
+    def take_real(self, real):
+        if self.dataset is not None:
+            self.device.each('minibatch', real.size, self.dataset, self.order, real, self.N, real.size // self.N,
+                             self.step_count, self.images.steps_per_epoch(self.N), (1 - self.black) / 255,
+                             float(self.black))
+        self.add_noise(real, real, 2)
+
+    def add_noise(self, x, y, purpose):
+        if self.gan.instance_noise:
+            self.device.each('add_noise', -(-y.size // 4), x, y, y.size, float(self.gan.instance_noise),
+                             self.step_count, *key(self.seed), purpose)
 
     def update_D(self, ends_step):
         D, N, optim = self.D, self.N, self.gan.optim_D
