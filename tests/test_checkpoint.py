@@ -3,7 +3,10 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from tinygan.checkpoint import Run, atomically, newest_checkpoint, open_checkpoi
 from tinygan.errors import UserError
 from tinygan.images import save_png
 
+ROOT = Path(__file__).parent.parent
 CONFIG = {'recipe': 'dcgan', 'seed': 3, 'lr': 2e-4, 'steps_per_epoch': 4}
 HEADER = 'step,loss_D,loss_G,D_x,D_G_z1,D_G_z2,frechet'
 
@@ -67,6 +71,28 @@ def refusal(folder):
         load(folder)
     assert '\n' not in str(error.value)
     return str(error.value)
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
+    held = """if True:
+        import sys; sys.path.insert(0, 'tests')
+        from test_checkpoint import *
+        run = steps(Run.start(sys.argv[1], CONFIG, state(0), {}), 1, 2)
+        if len(sys.argv) > 2:
+            run = Run.resume(sys.argv[1])
+        print('ready', flush=True)
+        sys.stdin.read()"""
+    for arguments in ('new',), ('resumed', 'again'):
+        folder = tmp_path / arguments[0]
+        with subprocess.Popen([sys.executable, '-c', held, folder, *arguments[1:]], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, cwd=ROOT) as other:
+            assert other.stdout.readline() == b'ready\n'
+            before = contents(folder)
+            with pytest.raises(UserError, match='is being trained by another process'):
+                Run.resume(folder)
+            assert contents(folder) == before and loaded_step(folder) == 2
+            other.kill()
+        Run.resume(folder)
 
 
 # ---- one file, whole or not at all

@@ -64,6 +64,7 @@ class Run:
         (run.folder / 'samples').mkdir(parents=True, exist_ok=True)
         with atomically(run.folder / 'config.json', 'w') as file:
             file.write(json.dumps(config | {'versions': versions}, indent=2) + '\n')
+        run.lock()
         run.write_metrics([])
         run.save(0, state)
         return run
@@ -71,6 +72,7 @@ class Run:
     @classmethod
     def resume(cls, folder, found=None):
         """(run, state) of the newest checkpoint that can be read, which newest_checkpoint may have found already.
+        UserError while another process trains the run.
 
         What came after it, perhaps half written, goes: rows of metrics.csv, samples, and a damaged newest checkpoint, lest
         it become the previous one. So does a later best.npz. The one it had replaced is lost: there is none until a
@@ -78,6 +80,7 @@ class Run:
         """
         path, config, step, state = found or newest_checkpoint(folder)
         run = cls(folder, config, step)
+        run.lock()
         rows, run.lowest = read_metrics(run.folder / 'metrics.csv', step)
         newest, previous = checkpoints(folder)
         if path == previous:
@@ -91,6 +94,15 @@ class Run:
                 run.best.unlink()
         run.write_metrics(rows)
         return run, state
+
+    def lock(self):
+        """Keep other processes from training this run until this one ends, however it ends (but on Windows)."""
+        with contextlib.suppress(ImportError, OSError):           # not every file system can
+            import fcntl
+            try:
+                fcntl.lockf(os.open(self.folder / 'config.json', os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f'{self.folder} is being trained by another process') from None
 
     def write_metrics(self, rows):
         """metrics.csv anew: today's columns, and these rows, which an older tinygan may have written."""
