@@ -380,12 +380,14 @@ def test_what_has_no_kernels_is_refused_by_name(cupy):
     x = cupy.zeros((2, 4, 4, 2), np.float32)
     for what, layers in (('BatchNorm2d after', [Conv2d(2, 3, 3), ReLU(), BatchNorm2d(3)]),
                          ('Tanh after', [Conv2d(2, 3, 3), Tanh(), Tanh()]),
-                         ('BatchNorm2d at the beginning', [BatchNorm2d(2), Conv2d(2, 3, 3)])):
+                         ('BatchNorm2d at the beginning', [BatchNorm2d(2), Conv2d(2, 3, 3)]),
+                         ('a bias that differs', [Flatten(), Linear(32, 12), Reshape(2, 2, 3), BatchNorm2d(3)])):
         with pytest.raises(NotCovered, match=what):
             Network(device, Sequential(*layers).to(cupy), (4, 4, 2), 2, x=x)
     recipe = RECIPES['dcgan']
     for change in ({'optim_D': lambda gan: optim.SGD(gan.D, 1e-3)},
-                   {'loss': lambda gan: gan.loss._replace(real=lambda s: losses.least_squares(s, 1))}):
+                   {'loss': lambda gan: gan.loss._replace(real=lambda s: losses.least_squares(s, 1))},
+                   {'loss': lambda gan: gan.loss._replace(real=losses.lsgan().real)}):
         gan = small_gan(cupy, recipe)
         for name, make in change.items():
             setattr(gan, name, make(gan))

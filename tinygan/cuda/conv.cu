@@ -7,21 +7,23 @@
 //
 //     kernel         row m of the result    column n    summed over k       left[m][k]          right[k][n]
 //     forward        (image, i, j)          f           (kh, kw, c)         x in the patch      w
-//     input_grad     (image, u, v)          c           (i, j, f)           dy of a patch       w
+//     input_grad     (image, u, v)          c           (patch, f)          dy of the patch     w
 //     weight_grad    (kh, kw, c)            f           (image, i, j)       x in the patch      dy
 //
+// This is what libraries call an implicit GEMM, with a pipeline of STAGES and, where few tiles have long sums, split-K.
 // With TF32 the products run on tensor cores, which read 10 of the 23 bits behind a number's point and add in float32.
 
 const int TILE = 64, DEPTH = 16, STAGES = 4, THREADS = 128;
 const int WIDTH_C = C % 4 ? 1 : 4, WIDTH_F = F % 4 ? 1 : 4;        // numbers of a pixel that can be copied at once
 const int WIDTH_W = W_ALIGNED ? WIDTH_F : 1;
-const int COLUMNS = S * S * C / CLASSES;                            // of the product of input_grad
-const int TILE_F = F > 8 ? TILE : 8, TILE_C = COLUMNS > 8 ? TILE : 8;   // few channels need no wide tile,
+const int CLASS_C = S * S * C / CLASSES;                           // columns of a product of input_grad
+const int TILE_F = F > 8 ? TILE : 8, TILE_C = CLASS_C > 8 ? TILE : 8;      // few channels need no wide tile,
 const int TILE_W = K * K * C > 16 || F <= 8 ? TILE : 16;           // few rows of w no high one (16 x 8 is for one warp)
 
 // LINES rows of the left matrix, or columns of the right one, by DEPTH of what is summed over, in shared memory. It is
 // kept as it was in memory, where neighbours are neighbours along k or along the lines, and WIDTH of them are copied
-// at once; the pitch is such that what 32 threads read at once lies in 32 banks.
+// at once. At a time the threads 4q + t of a warp read line q and k = t: at 20 q + t, or at PITCH t + q with PITCH 8 or 24
+// more than a multiple of 32, which is in 32 different banks.
 template<int LINES, bool ALONG_K, int WIDTH> struct alignas(16) Tile {
     static const int PITCH = ALONG_K ? DEPTH + 4 : LINES | 8;
     float numbers[ALONG_K ? LINES : DEPTH][PITCH];
@@ -31,10 +33,11 @@ template<int LINES, bool ALONG_K, int WIDTH> struct alignas(16) Tile {
     // Start copying the tile that begins at (line0, DEPTH * step). source(line, k) is where a number lies, null for
     // a zero.
     //
-    // Finding it takes many divisions; four things let the compiler save most of them. The number of rounds is a
-    // constant, so they are unrolled and share what is equal in all of them; % THREADS, which changes nothing, tells it
-    // that their k is, or their line; | for + tells it that k / DEPTH is; and indices have no sign, so that dividing by
-    // 2^n is a shift.
+    // Finding it takes many divisions. The compiler can save most of them, as it sees that
+    // - the number of rounds is a constant: they are unrolled, and share what is equal in all of them,
+    // - which is k or the line, as threadIdx.x % THREADS (which changes nothing) is less than THREADS,
+    // - and the sum's k / DEPTH, which is step: | can be no more than that, + could;
+    // - indices have no sign, so that dividing by 2^n is a shift.
     template<class Source> __device__ void fetch(Source source, unsigned line0, unsigned step) {
         #pragma unroll
         for (unsigned first = 0; first < LINES * DEPTH; first += THREADS * WIDTH) {
@@ -138,25 +141,27 @@ __device__ __forceinline__ const float* in_patch(const float* x, unsigned row, u
     return 0 <= h && h < H && 0 <= w && w < W ? &x[((image * H + h) * W + w) * C + c] : nullptr;
 }
 
-// Term k of a sum over taps and channels, which comes in the order of DEPTH channels of every tap, then the next DEPTH:
-// where several taps read a pixel, all but the first find it in the multiprocessor's own cache.
-template<int TAPS, int CHANNELS> struct Term {
-    unsigned tap, channel;
+// Term k of a sum over places in the image and their channels: DEPTH channels of every place, then the next DEPTH. (Place
+// by place, if DEPTH does not divide them.) So where patches share a pixel, all reads of it but the first find it in the
+// multiprocessor's own cache.
+template<int PLACES, int CHANNELS> struct Term {
+    unsigned place, channel;
 
     __device__ Term(unsigned k) {
         const bool WHOLE = CHANNELS % DEPTH == 0;
-        tap = WHOLE ? k / DEPTH % TAPS : k / CHANNELS;
-        channel = WHOLE ? k / DEPTH / TAPS * DEPTH + k % DEPTH : k % CHANNELS;
+        place = WHOLE ? k / DEPTH % PLACES : k / CHANNELS;
+        channel = WHOLE ? k / DEPTH / PLACES * DEPTH + k % DEPTH : k % CHANNELS;
     }
 };
 
-// The columns of cols in that order of terms. If S divides K, taps that are S apart follow one another: there neighbouring
-// patches read the same pixels.
-__device__ __forceinline__ unsigned column(unsigned k) {
+// The columns of cols, and rows of w, in that order: forward sums over them, weight_grad has a row for each. If S divides
+// K, kh = rh + S th and kw = rw + S tw come in the order of (rh, rw, th, tw), as neighbouring patches read the same pixels
+// for the same rh and rw.
+__device__ __forceinline__ unsigned nth_column(unsigned n) {
     const unsigned R = K % S ? 1 : S, T = K / R;
-    Term<K * K, C> term(k);
-    unsigned kh = term.tap / (T * T) / R + R * (term.tap / T % T), kw = term.tap / (T * T) % R + R * (term.tap % T);
-    return (kh * K + kw) * C + term.channel;
+    Term<K * K, C> term(n);
+    unsigned rh = term.place / T / T / R, rw = term.place / T / T % R, th = term.place / T % T, tw = term.place % T;
+    return ((rh + R * th) * K + rw + R * tw) * C + term.channel;
 }
 
 // y = cols @ w, and perhaps + b and through an activation
@@ -165,8 +170,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) forward(
         float* shares, int* arrived) {
     const unsigned M = N * OH * OW, DEEP = K * K * C;
     product<TILE, TILE_F, true, WIDTH_C, false, WIDTH_W>(M, F, DEEP,
-        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, m, column(k)) : nullptr; },
-        [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &w[column(k) * F + f] : nullptr; },
+        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, m, nth_column(k)) : nullptr; },
+        [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &w[nth_column(k) * F + f] : nullptr; },
         [=](unsigned m, unsigned f, float sum) { y[m * F + f] = activate(sum + b[f % BIASES], activation, slope); },
         blockIdx.z, gridDim.z, shares, arrived);
 }
@@ -176,42 +181,44 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) weight_grad(
         const float* x, const float* dy, float* dw, int N, float* shares, int* arrived) {
     const unsigned M = K * K * C, DEEP = N * OH * OW;
     product<TILE_W, TILE_F, false, WIDTH_C, false, WIDTH_F>(M, F, DEEP,
-        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, k, column(m)) : nullptr; },
+        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, k, nth_column(m)) : nullptr; },
         [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &dy[k * F + f] : nullptr; },
-        [=](unsigned m, unsigned f, float sum) { dw[column(m) * F + f] = sum; },
+        [=](unsigned m, unsigned f, float sum) { dw[nth_column(m) * F + f] = sum; },
         blockIdx.z, gridDim.z, shares, arrived);
 }
 
 // dx = the sum of dy w over all patches that a pixel was part of; as a layer's forward (ConvTranspose2d) perhaps + b
 // and through an activation. Nothing is scattered: each pixel is written once.
 //
-// Pixel h = S u + r was number kh = h + P - S i of patch i, if 0 <= kh < K: of REACH patches at most, i = u + first and
-// those that follow. Pixels of the same r, a class, meet the same kh. So each class is a product of its own, over
-// (i, j, f), and blockIdx.z says which; but if all classes together have few channels, they are the columns of one.
+// Along one side, pixel h = S u + r was number kh = h + P - S i of patch i, if 0 <= kh < K. The last such patch is
+// i = (h + P) / S = u + (r + P) / S, rounded down, and there are EACH = K / S, rounded up, or one less. So with di = 0, 1 ...
+// EACH - 1, i = u + first + di and kh = r + P - S (first + di), the same for all pixels of a class, those of one r. Each
+// class is a product of its own, over (di, dj, f), and blockIdx.z says which. But if all classes together have few channels
+// (CLASSES is 1), they are the columns (rh, rw, c) of one product, over the REACH patches that any class needs.
 extern "C" __global__ void __launch_bounds__(THREADS, 4) input_grad(
         const float* dy, const float* w, const float* b, float* dx, int N, int activation, float slope) {
     const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, EACH = (K + S - 1) / S;
     const int REACH = CLASSES == 1 ? (S - 1 + P) / S - P / S + EACH : EACH;
     const unsigned M = N * UH * UW, DEEP = REACH * REACH * F, rh = blockIdx.z / S, rw = blockIdx.z % S;
     const int first_i = int(rh + P) / S - EACH + 1, first_j = int(rw + P) / S - EACH + 1;
-    product<TILE, TILE_C, true, WIDTH_F, true, WIDTH_W>(M, COLUMNS, DEEP,
+    product<TILE, TILE_C, true, WIDTH_F, true, WIDTH_W>(M, CLASS_C, DEEP,
         [=](unsigned m, unsigned k) -> const float* {
-            Term<REACH * REACH, F> term(k);
-            int i = m / UW % UH + first_i + term.tap / REACH, j = m % UW + first_j + term.tap % REACH;
+            Term<REACH * REACH, F> patch(k);
+            int i = m / UW % UH + first_i + patch.place / REACH, j = m % UW + first_j + patch.place % REACH;
             bool valid = m < M && k < DEEP && 0 <= i && i < OH && 0 <= j && j < OW;
-            return valid ? &dy[((m / UW / UH * OH + i) * OW + j) * F + term.channel] : nullptr;
+            return valid ? &dy[((m / UW / UH * OH + i) * OW + j) * F + patch.channel] : nullptr;
         },
         [=](unsigned n, unsigned k) -> const float* {
-            Term<REACH * REACH, F> term(k);
-            int kh = rh + n / C / S + P - S * (first_i + term.tap / REACH), c = n % C;
-            int kw = rw + n / C % S + P - S * (first_j + term.tap % REACH);
-            bool valid = n < COLUMNS && k < DEEP && 0 <= kh && kh < K && 0 <= kw && kw < K;
-            return valid ? &w[((kh * K + kw) * C + c) * F + term.channel] : nullptr;
+            Term<REACH * REACH, F> patch(k);
+            int kh = rh + n / C / S + P - S * (first_i + patch.place / REACH);
+            int kw = rw + n / C % S + P - S * (first_j + patch.place % REACH);
+            bool valid = n < CLASS_C && k < DEEP && 0 <= kh && kh < K && 0 <= kw && kw < K;
+            return valid ? &w[((kh * K + kw) * C + n % C) * F + patch.channel] : nullptr;
         },
         [=](unsigned m, unsigned n, float sum) {
-            int h = S * (m / UW % UH) + rh + n / C / S, v = S * (m % UW) + rw + n / C % S, c = n % C;
-            if (h < H && v < W)
-                dx[((m / UW / UH * H + h) * W + v) * C + c] = activate(sum + b[c % BIASES], activation, slope);
+            int row = S * (m / UW % UH) + rh + n / C / S, column = S * (m % UW) + rw + n / C % S, c = n % C;
+            if (row < H && column < W)
+                dx[((m / UW / UH * H + row) * W + column) * C + c] = activate(sum + b[c % BIASES], activation, slope);
         },
         0, 1, nullptr, nullptr);
 }

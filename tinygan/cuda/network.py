@@ -15,7 +15,7 @@ from .. import conv
 from ..layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, LeakyReLU, Linear, Reshape, Sigmoid,
                       Tanh)
 
-TILE, DEPTH = 64, 16                              # as in conv.cu
+TILE, DEPTH, THREADS = 64, 16, 128                # as in conv.cu
 MULTIPROCESSORS = 132                             # of an H100: sums are divided into as many blocks as keep those busy
 MOST_SLICES = 128                                 # the last block adds them, while the others are done
 SHARES, COUNTERS = 2**22, 4096                    # numbers of memory that blocks share: see last_to_arrive
@@ -96,7 +96,7 @@ def ceil(a, b):
 
 
 class Sizes(NamedTuple):
-    """Of a convolution from x (N, H, W, C) to y (N, OH, OW, F) with w (K, K, C, F)."""
+    """The sizes of a convolution from x (N, H, W, C) to y (N, OH, OW, F) with w (K, K, C, F), stride S, padding P."""
     H: int
     W: int
     C: int
@@ -109,7 +109,7 @@ class Sizes(NamedTuple):
 
     @classmethod
     def of(cls, layer, shape):
-        """Of the convolution that the layer is, or is the transpose of, for an input of that shape."""
+        """The sizes of the convolution that the layer is, or is the transpose of, for an input of that shape."""
         if isinstance(layer, Linear):
             return cls(1, 1, layer.w.shape[0], 1, 1, layer.w.shape[1])
         K, _, C, F = layer.w.shape
@@ -142,28 +142,28 @@ class Product:
 
     def forward(self, x, y, N, b=None, activation=LINEAR):
         H, W, C, OH, OW, F, K, S, P = self.sizes
-        self.launch('forward', self.grid(N * OH * OW, F, K * K * C), (128,), x, self.w,
+        self.launch('forward', self.grid(N * OH * OW, F, K * K * C), (THREADS,), x, self.w,
                     self.no_bias if b is None else b, y, N, *activation, self.device.shares, self.device.arrived)
 
     def weight_grad(self, x, dy, dw, N):
         H, W, C, OH, OW, F, K, S, P = self.sizes
-        with self.device.beside():                # so its shares are not those of others
-            self.launch('weight_grad', self.grid(K * K * C, F, N * OH * OW), (128,), x, dy, dw, N,
+        with self.device.beside():                # the rest of the backward, which may need shares at the same time
+            self.launch('weight_grad', self.grid(K * K * C, F, N * OH * OW), (THREADS,), x, dy, dw, N,
                         self.device.side_shares, self.device.side_arrived)
 
     def input_grad(self, dy, dx, N, b=None, activation=LINEAR):
         H, W, C, OH, OW, F, K, S, P = self.sizes
         down, across, _ = self.grid(N * ceil(H, S) * ceil(W, S), S * S * C // self.classes, 0)
-        self.launch('input_grad', (down, across, self.classes), (128,), dy, self.w,
+        self.launch('input_grad', (down, across, self.classes), (THREADS,), dy, self.w,
                     self.no_bias if b is None else b, dx, N, *activation)
 
-    def grid(self, M, N, depth):
-        """Tiles down and across, and into how many slices the sum is divided: as many as leave no multiprocessor with a
-        fourth block, for which the others would wait."""
-        columns = TILE if N > 8 else 8
-        down, across = ceil(M, TILE), ceil(N, columns)
+    def grid(self, rows, columns, depth):
+        """Tiles down and across, and into how many slices the sum is divided: at most three blocks a multiprocessor, as
+        the others would wait for one with a fourth."""
+        width = TILE if columns > 8 else 8
+        down, across = ceil(rows, TILE), ceil(columns, width)
         tiles = down * across
-        slices = min(3 * MULTIPROCESSORS // tiles, MOST_SLICES, depth // (8 * DEPTH), SHARES // (tiles * TILE * columns))
+        slices = min(3 * MULTIPROCESSORS // tiles, MOST_SLICES, depth // (8 * DEPTH), SHARES // (tiles * TILE * width))
         return down, across, max(1, slices)
 
 
@@ -181,6 +181,8 @@ class Stage:
         self.activation = activation_of(rest.pop(0)) if rest else LINEAR
         if rest:
             raise NotCovered(f'{type(rest[0]).__name__} after an activation')
+        if self.norm and layer.b is not None and layer.b.size != self.norm.gamma.size:
+            raise NotCovered('a bias that differs within a channel, before a BatchNorm2d')
         sizes = Sizes.of(layer, shape)
         self.product = Product(device, sizes, layer.w, layer.b)
         self.transposed = isinstance(layer, ConvTranspose2d)
@@ -207,24 +209,24 @@ class Stage:
         device.columns('normalise', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
                        norm.running_mean, norm.running_var, self.y, norm.eps, norm.momentum, *self.activation)
 
-    def backward(self, N, groups, weights, inputs):
+    def backward(self, N, groups, to_weights, to_input):
         """From dy, in whose place comes the gradient before activation and BatchNorm, those of the parameters and dx,
         where they are wanted. They are written, not added to what was there."""
         layer, norm, device = self.layer, self.norm, self.device
         rows = N * prod(self.shape) // self.C
         if norm:
-            dgamma, dbeta = (norm.dgamma, norm.dbeta) if weights else self.unused
+            dgamma, dbeta = (norm.dgamma, norm.dbeta) if to_weights else self.unused
             rows //= groups
             device.sums('normalise_sums', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
                         self.dy, self.sum_dy, self.sum_dy_xhat, norm.eps, *self.activation)
             device.columns('normalise_grad', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, self.sum_dy,
                            self.sum_dy_xhat, self.dy, dgamma, dbeta, norm.eps)  # db = 0: BatchNorm subtracts b again
-        elif self.activation != LINEAR or layer.b is not None and weights:
-            db = layer.db if weights and layer.b is not None else self.unused[0]
+        elif self.activation != LINEAR or layer.b is not None and to_weights:
+            db = layer.db if to_weights and layer.b is not None else self.unused[0]
             device.sums('activation_sums', rows, self.C, 1, self.y, self.dy, db, *self.activation)
-        if weights:
+        if to_weights:
             self.product.weight_grad(*((self.dy, self.x) if self.transposed else (self.x, self.dy)), layer.dw, N)
-        if inputs:
+        if to_input:
             product = self.product.forward if self.transposed else self.product.input_grad
             product(self.dy, self.dx, N)
 
@@ -244,7 +246,7 @@ class Pool:
     def forward(self, N, groups):
         self.device.each('pool', N * self.C, self.x, self.y, self.pixels, self.C, N * self.C)
 
-    def backward(self, N, groups, weights, inputs):
+    def backward(self, N, groups, to_weights, to_input):
         count = N * self.pixels * self.C
         self.device.each('pool_grad', count, self.dy, self.dx, self.pixels, self.C, count)
 
@@ -270,7 +272,7 @@ class Network:
 
     def backward(self, N, groups=1, frozen=False):
         for stage in reversed(self.stages):
-            stage.backward(N, groups, weights=not frozen, inputs=frozen or stage is not self.stages[0])
+            stage.backward(N, groups, to_weights=not frozen, to_input=frozen or stage is not self.stages[0])
         if not frozen:
             self.device.join()
 

@@ -38,9 +38,11 @@ class CapturedGAN:
         self.fake = cupy.empty((N, *shape), np.float32) if gan.instance_noise else self.x[:N]
         self.G = Network(self.device, gan.G, (z_dim,), N, x=self.z, y=self.fake, dy=self.dfake)
         self.D = Network(self.device, gan.D, shape, 2 * N, groups=2, x=self.x, dx=self.dfake)
-        gan.G.zero_grad()                         # the gradient of a bias before a BatchNorm, and never anything else
+        gan.G.zero_grad()                         # kernels never write the gradient of a bias before a BatchNorm: it is 0
         gan.D.zero_grad()
         self.terms = {name: term(getattr(gan.loss, name)) for name in ('real', 'fake', 'generator')}
+        if self.terms['real'][::2] != self.terms['fake'][::2]:
+            raise NotCovered('a loss with one rule for real images and another for fake ones')
         self.counts = cupy.asarray(np.array([number - 1, gan.optim_G.t, gan.optim_D.t], np.int32))
         self.step_count, self.G_count, self.D_count = self.counts[:1], self.counts[1:2], self.counts[2:]
         self.G_corrections, self.D_corrections = cupy.zeros(2, np.float32), cupy.zeros(2, np.float32)
