@@ -18,7 +18,7 @@ from tinygan import data, evaluate
 from tinygan.arrays import random_stream, select_device
 from tinygan.checkpoint import Run, check_unused, newest_checkpoint
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, path, seed
-from tinygan.gan import GAN, generate, image_noise, noise
+from tinygan.gan import GAN, draw_image_noise, draw_z, generate
 from tinygan.images import grid
 from tinygan.lanes import Lanes
 from tinygan.losses import LOSSES
@@ -33,9 +33,9 @@ def train(gan, images, distance, run, last, options, xp):
     """Steps run.step + 1 to last, or until a signal comes, whose number is then returned. --evaluate-every measures
     images by `distance`."""
     config, per_epoch = run.config, run.config['steps_per_epoch']
-    recipe = RECIPES[config['recipe']]
     np.seterr(all='ignore')                       # run.flush finds what is not a number, and says so once
     captured = capture(gan, images, run, xp)
+    state = captured.state if captured else gan.state
     log_every = LOG_EVERY_CAPTURED if captured else LOG_EVERY
     signals, lanes = catch_signals(), Lanes(gan, config['batch_size'])
     if lanes.count > 1:
@@ -43,29 +43,33 @@ def train(gan, images, distance, run, last, options, xp):
     with closing(lanes), closing(Progress(run.step, last, per_epoch, signals)) as progress:
         for step in range(run.step + 1, last + 1):
             if captured:
-                metrics = captured.step(step)
+                run.log(step, captured.step(step))
             else:
-                batch = data.fit(images.batch(step - 1, config['batch_size']), recipe.shape)
-                x = data.normalise(batch, xp, recipe.black)
-                z = xp.asarray(noise(config['seed'], step, config['batch_size'], config['z_dim']))
-                on_images = xp.asarray(image_noise(config['seed'], step, x.shape)) if gan.instance_noise else None
-                metrics = lanes.step(x, z, step, on_images)
-            run.log(step, metrics)
+                x, z, image_noise = minibatch(images, config, step, gan.instance_noise, xp)
+                run.log(step, lanes.step(x, z, step, image_noise))
             if measured := is_due(step, options.evaluate_every):
                 samples = draw(gan, config, 'evaluation', evaluate.SAMPLES)
-                run.record_distance(distance(samples), (captured or gan).state())
+                run.record_distance(distance(samples), state())
 
             stop = step == last or bool(signals)  # asked once: a signal may come at any moment
             if stop or is_due(step, log_every) or measured or step == progress.first:
                 progress.show(step, run.flush())
-            for name in due_samples(step, per_epoch, options.sample_every):
+            if name := due_sample(step, per_epoch, options.sample_every):
                 run.save_sample(name, grid(draw(gan, config, 'preview', 64)))
             if stop or is_due(step, per_epoch) or is_due(step, options.checkpoint_every):
-                run.save(step, (captured or gan).state())
+                run.save(step, state())
             if stop:
                 break
     run.save_pictures()
     return signals[0] if signals else None
+
+
+def minibatch(images, config, step, instance_noise, xp):
+    """Of a step, on the device: real images, noise z and, with instance noise, the noise for images."""
+    recipe, N = RECIPES[config['recipe']], config['batch_size']
+    x = data.normalise(data.fit(images.batch(step - 1, N), recipe.shape), xp, recipe.black)
+    z = xp.asarray(draw_z(config['seed'], step, N, config['z_dim']))
+    return x, z, xp.asarray(draw_image_noise(config['seed'], step, x.shape)) if instance_noise else None
 
 
 def capture(gan, images, run, xp):
@@ -102,12 +106,12 @@ def is_due(step, every):
     return every is not None and step % every == 0
 
 
-def due_samples(step, per_epoch, every):
-    """What to call the sample grid due after this step: one an epoch, and after steps 1, 2, 4 ... of the first."""
+def due_sample(step, per_epoch, every):
+    """What to call the sample grid due after this step, if one is: one an epoch, and after steps 1, 2, 4 ... of the first."""
     if is_due(step, per_epoch):
-        yield f'epoch_{step // per_epoch:03d}'
-    elif step < per_epoch and step & (step - 1) == 0 or is_due(step, every):
-        yield f'step_{step:06d}'
+        return f'epoch_{step // per_epoch:03d}'
+    if step < per_epoch and step & (step - 1) == 0 or is_due(step, every):
+        return f'step_{step:06d}'
 
 
 def parse(arguments):

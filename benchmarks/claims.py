@@ -21,7 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from runs import SAMPLES, Judge, mean_and_std, samples_of  # noqa: E402
 from tinygan import data, losses  # noqa: E402
-from tinygan.gan import GAN, noise
+from tinygan.gan import GAN, draw_z
 from tinygan.images import grid, save_png
 from tinygan.layers import BatchNorm2d, LeakyReLU, ReLU
 from tinygan.recipes import RECIPES
@@ -81,7 +81,7 @@ def gradient_norms(recipe, steps=100):
     images = data.ImageSet(data.mnist('train')[0])
     found = []
     for step in range(1, steps + 1):
-        x, z = data.normalise(images.batch(step - 1, recipe.batch_size), np), noise(0, step, recipe.batch_size, recipe.z_dim)
+        x, z = data.normalise(images.batch(step - 1, recipe.batch_size), np), draw_z(0, step, recipe.batch_size, recipe.z_dim)
         gan.step(x, z)
         fake, norms = gan.G(z), []
         gan.D.freeze()

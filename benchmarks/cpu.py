@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tinygan import layers
-from tinygan.gan import GAN, noise
+from tinygan.gan import GAN, draw_z
 from tinygan.lanes import Lanes
 from tinygan.recipes import RECIPES
 
@@ -40,7 +40,7 @@ def contender(name, recipe):
 
 def minibatch(recipe, step):
     x = np.random.default_rng(step).uniform(-1, 1, (recipe.batch_size, *recipe.shape)).astype(np.float32)
-    return x, noise(0, step, recipe.batch_size, recipe.z_dim)
+    return x, draw_z(0, step, recipe.batch_size, recipe.z_dim)
 
 
 def gflop(recipe):

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from runs import SAMPLES, Judge, samples_of  # noqa: E402
 from tinygan import data, evaluate  # noqa: E402
 from tinygan.__main__ import sample_noise  # noqa: E402
-from tinygan.gan import GAN, generate, noise  # noqa: E402
+from tinygan.gan import GAN, draw_z, generate  # noqa: E402
 from tinygan.images import grid, save_png  # noqa: E402
 from tinygan.recipes import RECIPES  # noqa: E402
 
@@ -92,7 +92,7 @@ def by_pytorch(seed, epochs, keep):
     per_epoch = images.steps_per_epoch(recipe.batch_size)
     for step in range(1, max(epochs) * per_epoch + 1):
         x = data.normalise(images.batch(step - 1, recipe.batch_size), np)
-        torch_gan.step(x, noise(seed, step, recipe.batch_size, recipe.z_dim))
+        torch_gan.step(x, draw_z(seed, step, recipe.batch_size, recipe.z_dim))
         epoch, rest = divmod(step, per_epoch)
         if rest == 0 and epoch in epochs:
             to_tinygan(torch_gan.G, gan.G)

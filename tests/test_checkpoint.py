@@ -74,25 +74,18 @@ def refusal(folder):
 
 
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
-    held = """if True:
-        import sys; sys.path.insert(0, 'tests')
-        from test_checkpoint import *
-        run = steps(Run.start(sys.argv[1], CONFIG, state(0), {}), 1, 2)
-        if len(sys.argv) > 2:
-            run = Run.resume(sys.argv[1])
-        print('ready', flush=True)
-        sys.stdin.read()"""
-    for arguments in ('new',), ('resumed', 'again'):
-        folder = tmp_path / arguments[0]
-        with subprocess.Popen([sys.executable, '-c', held, folder, *arguments[1:]], stdin=subprocess.PIPE,
+    folder = tmp_path / 'run'
+    for begun in 'steps(Run.start(sys.argv[1], CONFIG, state(0), {}), 1, 2)', 'Run.resume(sys.argv[1])':
+        script = f'import sys; sys.path.insert(0, "tests"); from test_checkpoint import *; run = {begun}; print(flush=True)'
+        with subprocess.Popen([sys.executable, '-c', f'{script}; sys.stdin.read()', folder], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, cwd=ROOT) as other:
-            assert other.stdout.readline() == b'ready\n'
+            assert other.stdout.readline() == b'\n'
             before = contents(folder)
             with pytest.raises(UserError, match='is being trained by another process'):
                 Run.resume(folder)
             assert contents(folder) == before and loaded_step(folder) == 2
             other.kill()
-        Run.resume(folder)
+    Run.resume(folder)
 
 
 # ---- one file, whole or not at all

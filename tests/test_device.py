@@ -15,7 +15,7 @@ from cuda_on_host import COMPILER
 from tinygan import data, gradcheck, layers, losses, optim, toomcook
 from tinygan.arrays import array_module, select_device, to_numpy
 from tinygan.errors import UserError
-from tinygan.gan import GAN, generate, noise
+from tinygan.gan import GAN, draw_z, generate
 from tinygan.cuda import NotCovered
 from tinygan.network import Sequential
 from tinygan.recipes import RECIPES
@@ -126,7 +126,7 @@ def test_steps_of_training_compute_the_same_bits_and_stay_on_the_device(cupy, pl
 
 
 def test_generated_images_are_the_same_numpy_arrays_from_either(cupy):
-    z = noise(0, 1, 5, 3)
+    z = draw_z(0, 1, 5, 3)
     on_device, on_cpu = (generate(small_gan(xp).G, z, batch_size=2) for xp in (cupy, np))
     assert type(on_device) is np.ndarray
     np.testing.assert_array_equal(on_device, on_cpu, strict=True)
@@ -147,7 +147,7 @@ def test_bytes_and_noise_are_all_that_training_copies_in(cupy):
     gan, batch = small_gan(cupy), np.zeros((4, 28, 28, 1), np.uint8)
     cupy.count.clear()
     for step in 1, 2, 3:
-        gan.step(data.normalise(batch, cupy), cupy.asarray(noise(0, step, 4, 3)))
+        gan.step(data.normalise(batch, cupy), cupy.asarray(draw_z(0, step, 4, 3)))
     assert (cupy.count['syncs'], cupy.count['h2d']) == (0, 3 * 2)
 
 

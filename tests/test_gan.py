@@ -7,7 +7,7 @@ import pytest
 from tinygan import losses
 from tinygan.arrays import random_stream
 from tinygan.checkpoint import COLUMNS
-from tinygan.gan import GAN, generate, image_noise, noise
+from tinygan.gan import GAN, draw_image_noise, draw_z, generate
 from tinygan.gradcheck import TOLERANCE, check_gan, numeric_gradient, relative_error
 from tinygan.layers import BatchNorm2d
 from tinygan.recipes import RECIPES
@@ -216,10 +216,10 @@ def test_a_state_of_other_networks_is_refused():
 
 
 def test_noise_is_a_pure_function_of_seed_and_step():
-    np.testing.assert_array_equal(noise(1, 5, 4, 3), noise(1, 5, 4, 3))
-    draws = {noise(seed, step, 4, 3).tobytes() for seed in range(3) for step in range(3)}
+    np.testing.assert_array_equal(draw_z(1, 5, 4, 3), draw_z(1, 5, 4, 3))
+    draws = {draw_z(seed, step, 4, 3).tobytes() for seed in range(3) for step in range(3)}
     assert len(draws) == 9
-    z = noise(0, 1, 1000, 100)
+    z = draw_z(0, 1, 1000, 100)
     assert z.dtype == np.float32 and abs(z.mean()) < 0.01 and z.std() == pytest.approx(1, abs=0.01)
 
 
@@ -236,7 +236,7 @@ def test_samples_come_from_the_average_where_a_recipe_has_one():
     weights = []
     for number in 1, 2, 3:
         x = np.zeros((2, 28, 28, 1), np.float32)
-        gan.step(x, noise(0, number, 2, 32), number, image_noise(0, number, x.shape))
+        gan.step(x, draw_z(0, number, 2, 32), number, draw_image_noise(0, number, x.shape))
         weights.append(gan.G.parameters.copy())
     expected = (weights[0] / 11 + weights[1] * 10 / 11) / 6 + weights[2] * 5 / 6
     np.testing.assert_allclose(gan.sampler.parameters, expected, rtol=1e-4, atol=1e-7)

@@ -5,7 +5,7 @@ from test_device import minibatch, small_gan
 
 from tinygan import gradcheck, losses, optim
 from tinygan.arrays import select_device, to_numpy
-from tinygan.gan import generate, noise
+from tinygan.gan import draw_z, generate
 from tinygan.network import Sequential
 
 pytestmark = pytest.mark.gpu
@@ -71,7 +71,7 @@ def test_an_optimiser_computes_the_same_on_the_gpu(cupy, rng, name):
 
 
 def test_generated_images_are_numpy_arrays_and_the_same(cupy):
-    z = noise(0, 1, 5, 3)
+    z = draw_z(0, 1, 5, 3)
     on_gpu, on_cpu = (generate(small_gan(xp).G, z, batch_size=2) for xp in (cupy, np))
     assert type(on_gpu) is np.ndarray
     close(on_gpu, on_cpu, np.float32)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tinygan.errors import UserError
-from tinygan.gan import GAN, noise
+from tinygan.gan import GAN, draw_z
 from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, LeakyReLU, Linear, Sigmoid
 from tinygan.recipes import RECIPES, find_recipe
 
@@ -53,7 +53,7 @@ def shapes(network, x):
 def test_layers_have_the_published_shapes_and_parameters(name):
     recipe = RECIPES[name]
     gan = GAN.from_recipe(recipe)
-    z = noise(0, 0, 2, recipe.z_dim)
+    z = draw_z(0, 0, 2, recipe.z_dim)
     assert (shapes(gan.G, z), shapes(gan.D, gan.G(z))) == SHAPES[name]
     assert (gan.G.parameters.size, gan.D.parameters.size) == PARAMETERS[name]
     assert gan.G(z).shape[1:] == recipe.shape

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygan.gan import GAN, noise
+from tinygan.gan import GAN, draw_z
 from tinygan.losses import bce_with_logits
 from tinygan.recipes import RECIPES
 
@@ -30,7 +30,7 @@ def test_the_training_loop_is_a_step_of_gan_py():
     code, _ = BLOCKS[1]
     shown, real = (GAN.from_recipe(RECIPES['dcgan']) for _ in range(2))
     x = np.random.default_rng(0).uniform(-1, 1, (4, 28, 28, 1)).astype('f')
-    z = noise(0, 1, 4, 100)
+    z = draw_z(0, 1, 4, 100)
     exec(code, {'G': shown.G, 'D': shown.D, 'optim_G': shown.optim_G, 'optim_D': shown.optim_D, 'x': x, 'z': z,
                 'bce_with_logits': bce_with_logits})
     real.step(x, z)

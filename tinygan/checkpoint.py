@@ -14,6 +14,7 @@ import math
 import os
 import re
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -96,11 +97,13 @@ class Run:
         return run, state
 
     def lock(self):
-        """Keep other processes from training this run until this one ends, however it ends (but on Windows)."""
-        with contextlib.suppress(ImportError, OSError):           # not every file system can
+        """Keep other processes from training this run as long as this object lives, or its process, however that ends."""
+        with contextlib.suppress(ImportError, OSError):           # Windows cannot, nor can every file system
             import fcntl
+            file = os.open(self.folder / 'config.json', os.O_RDWR)
+            weakref.finalize(self, os.close, file)
             try:
-                fcntl.lockf(os.open(self.folder / 'config.json', os.O_RDWR), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(f'{self.folder} is being trained by another process') from None
 

@@ -11,7 +11,7 @@ and the transposed convolution needs no code of its own: its forward *is* `input
 *is* `forward` (Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", chapter 4).
 
 Shapes: images x (N, H, W, C), y (N, OH, OW, F); weight w (K, K, C, F); OH = (H + 2P - K) // S + 1.
-cols is up to K*K times as large as x and short-lived, so its memory is used again and again: see scratch.
+cols is about (K / S)^2 times as large as x and short-lived, so its memory is used again and again: see scratch.
 """
 from .arrays import array_module, scratch
 

@@ -116,7 +116,7 @@ def apply_classifier(network, images, batch_size=500):
 def frechet_distance(a, b):
     """|mu_a - mu_b|^2 + tr(A + B - 2 (A B)^(1/2)) for points a (N, F) and b (M, F) with covariances A and B:
     the distance of two Gaussians fitted to them (Heusel et al. 2017, "GANs trained by a two time-scale update
-    rule converge to a local Nash equilibrium", equation 6).
+    rule converge to a local Nash equilibrium", equation 6, where it is the FID: the features are Inception's).
 
     The root's trace is that of (A^(1/2) B A^(1/2))^(1/2), a symmetric matrix: eigenvalues are all it takes.
     """
@@ -128,8 +128,8 @@ def frechet_distance(a, b):
 
 
 def classifier_score(p):
-    """exp of the mean over images x of KL(p(digit | x) || p(digit)), for probabilities p (N, 10) (Salimans et al. 2016,
-    "Improved techniques for training GANs", section 4, there with Inception for classifier).
+    """exp of the mean over images x of KL(p(digit | x) || p(digit)), for probabilities p (N, 10): the Inception Score of
+    Salimans et al. 2016, "Improved techniques for training GANs", section 4, with another classifier.
 
     From 1, where every image looks alike to the classifier, to 10, where it is sure of each and meets all ten evenly.
     """

@@ -36,16 +36,16 @@ class GAN:
         return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D, recipe.order, recipe.D_rests_at, average,
                    recipe.instance_noise)
 
-    def step(self, x, z, number=1, noise=None):
+    def step(self, x, z, number=1, image_noise=None):
         """Train on real images x (N, H, W, C) and noise z (N, z_dim); number counts the run's steps, from 1.
-        With instance noise, noise is N(0, 1), (2, N, H, W, C), for the real and for the fake images.
+        image_noise, N(0, 1), (2, N, H, W, C), for the real and the fake images, is needed with instance noise.
 
         Returns, by name and still on the device, the losses, and D's mean output on x, on G(z) before D's update
         and on the same G(z) after it; of a network whose turn it was not, nothing.
         """
         fake = self.G(z)
         if self.instance_noise:                   # d(fake + noise)/dfake = 1: update_G need not know
-            x, fake = x + self.instance_noise * noise[0], fake + self.instance_noise * noise[1]
+            x, fake = x + self.instance_noise * image_noise[0], fake + self.instance_noise * image_noise[1]
         if self.order == 'alternate':
             return self.update_D(x, fake) if number % 2 else self.update_G(fake)
         return self.update_D(x, fake) | self.update_G(fake)
@@ -108,18 +108,19 @@ class GAN:
         self.optim_G.t, self.optim_D.t = int(state['G.t']), int(state['D.t'])
 
 
-def noise(seed, step, count, z_dim):
+def draw_z(seed, step, count, z_dim):
     """z ~ N(0, 1), (count, z_dim): the noise of a training step."""
     return random_stream(seed, 'noise', step).standard_normal((count, z_dim), np.float32)
 
 
-def image_noise(seed, step, shape):
+def draw_image_noise(seed, step, shape):
     """N(0, 1), (2, *shape): the instance noise of a training step, for its real and its fake images."""
     return random_stream(seed, 'image noise', step).standard_normal((2, *shape), np.float32)
 
 
 def generate(G, z, batch_size=128):
-    """Images (N, H, W, C) of G in evaluation mode for z (N, z_dim), as NumPy arrays. Training is not disturbed."""
+    """Images (N, H, W, C) of G in evaluation mode for z (N, z_dim), as NumPy arrays. It may be called between the steps of
+    a training; G is in training mode afterwards."""
     xp = array_module(G.parameters)
     G.eval()
     batches = [to_numpy(G(xp.asarray(z[i:i + batch_size]))) for i in range(0, len(z), batch_size)]

@@ -2,7 +2,8 @@
 
 For a layer, L = sum(layer(x) * r) with a random r, so that dLoss/dy = r. (With r = 1, a summed output, the true
 gradient of BatchNorm's x is zero, and a backward without its xhat term passes.) Then every number of x and of every
-parameter is moved by +-h, and (L(+h) - L(-h)) / 2h is held against what backward says. All in float64.
+parameter (of large arrays, some drawn at random) is moved by +-h, and (L(+h) - L(-h)) / 2h is held against what
+backward says. All in float64.
 """
 import numpy as np
 

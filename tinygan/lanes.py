@@ -81,14 +81,14 @@ class Lanes:
             share_memory(gan, self.count)
         keep_freed_memory()
 
-    def step(self, x, z, number=1, noise=None):
+    def step(self, x, z, number=1, image_noise=None):
         if self.count == 1:
-            return self.gan.step(x, z, number, noise)
+            return self.gan.step(x, z, number, image_noise)
         global together
         try:
             if not self.children:
                 self.start()
-            mine, *theirs = self.parts(x, z, number, noise)
+            mine, *theirs = self.parts(x, z, number, image_noise)
             for pipe, part in zip(self.pipes, theirs):
                 pipe.send(part)
             together = self
@@ -103,14 +103,14 @@ class Lanes:
         finally:
             together = None
 
-    def parts(self, x, z, number, noise):
+    def parts(self, x, z, number, image_noise):
         """The arguments of GAN.step for each lane."""
         if len(x) % self.count:
             raise ValueError(f'{len(x)} images cannot be divided among {self.count} lanes')
         size = len(x) // self.count
         for start in range(0, len(x), size):
             part = slice(start, start + size)
-            yield x[part], z[part], number, None if noise is None else noise[:, part]
+            yield x[part], z[part], number, None if image_noise is None else image_noise[:, part]
 
     def take(self, part):
         metrics = self.gan.step(*part)

@@ -3,6 +3,7 @@
     y  = layer(x)               forward; what backward needs is kept in self.cache
     dx = layer.backward(dy)     from dy = dLoss/dy: adds dLoss/dparameter to dw, db ... and returns dLoss/dx
 
+A layer remembers its latest forward only: backward comes before the next forward.
 A layer with parameters takes backward(dy, to_input=False) where nobody reads dLoss/dx, and leaves its product out.
 Images are (N, H, W, C). A gradient has the name and shape of what it belongs to, with a d in front.
 """
@@ -10,6 +11,7 @@ import numpy as np
 
 from . import lanes, toomcook
 from .arrays import array_module
+from .losses import sigmoid
 
 
 class Layer:
@@ -71,6 +73,9 @@ class Weighted(Layer):
             self.db += channel_sum(dy)
 
 
+# The convolutions take the functions of toomcook.py, which compute what those of conv.py do, faster where they can. forward
+# and input_grad also return what they were given, x or dy, as weight_grad takes it: as it is, or already transformed.
+
 class Conv2d(Weighted):
     """y = conv(x, w) + b: each of out_channels filters is applied to every kernel_size x kernel_size patch.
 
@@ -90,11 +95,12 @@ class Conv2d(Weighted):
 
     def backward(self, dy, to_input=True):
         # forward was y = cols @ w + b, so dw = cols.T @ dy, db = sum of dy, dcols = dy @ w.T
-        (x, size), dx, dy_for_dw = self.cache, None, dy
+        x_for_dw, size = self.cache
+        dx, dy_for_dw = None, dy
         if to_input:
             dx, dy_for_dw = toomcook.input_grad(dy, self.w, size, self.stride, self.padding)
         if not self.frozen:
-            self.dw += toomcook.weight_grad(x, dy_for_dw, self.kernel_size, self.stride, self.padding)
+            self.dw += toomcook.weight_grad(x_for_dw, dy_for_dw, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
         return dx
 
@@ -121,16 +127,18 @@ class ConvTranspose2d(Weighted):
 
     def forward(self, x):
         size = [self.output_size(s) for s in x.shape[1:3]]
-        y, self.cache = toomcook.input_grad(x, self.w, size, self.stride, self.padding)
+        y, x_for_dw = toomcook.input_grad(x, self.w, size, self.stride, self.padding)
+        self.cache = x_for_dw
         return self.add_bias(y)
 
     def backward(self, dy, to_input=True):
-        # forward was <y, v> = <x, conv(v)> for every v: with v = dy, dx = conv(dy), and w sees (dy, x) as (x, dy)
-        x, dx, dy_for_dw = self.cache, None, dy
+        # forward was <y, v> = <x, conv(v, w)> for every v. With v = dy this is how the loss moves with x and with w:
+        # dx = conv(dy, w), and dw is the weight gradient of that conv, whose input is dy and whose dLoss/doutput is x
+        x_for_dw, dx, dy_for_dw = self.cache, None, dy
         if to_input:
             dx, dy_for_dw = toomcook.forward(dy, self.w, self.stride, self.padding)
         if not self.frozen:
-            self.dw += toomcook.weight_grad(dy_for_dw, x, self.kernel_size, self.stride, self.padding)
+            self.dw += toomcook.weight_grad(dy_for_dw, x_for_dw, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
         return dx
 
@@ -249,11 +257,10 @@ class Tanh(Layer):
 
 
 class Sigmoid(Layer):
-    """y = 1 / (1 + exp(-x)), into (0, 1), from its logarithm: no x overflows, and a y near 0 keeps its digits."""
+    """y = 1 / (1 + exp(-x)), into (0, 1)."""
 
     def forward(self, x):
-        xp = array_module(x)
-        y = self.cache = xp.exp(-xp.logaddexp(0, -x))
+        y = self.cache = sigmoid(x)
         return y
 
     def backward(self, dy):

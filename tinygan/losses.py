@@ -23,7 +23,8 @@ def bce_with_logits(score, target):
     """Binary cross-entropy of p = sigmoid(score): loss = mean of -t log p - (1 - t) log(1 - p).
 
     target t is a number in [0, 1]: 1 for "real", 0 for "fake". As -log p = softplus(-s) and
-    -log(1 - p) = softplus(s), nothing is clipped or overflows, and ds = (p - t) / N.
+    -log(1 - p) = softplus(s), nothing is clipped or overflows. The derivative of softplus is sigmoid, and
+    sigmoid(-s) = 1 - p, so ds = (-t (1 - p) + (1 - t) p) / N = (p - t) / N.
     """
     loss = (target * softplus(-score) + (1 - target) * softplus(score)).mean()
     return loss, (sigmoid(score) - target) / score.size

@@ -83,7 +83,7 @@ class Adam(SGD):
 
 
 class Average:
-    """A network whose weights are a moving average of another's: theta_bar <- theta_bar + rate (theta - theta_bar),
+    """A network whose weights are a moving average (EMA) of another's: theta_bar <- theta_bar + rate (theta - theta_bar),
     rate = max(1 - decay, 10 / (9 + t)): over about the last t / 10 steps, but at most the last 1 / (1 - decay).
 
     Yazici et al. 2019, "The unusual effectiveness of averaging in GAN training": a generator circles around where it

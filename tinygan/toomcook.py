@@ -3,8 +3,9 @@
 In one dimension and with stride 1, `input_grad` multiplies polynomials: dx(t) = dy(t) w(t), if the numbers of dy, of w
 and of dx are coefficients. m numbers of dy and r of w make n = m + r - 1 of dx, and a polynomial with n coefficients is
 known by its values at n points. So evaluate dy(t) and w(t) at n points (matrices A and B), multiply the values, which
-is n multiplications and not m r, and interpolate dx(t) (matrix Q): Toom 1963, Cook 1966. The other two are transposes
-of this one, since <forward(x, w), dy> is the sum over the points of (Q.T x) (B w) (A dy), and each is a derivative of it:
+is n multiplications and not m r, and interpolate dx(t) (matrix Q): Toom 1963, Cook 1966; frameworks, which take other
+points, call it Winograd convolution. The other two are transposes of this one, since <forward(x, w), dy> is the sum over
+the points of (Q.T x) (B w) (A dy), and each is a derivative of it:
 
     input_grad    dx = Q   (A dy  * B w)
     forward       y  = A.T (Q.T x * B w)
@@ -66,7 +67,7 @@ def weight_grad(x, dy, K, S, P):
 
 def find_plan(array, w, size, output_size, S, P):
     """The plan for images of that size, (H, W), and outputs of that size; None where it does not pay, and where they are
-    not square. It is for arrays like this one, of which len(array) are there."""
+    not square. array is x or dy: only its type and number of images count."""
     K, _, C, F = w.shape
     if not isinstance(array, np.ndarray) or array.dtype != w.dtype or size[0] != size[1]:
         return None
