@@ -17,7 +17,7 @@ BLOCKS = re.findall(r'```python\n((?:.*\n)*?)```\n+((?:    .*\n)*)', README)
 
 
 def test_the_finite_difference_prints_what_the_readme_says():
-    code, shown = BLOCKS[0]
+    code, shown = BLOCKS[1]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(code, {})
@@ -27,7 +27,7 @@ def test_the_finite_difference_prints_what_the_readme_says():
 
 
 def test_the_training_loop_is_a_step_of_gan_py():
-    code, _ = BLOCKS[1]
+    code, _ = BLOCKS[0]
     shown, real = (GAN.from_recipe(RECIPES['dcgan']) for _ in range(2))
     x = np.random.default_rng(0).uniform(-1, 1, (4, 28, 28, 1)).astype('f')
     z = draw_z(0, 1, 4, 100)
