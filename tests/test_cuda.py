@@ -384,6 +384,9 @@ def test_what_has_no_kernels_is_refused_by_name(cupy):
                          ('a bias that differs', [Flatten(), Linear(32, 12), Reshape(2, 2, 3), BatchNorm2d(3)])):
         with pytest.raises(NotCovered, match=what):
             Network(device, Sequential(*layers).to(cupy), (4, 4, 2), 2, x=x)
+    large = Sequential(Conv2d(1, 2, 1))
+    with pytest.raises(NotCovered, match='2.31 numbers'):
+        Network(device, large.to(cupy), (1024, 1024, 1), 1024, x=x)
     recipe = RECIPES['dcgan']
     for change in ({'optim_D': lambda gan: optim.SGD(gan.D, 1e-3)},
                    {'loss': lambda gan: gan.loss._replace(real=lambda s: losses.least_squares(s, 1))},

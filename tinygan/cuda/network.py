@@ -257,6 +257,8 @@ class Network:
 
     def __init__(self, device, network, shape, N, groups=1, *, x, dx=None, y=None, dy=None):
         self.device, self.stages = device, list(stages(device, network.leaves(), shape))
+        if N * max(prod(shape), *(prod(stage.shape) for stage in self.stages)) >= 2**31:
+            raise NotCovered('an array of 2^31 numbers or more')          # their indices are ints
         empty = device.cupy.empty
         for stage, below in zip(self.stages, [None, *self.stages]):
             stage.allocate(N, groups)
