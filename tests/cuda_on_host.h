@@ -3,10 +3,11 @@
 // Each thread of a block is a fiber, and the blocks run one after another. A thread runs alone until it has
 // to wait for others, for its block at __syncthreads(), for its warp at __syncwarp(), mma() or a shuffle.
 // That is one of the orders a GPU may choose, and `reverse` makes it the opposite one: a kernel that needs a
-// barrier it does not have is wrong in one of the two. Shared memory holds NaN until it is written, in every
-// block anew. What a GPU would leave undefined ends the run, with a message instead of a result.
+// barrier it does not have is often wrong in one of the two; if it is right in both, races_on_host.h still finds
+// what it lacks. Shared memory holds NaN until it is written, in every block anew. What a GPU would leave undefined
+// ends the run, with a message instead of a result.
 //
-// Not here: blocks that wait for one another, dynamic shared memory, masks of less than a whole warp.
+// Not here: blocks that wait for one another, dynamic shared memory, masks of less than a whole warp, recursion.
 #define HOST_SHIM
 
 #define _GLIBCXX_INCLUDE_NEXT_C_HEADERS     // C's own headers: libstdc++'s take much longer to compile
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 #ifdef __linux__
 #include <link.h>
@@ -27,7 +29,7 @@
 #undef M_PI
 
 #define __global__
-#define __device__
+#define __device__ __attribute__((always_inline))       // reads of a struct to hand it to a function go unseen
 #define __host__
 #define __constant__
 #define __forceinline__ inline
@@ -59,12 +61,13 @@ namespace on_host {
 
 const int WARP = 32, MAX_THREADS = 1024, STACK_BYTES = 1 << 16, MAX_COPIES = 128;
 const unsigned WHOLE_WARP = 0xffffffff;
-const char RETURNED[] = "", BARRIER[] = "__syncthreads()";
+const char RETURNED[] = "", BARRIER[] = "__syncthreads()", WARP_BARRIER[] = "__syncwarp()";
 
 struct Copy {
     void* to;
     const void* from;               // null: fill with zeros
     int bytes, group;
+    unsigned began;                 // a time of races_on_host.h
 };
 
 struct Fiber {
@@ -94,6 +97,11 @@ static uint3 position(int thread) {
     return {thread % blockDim.x, row % blockDim.y, row / blockDim.y};
 }
 
+static uint3 block_position(unsigned long block) {
+    unsigned long row = block / gridDim.x;
+    return {unsigned(block % gridDim.x), unsigned(row % gridDim.y), unsigned(row / gridDim.y)};
+}
+
 // Ends the whole run; on the GPU it might have gone on, with anything as its result.
 [[noreturn]] static void fail(const char* format, ...) {
     int used = snprintf(message, sizeof message, "block (%u, %u, %u)", blockIdx.x, blockIdx.y, blockIdx.z);
@@ -107,6 +115,12 @@ static uint3 position(int thread) {
     va_end(values);
     _longjmp(failure, 1);
 }
+
+}  // namespace on_host
+
+#include "races_on_host.h"
+
+namespace on_host {
 
 static void on_signal(int number, siginfo_t* info, void*) {
     if (number == SIGFPE) fail("an integer divided by zero");
@@ -142,9 +156,10 @@ static void begin(Fiber& fiber) {
 }
 
 // Returns when the thread waits, or has returned.
-static void run_thread(int thread) {
+UNWATCHED static void run_thread(int thread) {
     current = &fibers[thread];
     threadIdx = position(thread);
+    watch_thread(thread);
     if (!_setjmp(scheduler)) {
         if (current->begun) _longjmp(current->here, 1);
         begin(*current);
@@ -178,6 +193,7 @@ static void run_warp(int first, int lanes, bool reverse) {
             if (lanes < WARP) fail("%s in line %d needs 32 threads", leader.place, leader.line);
             leader.operation(&fibers[first]);
         }
+        if (leader.place == WARP_BARRIER) warp_has_met(first / WARP);
     } while (leader.place != RETURNED && leader.place != BARRIER);
 }
 
@@ -191,14 +207,16 @@ static void run_block(bool reverse) {
             run_warp(first, threads - first < WARP ? threads - first : WARP, reverse);
         }
         for (int warp = 1; warp < warps; warp++) must_agree(0, WARP * warp);
+        block_has_met();
     } while (fibers[0].place != RETURNED);
 }
 
 static void run_grid(bool reverse) {
     unsigned long blocks = 1UL * gridDim.x * gridDim.y * gridDim.z;
     for (unsigned long turn = 0; turn < blocks; turn++) {
-        unsigned long block = reverse ? blocks - 1 - turn : turn, row = block / gridDim.x;
-        blockIdx = {unsigned(block % gridDim.x), unsigned(row % gridDim.y), unsigned(row / gridDim.y)};
+        unsigned long block = reverse ? blocks - 1 - turn : turn;
+        blockIdx = block_position(block);
+        watch_block(block);
         run_block(reverse);
     }
 }
@@ -226,9 +244,10 @@ static void find_shared_memory() {
 static void find_shared_memory() {}         // it keeps what the block before has left there
 #endif
 
-// Runs the kernel that `body` calls with `values`; returns what went wrong, or null. `sizes` are the grid's
-// and the block's.
-static const char* run(void (*body)(), const unsigned* sizes, void** values, int max_threads, bool reverse) {
+// Runs the kernel that `body` calls with `values`, for parameters called `names`; returns what went wrong, or null.
+// `sizes` are the grid's and the block's. All the arrays lie in `memory`.
+static const char* run(void (*body)(), const char* const* names, int max_threads, const unsigned* sizes,
+                       void** values, char* memory, size_t bytes, bool reverse) {
     if (!fibers) fibers = static_cast<Fiber*>(calloc(MAX_THREADS, sizeof(Fiber)));
     gridDim = {sizes[0], sizes[1], sizes[2]};
     blockDim = {sizes[3], sizes[4], sizes[5]};
@@ -243,21 +262,23 @@ static const char* run(void (*body)(), const unsigned* sizes, void** values, int
     ours.sa_flags = SA_SIGINFO | SA_NODEFER;
     for (int i = 0; i < 3; i++) sigaction(numbers[i], &ours, &theirs[i]);
     bool failed = _setjmp(failure);
+    current = nullptr;
     if (failed) {                           // these fibers never return from where they are
         for (int thread = 0; thread < MAX_THREADS; thread++) fibers[thread].begun = false;
     } else {
-        current = nullptr;
         int threads = blockDim.x * blockDim.y * blockDim.z;
         if (threads > max_threads) fail("%d threads, but __launch_bounds__(%d)", threads, max_threads);
+        watch_launch(memory, bytes, names);
         run_grid(reverse);
     }
+    forget_launch();
     for (int i = 0; i < 3; i++) sigaction(numbers[i], &theirs[i], nullptr);
     return failed ? message : nullptr;
 }
 
 // What a whole warp does at once, when all its threads have come to it.
 
-static float tf32_value(unsigned bits) {    // the hardware does not look at the last 13 bits
+UNWATCHED static float tf32_value(unsigned bits) {      // the hardware does not look at the last 13 bits
     bits &= 0xffffe000;
     float value;
     memcpy(&value, &bits, 4);
@@ -266,7 +287,7 @@ static float tf32_value(unsigned bits) {    // the hardware does not look at the
 
 typedef float Row __attribute__((vector_size(32)));
 
-static void multiply(Fiber* warp) {
+UNWATCHED static void multiply(Fiber* warp) {
     float a[16][8];                         // of which thread t holds rows t/4 (+ 8), columns t%4 (+ 4)
     Row b[8], product[16] = {};
     for (int lane = 0; lane < WARP; lane++) {
@@ -306,22 +327,31 @@ template <class T> T value_of(const char* place, unsigned mask, T value, int sou
 
 // An asynchronous copy is there when the thread that issued it has waited for it, and not before.
 
-static void issue(void* to, const void* from, bool valid, int bytes, int line) {
+UNWATCHED static void issue(void* to, const void* from, bool valid, int bytes, int line) {
     if (reinterpret_cast<size_t>(to) % bytes || reinterpret_cast<size_t>(from) % bytes)
         fail("copy%d in line %d from %p to %p: not a multiple of %d", bytes, line, from, to, bytes);
     if (shared_bytes && (to < shared_memory || to >= shared_memory + shared_bytes))
         fail("copy%d in line %d to %p, which is not in shared memory", bytes, line, to);
     if (current->copying == MAX_COPIES) fail("over %d copies under way in line %d", MAX_COPIES, line);
+    use(to, bytes, WRITES);
+    if (valid) use(from, bytes, READS);
     memset(to, 0xff, bytes);                // no longer the old bytes, for whoever still reads them
-    current->copies[current->copying++] = {to, valid ? from : nullptr, bytes, current->committed};
+    current->copies[current->copying++] = {to, valid ? from : nullptr, bytes, current->committed, now};
 }
 
-static void arrive(int groups_still_under_way) {
+UNWATCHED static void arrive(int groups_still_under_way) {
     int kept = 0;
     for (int i = 0; i < current->copying; i++) {
         Copy copy = current->copies[i];
-        if (copy.group >= current->committed - groups_still_under_way) current->copies[kept++] = copy;
-        else if (copy.from) memcpy(copy.to, copy.from, copy.bytes);
+        if (copy.group >= current->committed - groups_still_under_way) {
+            current->copies[kept++] = copy;
+            continue;
+        }
+        copy_began = copy.began;
+        use(copy.to, copy.bytes, WRITES);
+        if (copy.from) use(copy.from, copy.bytes, READS);
+        copy_began = ~0u;
+        if (copy.from) memcpy(copy.to, copy.from, copy.bytes);
         else memset(copy.to, 0, copy.bytes);
     }
     current->copying = kept;
@@ -344,9 +374,9 @@ extern "C" void __ubsan_handle_type_mismatch_v1(on_host::SourceLine* at, unsigne
 inline void __syncthreads(int line = __builtin_LINE()) { on_host::wait_at(on_host::BARRIER, line); }
 inline void __syncwarp(unsigned mask = on_host::WHOLE_WARP, int line = __builtin_LINE()) {
     on_host::whole_warp(mask);
-    on_host::wait_at("__syncwarp()", line);
+    on_host::wait_at(on_host::WARP_BARRIER, line);
 }
-inline void __threadfence() {}
+inline void __threadfence() { on_host::fence(); }
 inline void __threadfence_block() {}
 
 template <class T> T __shfl_sync(unsigned mask, T value, int source, int line = __builtin_LINE()) {
@@ -364,9 +394,15 @@ template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned by, int lin
     return on_host::value_of("__shfl_up_sync()", mask, value, by <= lane ? lane - by : lane, line);
 }
 
-inline int atomicAdd(int* at, int value) { int old = *at; *at += value; return old; }
-inline unsigned atomicAdd(unsigned* at, unsigned value) { unsigned old = *at; *at += value; return old; }
-inline float atomicAdd(float* at, float value) { float old = *at; *at += value; return old; }
+template <class T> UNWATCHED T add_atomically(T* at, T value) {
+    on_host::add(at);
+    T old = *at;
+    *at += value;
+    return old;
+}
+inline int atomicAdd(int* at, int value) { return add_atomically(at, value); }
+inline unsigned atomicAdd(unsigned* at, unsigned value) { return add_atomically(at, value); }
+inline float atomicAdd(float* at, float value) { return add_atomically(at, value); }
 
 template <class A, class B> constexpr auto min(A a, B b) { return b < a ? b : a; }
 template <class A, class B> constexpr auto max(A a, B b) { return a < b ? b : a; }

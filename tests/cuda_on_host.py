@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -22,9 +23,11 @@ from pathlib import Path
 import numpy as np
 
 COMPILER = shutil.which('g++') or shutil.which('c++')
-SHIM = Path(__file__).with_name('cuda_on_host.h')
+SHIM, RACES = (Path(__file__).with_name(name) for name in ('cuda_on_host.h', 'races_on_host.h'))
 FLAGS = ('-O1 -fPIC -shared -w -fvisibility=hidden -fno-exceptions -fno-rtti -U_FORTIFY_SOURCE '
-         '-fsanitize=bounds,alignment -nodefaultlibs').split()     # cuda_on_host.h is the sanitizer's library
+         '-nodefaultlibs -fsanitize=bounds,alignment').split()     # the .h files are the sanitizer's library
+if sys.platform == 'linux':
+    FLAGS += ['-fsanitize=thread']                             # and find races
 LIBRARIES = '-lm', '-lc'
 DEVICE_ONLY = re.compile(r'--?(use_fast_math|fmad=.*|lineinfo|maxrregcount=.*|extra-device-vectorization)')
 MARGIN = 1 << 16                                # bytes
@@ -86,9 +89,11 @@ def find_kernels(code):
 def launcher(name, parameters, bound):
     values = (f'*static_cast<{p.c_type.replace("__restrict__", "")}*>(on_host::arguments[{i}])'
               for i, p in enumerate(parameters))
+    names = ''.join(f'"{p.is_array * p.name}", ' for p in parameters)
     return f'''extern "C" __attribute__((visibility("default")))
-const char* launch_{name}(const unsigned* sizes, void** values, bool reverse) {{
-    return on_host::run([] {{ {name}({", ".join(values)}); }}, sizes, values, {bound}, reverse);
+const char* launch_{name}(const unsigned* sizes, void** values, char* memory, size_t bytes, bool reverse) {{
+    static const char* const names[] = {{{names}nullptr}};
+    return on_host::run([] {{ {name}({", ".join(values)}); }}, names, {bound}, sizes, values, memory, bytes, reverse);
 }}'''
 
 
@@ -119,7 +124,7 @@ def build(code, options):
                         *(launcher(name, *found) for name, found in find_kernels(code).items())])
     command = [COMPILER, *FLAGS, *compiler_options(options)]
     compiler = os.stat(COMPILER)
-    key = repr((source, SHIM.read_text(), command, compiler.st_size, compiler.st_mtime_ns))
+    key = repr((source, SHIM.read_text(), RACES.read_text(), command, compiler.st_size, compiler.st_mtime_ns))
     library = objects_folder() / (hashlib.sha256(key.encode()).hexdigest()[:32] + '.so')
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=library.parent) as work:
@@ -158,7 +163,7 @@ class RawKernel:
             self.parameters, _ = kernels[self.name]
             self._run = getattr(library, f'launch_{self.name}')
             self._run.restype = ctypes.c_char_p
-            self._run.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_bool
+            self._run.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_size_t, ctypes.c_bool]
         return self
 
     def __call__(self, grid, block, args, *, shared_mem=0):
@@ -203,12 +208,12 @@ class Launch:
         for i, (_, memory) in self.arrays.items():
             if memory() is None:
                 raise KernelError(f"{kernel.name}: the array '{kernel.parameters[i].name}' has been freed")
-        regions = guarded_regions(span for span, _ in self.arrays.values())
+        regions, memory = guarded_regions(span for span, _ in self.arrays.values())
         values = dict(self.scalars)
         for i, (span, _) in self.arrays.items():
             values[i] = np.array(regions[span].address_of(span[0]), np.uintp)
         pointers = np.array([values[i].ctypes.data for i in range(len(values))], np.uintp)
-        error = kernel._run(self.sizes.ctypes.data, pointers.ctypes.data, reverse)
+        error = kernel._run(self.sizes.ctypes.data, pointers.ctypes.data, memory.ctypes.data, memory.nbytes, reverse)
         if error:
             raise KernelError(f'{kernel.name}, {error.decode()}')
         for i, (span, _) in self.arrays.items():
@@ -234,9 +239,11 @@ class Region:
     def __init__(self, start, stop):
         self.start, self.stop = start, stop
 
-    def copy(self):
+    def room(self):
+        return self.stop - self.start + 2 * MARGIN + 256
+
+    def copy(self, room):
         size = self.stop - self.start
-        room = np.empty(size + 2 * MARGIN + 256, np.uint8)
         before = MARGIN + (self.start - room.ctypes.data - MARGIN) % 256        # as aligned as the original
         self.address = room.ctypes.data + before
         self.margins = room[:before], room[before + size:]
@@ -262,9 +269,13 @@ def guarded_regions(spans):
             last = Region(start, stop)
         last.stop = max(last.stop, stop)
         regions[start, stop] = last
-    for region in set(regions.values()):
-        region.copy()
-    return regions
+    different = list(dict.fromkeys(regions.values()))
+    memory = np.empty(sum(region.room() for region in different), np.uint8)
+    at = 0
+    for region in different:
+        region.copy(memory[at:at + region.room()])
+        at += region.room()
+    return regions, memory
 
 
 class Stream:

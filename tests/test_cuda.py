@@ -336,6 +336,74 @@ def test_results_do_not_depend_on_the_order_of_blocks_and_threads(monkeypatch):
         np.testing.assert_array_equal(array, states[1][name], name)
 
 
+def launch(what, cupy):
+    """A kernel in which threads wait for each other, on zeros, whose result no race would change."""
+    device, rows, C, N = Device(cupy, False), 300, 40, 40
+
+    def zeros(*sizes):
+        return [cupy.zeros(size, np.float32) for size in sizes]
+    x, mu, var, gamma, dy, dgamma, dbeta = zeros(2 * rows * C, 2 * C, 2 * C, C, 2 * rows * C, C, C)
+    score, dscore, corrections, log, image, dimage, w, dw = zeros(2 * N, 2 * N, 2, 5, N * 256, N * 64, 256, 256)
+    count, number = cupy.zeros(1, np.int32), cupy.zeros(1, np.int32)
+    if what == 'sums':
+        device.sums('batch_statistics', rows, C, 2, x, mu, var)
+    elif what == 'first':
+        device.columns('normalise_grad', rows, C, 2, x, mu, var, gamma, mu, mu, dy, dgamma, dbeta, 1e-5)
+    elif what == 'loss':
+        device.pointwise('discriminator_loss', (1,), (256,), score, dscore, N, 0, 1.0, 0.0, 1.0, 0.0, count,
+                         corrections, np.float64(0.5), np.float64(0.9), log, 1, number, 1)
+    else:
+        Product(device, Sizes(8, 8, 4, 4, 4, 4, 4, 2, 1), w, None).weight_grad(image, dimage, dw, N)
+
+
+RACES = {                                         # what is wrong: (the kernels, the right text, the wrong one)
+    'a block is counted before its share is in memory':
+        ('sums', '__threadfence();                           // my', '//'),
+    'a block is counted before all its threads have a share in memory':
+        ('sums', '__syncthreads();\n    if (threadIdx.x + threadIdx.y == 0)', 'if (threadIdx.x + threadIdx.y == 0)'),
+    'several threads count a block': ('sums', 'threadIdx.x + threadIdx.y == 0', 'threadIdx.x == 0'),
+    'threads do not wait to be told whether their block is the last':
+        ('sums', '__syncthreads();\n    __threadfence();\n    return', '__threadfence();\n    return'),
+    'the last block may have looked at the shares before': ('sums', '    __threadfence();\n    return', '    return'),
+    'the groups are counted together':
+        ('sums', 'arrived + blockIdx.z * gridDim.x + blockIdx.x', 'arrived + blockIdx.x'),
+    'a column is summed without a barrier': ('sums', '__syncthreads();\n            if (y < n / 2)', 'if (y < n / 2)'),
+    'every row of threads is the first': ('first', 'blockIdx.y + threadIdx.y == 0', 'blockIdx.y == 0'),
+    'every block is the first': ('first', 'blockIdx.z + blockIdx.y + threadIdx.y', 'blockIdx.z + threadIdx.y'),
+    'every group is the first': ('first', 'blockIdx.z + blockIdx.y + threadIdx.y', 'blockIdx.y + threadIdx.y'),
+    'a loss is summed without a barrier':
+        ('loss', '__syncthreads();\n        if (threadIdx.x < half)', 'if (threadIdx.x < half)'),
+    'a loss is read before it is there': ('loss', '__syncthreads();\n    double2 total', 'double2 total'),
+    'a loss is summed where the one before it still lies':
+        ('loss', '__syncthreads();                           // for the next call', '//'),
+    'a tile is read while others copy it': ('product', '__syncthreads();                           // everybody', '//'),
+    'a tile is copied while others read it':
+        ('product', 'STAGES - 1) * DEPTH);          // to', 'STAGES) * DEPTH); //'),
+    'a tile is read before it has come': ('product', 'wait_copies<STAGES - 2>()', 'wait_copies<STAGES - 1>()'),
+    'blocks leave their shares in the same place': ('product', '(slice * tiles + tile) * NUMBERS', 'tile * NUMBERS')}
+
+
+@needs_compiler
+@pytest.mark.parametrize('race', RACES)
+def test_a_race_is_found(race, monkeypatch):
+    kernels, right, wrong = RACES[race]
+    monkeypatch.setitem(sys.modules, 'cupy', fake_cupy)
+    monkeypatch.setattr(network, 'SHARES', 2**16)
+    launch(kernels, fake_cupy)
+    source, spoilt = network.source, []
+
+    def spoil(name, **constants):
+        text = source(name, **constants)
+        spoilt.append(right in text)
+        return text.replace(right, wrong)
+    monkeypatch.setattr(network, 'source', spoil)
+    for reverse in False, True:
+        monkeypatch.setattr(cuda_on_host, 'reverse', reverse)
+        with pytest.raises(cuda_on_host.KernelError, match='nothing orders the two'):
+            launch(kernels, fake_cupy)
+    assert any(spoilt), 'the line to spoil has changed'
+
+
 def test_philox_makes_the_bits_of_its_authors(rng):
     """Known answers from the authors' own test file, and the numpy version that the kernel's noise is compared with."""
     zeros, ones = np.zeros((1, 4), np.uint32), np.full((1, 4), 0xffffffff, np.uint32)

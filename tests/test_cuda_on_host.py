@@ -90,8 +90,8 @@ template <int N> __device__ __forceinline__ float* remembered() {
 }
 
 extern "C" __global__ void old_memory(float* x) {          // also in a template
-    x[blockIdx.x * 32 + threadIdx.x] = remembered<SIDE>()[threadIdx.x % SIDE];
-    remembered<SIDE>()[threadIdx.x % SIDE] = 1;
+    x[blockIdx.x * SIDE + threadIdx.x] = remembered<SIDE>()[threadIdx.x];
+    remembered<SIDE>()[threadIdx.x] = 1;
 }
 
 // Doubles tiles of 256 numbers, each copied while the one before is in use; every flag takes one guard away.
@@ -120,7 +120,7 @@ extern "C" __global__ void copies(const float* x, float* y, int to, int from) {
     commit_copies();
     copy16(buffer + 8, nullptr, false);
     wait_copies<0>();
-    for (int i = 0; i < 12; i++) y[i] = buffer[i];
+    for (int i = 0; i < 12; i++) y[blockIdx.x * 12 + i] = buffer[i];
 }
 
 extern "C" __global__ void copy_to_global(const float* x, float* y) { copy16(y, x, true); }
@@ -135,20 +135,65 @@ extern "C" __global__ void product(const float* a, const float* b, float* c) {
     for (int i = 0; i < 4; i++) c[(row + i / 2 * 8) * 8 + column * 2 + i % 2] = fc[i];
 }
 
-// The last block to be done adds up what all have written, and resets the counter.
-extern "C" __global__ void last_block(const float* x, float* parts, unsigned* done, float* sum) {
+// A letter is a barrier, a fence, or a fence in the first thread only.
+__device__ void pass(const unsigned char* guards) {
+    for (; *guards; guards++)
+        if (*guards == 'B') __syncthreads();
+        else if (*guards == 'F' || threadIdx.x == 0) __threadfence();
+}
+
+// The last block to be done adds up what all threads have written, in one of its own, and resets the counter.
+extern "C" __global__ void last_block(const float* x, float* parts, unsigned* done, float* sum,
+                                      const unsigned char* before, const unsigned char* after) {
     __shared__ bool last;
-    if (threadIdx.x == 0) {
-        parts[blockIdx.x] = x[blockIdx.x];
-        __threadfence();
-        last = atomicAdd(done, 1) == gridDim.x - 1;
-    }
-    __syncthreads();
-    if (!last || threadIdx.x) return;
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    parts[i] = x[i];
+    pass(before);
+    if (threadIdx.x == 0) last = atomicAdd(done, 1) == gridDim.x - 1;
+    pass(after);
+    if (threadIdx.x != 33 || !last) return;
     float all = 0;
-    for (int i = 0; i < gridDim.x; i++) all += parts[i];
+    for (int i = 0; i < gridDim.x * blockDim.x; i++) all += parts[i];
     *sum = all;
     *done = 0;
+}
+
+// From here on, kernels that are right without a guard, too, in every order in which they run here.
+extern "C" __global__ void neighbours(float* x, float* y, int distance, const unsigned char* guard) {
+    x[threadIdx.x] = 1;
+    if (*guard == 'B') __syncthreads();
+    if (*guard == 'W') __syncwarp();
+    if (*guard == 'S') __shfl_sync(0xffffffff, 1, 0);
+    y[threadIdx.x] = x[threadIdx.x ^ distance];
+}
+
+extern "C" __global__ void used_twice(float* y, int has_barrier) {
+    __shared__ float kept[64];
+    for (int round = 0; round < 2; round++) {
+        kept[threadIdx.x] = 1;
+        __syncthreads();
+        y[blockIdx.x * 64 + threadIdx.x] = kept[63 - threadIdx.x];
+        if (has_barrier) __syncthreads();
+    }
+}
+
+extern "C" __global__ void writes(int* x, int first, int count) {      // and the other threads add
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (first <= i && i < first + count) *x = 0;
+    else atomicAdd(x, 0);
+}
+
+extern "C" __global__ void copied(float* x, float* y, int waits) {
+    __shared__ float kept;
+    if (threadIdx.x == 0) copy4(&kept, x, true);
+    commit_copies();
+    if (waits) wait_copies<0>();
+    __syncthreads();
+    if (threadIdx.x == 1) *x = 1;
+    __syncthreads();
+    wait_copies<0>();
+    __syncthreads();
+    y[threadIdx.x] = kept;
 }
 
 extern "C" __global__ void count_up(int* total) { atomicAdd(total, 1); }
@@ -204,12 +249,22 @@ def kernel(name, *options):
     return fake_cupy.RawModule(code=SOURCE, options=options).get_function(name)
 
 
+def text(letters):
+    return fake_cupy.asarray(np.frombuffer(letters.encode() + b'\0', np.uint8))
+
+
 def in_both_orders(run):
     """What run() returns with the threads and blocks in either order."""
     results = []
     for cuda_on_host.reverse in (False, True):
         results.append(run())
     return results
+
+
+def races(where, run, *args):
+    """Sees that run(*args) is a race."""
+    with pytest.raises(KernelError, match=rf' of {where}, which thread .* of block .* and nothing orders the two'):
+        run(*args)
 
 
 def numbers(*shape, seed=0):
@@ -229,19 +284,16 @@ def test_barriers_make_a_sum_right(cupy):
 
 @pytest.mark.parametrize('name, threads, partner', [('reversed', 256, lambda i: 255 - i),
                                                     ('neighbour', 64, lambda i: i ^ 1)])
-def test_without_its_barrier_a_kernel_is_wrong_in_either_order(cupy, name, threads, partner):
+def test_a_kernel_needs_its_barrier(cupy, name, threads, partner):
     x = numbers(threads)
 
     def run(has_barrier):
         y = cupy.zeros(threads, f32)
         kernel(name)((1,), (threads,), (cupy.asarray(x), y, i32(has_barrier)))
         return y.get()
-    expected = x[partner(np.arange(threads))]
     for right in in_both_orders(lambda: run(1)):
-        np.testing.assert_array_equal(right, expected)
-    too_early = [np.isnan(wrong) for wrong in in_both_orders(lambda: run(0))]
-    thread = np.arange(threads)
-    np.testing.assert_array_equal(too_early, [partner(thread) > thread, partner(thread) < thread])
+        np.testing.assert_array_equal(right, x[partner(np.arange(threads))])
+    in_both_orders(lambda: races('shared memory', run, 0))
 
 
 def test_shuffles_stay_in_their_warp(cupy):
@@ -285,10 +337,9 @@ def test_a_product_of_less_than_a_warp_is_an_error(cupy):
 
 
 def test_shared_memory_holds_nan_in_every_block_anew(cupy):
-    out = cupy.zeros((3, 32), f32)
-    kernel('old_memory')((3,), (32,), (out,))
-    seen = out.get()
-    assert np.isnan(seen[:, :8]).all() and (seen[:, 8:] == 1).all()
+    out = cupy.zeros((3, 8), f32)
+    kernel('old_memory')((3,), (8,), (out,))
+    assert np.isnan(out.get()).all()
 
 
 def pipelines(cupy, **flags):
@@ -307,14 +358,14 @@ def pipelines(cupy, **flags):
 def test_asynchronous_copies_need_their_wait_and_both_barriers(cupy):
     assert pipelines(cupy) == [True, True]
     assert pipelines(cupy, wait=0) == [False, False]
-    assert False in pipelines(cupy, barrier=0)
-    assert False in pipelines(cupy, second_barrier=0)
+    for barrier in 'barrier', 'second_barrier':
+        races('shared memory', lambda: pipelines(cupy, **{barrier: 0}))
 
 
 def test_copies_arrive_at_the_wait_for_their_group(cupy):
-    x, y = numbers(16), cupy.zeros(12, f32)
+    x, y = numbers(16), cupy.zeros((200, 12), f32)
     kernel('copies')((200,), (1,), (cupy.asarray(x), y, i32(0), i32(4)))    # none goes over to the next block
-    np.testing.assert_array_equal(y.get(), [*x[4:8], x[9], 0] + 6 * [np.nan])       # the last: not committed
+    np.testing.assert_array_equal(y.get(), 200 * [[*x[4:8], x[9], 0] + 6 * [np.nan]])       # the last: not committed
 
 
 @pytest.mark.parametrize('to, from_', [(1, 0), (0, 2)])
@@ -341,17 +392,63 @@ def test_tensor_cores_multiply_what_is_left_of_the_operands_without_their_last_1
 
 
 def test_the_last_block_done_sees_what_all_have_written(cupy):
-    x, parts, done = numbers(20), cupy.zeros(20, f32), cupy.zeros(1, u32)
+    x, parts, done = numbers(20 * 64), cupy.zeros(20 * 64, f32), cupy.zeros(1, u32)
 
-    def run():
+    def run(before, after):
         total = cupy.zeros(1, f32)
-        kernel('last_block')((20,), (64,), (cupy.asarray(x), parts, done, total))
+        kernel('last_block')((20,), (64,), (cupy.asarray(x), parts, done, total, text(before), text(after)))
         return float(total[0]), int(done[0])
-    for total, left in in_both_orders(run):
-        assert abs(total - x.sum(dtype=float)) < 1e-5 and left == 0
-    total = cupy.zeros(1, i32)
-    kernel('count_up')((5, 2), (32, 8), (total,))
-    assert int(total[0]) == 10 * 256
+    for before, after in ('FB', 'BF'), ('BF', 'FB'), ('Bf', 'fB'):
+        for total, left in in_both_orders(lambda: run(before, after)):
+            assert abs(total - x.sum(dtype=float)) < 1e-4 and left == 0
+    for before, after in ('B', 'BF'), ('fB', 'BF'), ('F', 'BF'), ('f', 'BF'), ('FB', 'B'), ('FB', 'Bf'):
+        for cuda_on_host.reverse in False, True:
+            done[...] = 0
+            races('parts', run, before, after)
+    done[...] = 0
+    races('(shared memory|done)', run, 'FB', 'F')
+
+
+@pytest.mark.parametrize('distance, guards, too_little', [(0, 'N', ''), (1, 'BW', 'NS'), (32, 'B', 'NSW')])
+def test_a_race_is_found_between_threads_that_nothing_orders(cupy, distance, guards, too_little):
+    """In a warp a __syncwarp() does it, between warps only a barrier, and a shuffle nowhere."""
+    x, y = cupy.zeros(64, f32), cupy.zeros(64, f32)
+
+    def run(guard):
+        kernel('neighbours')((1,), (64,), (x, y, i32(distance), text(guard)))
+    for guard in guards:
+        in_both_orders(lambda: run(guard))
+    for guard in too_little:
+        in_both_orders(lambda: races('x', run, guard))
+
+
+def test_a_race_is_described(cupy):
+    with pytest.raises(KernelError) as error:
+        kernel('neighbours')((1,), (64,), (cupy.zeros(64, f32), cupy.zeros(64, f32), i32(32), text('W')))
+    assert str(error.value) == ('neighbours, block (0, 0, 0), thread (32, 0, 0): writes byte 128 of x, which thread '
+                                '(0, 0, 0) of block (0, 0, 0) has read, and nothing orders the two')
+
+
+def test_shared_memory_is_not_used_again_before_all_have_read_it(cupy):
+    def run(has_barrier):
+        kernel('used_twice')((2,), (64,), (cupy.zeros(128, f32), i32(has_barrier)))
+    in_both_orders(lambda: run(1))
+    in_both_orders(lambda: races('shared memory', run, 0))
+
+
+@pytest.mark.parametrize('grid, block', [((1,), (3,)), ((3,), (1,))])
+def test_a_race_is_found_where_the_same_is_written_but_not_where_it_is_added(cupy, grid, block):
+    def run(first, count):
+        kernel('writes')(grid, block, (cupy.zeros(1, i32), i32(first), i32(count)))
+    in_both_orders(lambda: run(0, 0))
+    for first, count in (0, 3), (0, 2), (1, 2), (0, 1), (1, 1), (2, 1):
+        in_both_orders(lambda: races('x', run, first, count))
+
+
+def test_a_copy_under_way_is_in_a_race_with_what_barriers_around_it_do_not_order(cupy):
+    x, y = cupy.zeros(1, f32), cupy.zeros(2, f32)
+    in_both_orders(lambda: kernel('copied')((1,), (2,), (x, y, i32(1))))
+    in_both_orders(lambda: races('x', kernel('copied'), (1,), (2,), (x, y, i32(0))))
 
 
 def test_a_kernel_sees_views_of_one_memory_as_one_memory(cupy):
