@@ -378,7 +378,7 @@ RACES = {                                         # what is wrong: (the kernels,
         ('loss', '__syncthreads();                           // for the next call', '//'),
     'a tile is read while others copy it': ('product', '__syncthreads();                           // everybody', '//'),
     'a tile is copied while others read it':
-        ('product', 'STAGES - 1) * DEPTH);          // to', 'STAGES) * DEPTH); //'),
+        ('product', 'fetch(step + STAGES - 1);                  // in', 'fetch(step + STAGES); //'),
     'a tile is read before it has come': ('product', 'wait_copies<STAGES - 2>()', 'wait_copies<STAGES - 1>()'),
     'blocks leave their shares in the same place': ('product', '(slice * tiles + tile) * NUMBERS', 'tile * NUMBERS')}
 
