@@ -36,7 +36,6 @@ __device__ bool column_sums(int rows, int C, Pair pair, double2* shares, int* ar
             if (y < n / 2) parts[t] += parts[t + (n + 1) / 2 * blockDim.x];
         }
         total = parts[t];
-        __syncthreads();
     };
     total = make_double2(0, 0);
     each_row(rows, C, [&](int i) { total += pair(i); });
