@@ -142,7 +142,7 @@ __device__ __forceinline__ const float* in_patch(const float* x, unsigned row, u
 }
 
 // Term k of a sum over places in the image and their channels: DEPTH channels of every place, then the next DEPTH. (Place
-// by place, if DEPTH does not divide them.) So where patches share a pixel, all reads of it but the first find it in the
+// by place, if DEPTH does not divide them.) So where patches share a pixel, reads of it after the first may find it in the
 // multiprocessor's own cache.
 template<int PLACES, int CHANNELS> struct Term {
     unsigned place, channel;
