@@ -121,7 +121,7 @@ BYTES = {                           # that a kernel reads and writes, by its par
     'minibatch': lambda a: (1 + 4) * a.N * a.numbers,
     'batch_statistics': lambda a: 4 * a.rows * a.C * a.groups,
     'normalise': lambda a: 8 * a.rows * a.C * a.groups,
-    'normalise_sums': lambda a: 12 * a.rows * a.C * a.groups,
+    'normalise_sums': lambda a: 8 * a.rows * a.C * a.groups,
     'normalise_grad': lambda a: 12 * a.rows * a.C * a.groups,
     'activation_sums': lambda a: 12 * a.rows * a.C,
     'pool': lambda a: 4 * (a.pixels + 1) * a.n,

@@ -348,7 +348,7 @@ def launch(what, cupy):
     if what == 'sums':
         device.sums('batch_statistics', rows, C, 2, x, mu, var)
     elif what == 'first':
-        device.columns('normalise_grad', rows, C, 2, x, mu, var, gamma, mu, mu, dy, dgamma, dbeta, 1e-5)
+        device.columns('normalise_grad', rows, C, 2, x, mu, var, gamma, gamma, mu, mu, dy, dgamma, dbeta, 1e-5, 0, 0.2)
     elif what == 'loss':
         device.pointwise('discriminator_loss', (1,), (256,), score, dscore, N, 0, 1.0, 0.0, 1.0, 0.0, count,
                          corrections, np.float64(0.5), np.float64(0.9), log, 1, number, 1)

@@ -194,7 +194,7 @@ class Stage:
         empty = self.device.cupy.empty
         if self.norm:
             self.pre = empty((N, *self.shape), np.float32)                # what BatchNorm is given
-            self.mu, self.var, self.sum_dy, self.sum_dy_xhat = (empty((groups, self.C), np.float32) for _ in range(4))
+            self.mu, self.var, self.sum_d, self.sum_d_xhat = (empty((groups, self.C), np.float32) for _ in range(4))
         self.unused = [empty(self.C, np.float32) for _ in range(2)]       # for the gradients of a frozen stage
 
     def forward(self, N, groups):
@@ -218,9 +218,10 @@ class Stage:
             dgamma, dbeta = (norm.dgamma, norm.dbeta) if to_weights else self.unused
             rows //= groups
             device.sums('normalise_sums', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
-                        self.dy, self.sum_dy, self.sum_dy_xhat, norm.eps, *self.activation)
-            device.columns('normalise_grad', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, self.sum_dy,
-                           self.sum_dy_xhat, self.dy, dgamma, dbeta, norm.eps)  # db = 0: BatchNorm subtracts b again
+                        self.dy, self.sum_d, self.sum_d_xhat, norm.eps, *self.activation)
+            device.columns('normalise_grad', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
+                           self.sum_d, self.sum_d_xhat, self.dy, dgamma, dbeta, norm.eps, *self.activation)
+            # and db = 0: BatchNorm subtracts b again
         elif self.activation != LINEAR or layer.b is not None and to_weights:
             db = layer.db if to_weights and layer.b is not None else self.unused[0]
             device.sums('activation_sums', rows, self.C, 1, self.y, self.dy, db, *self.activation)

@@ -50,7 +50,18 @@ __device__ bool column_sums(int rows, int C, Pair pair, double2* shares, int* ar
     return y == 0;
 }
 
-// BatchNorm forward, first half: mean and variance of each channel of x
+// BatchNorm and the activation after it, in one channel of a group
+struct Norm {
+    float mean, rstd, gamma, beta;
+    int activation;
+    float slope;
+
+    __device__ float xhat(float x) const { return (x - mean) * rstd; }
+    __device__ float y(float x) const { return activate(gamma * xhat(x) + beta, activation, slope); }
+    __device__ float d(float x, float dy) const { return dy * activation_grad(y(x), activation, slope); }
+};
+
+// Their forward, first half: mean and variance of each channel of x
 extern "C" __global__ void __launch_bounds__(THREADS, 2) batch_statistics(
         int rows, int C, const float* x, float* mu, float* var, double* shares, int* arrived) {
     const int group_c = blockIdx.z * C + channel();
@@ -63,14 +74,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) batch_statistics(
     }
 }
 
-// and second half: y = activation(gamma * xhat + beta). The running statistics follow the groups from the last, the
+// and second half, y = activation(gamma * xhat + beta). The running statistics follow the groups from the last, the
 // real images, to the first.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise(
         int rows, int C, const float* x, const float* mu, const float* var, const float* gamma, const float* beta,
         float* running_mean, float* running_var, float* y, float eps, float momentum, int activation, float slope) {
     const int c = channel(), group_c = blockIdx.z * C + c;
-    const float mean = mu[group_c], rstd = rsqrtf(var[group_c] + eps), scale = gamma[c], shift = beta[c];
-    each_row(rows, C, [=](int i) { y[i] = activate(scale * ((x[i] - mean) * rstd) + shift, activation, slope); });
+    const Norm norm = {mu[group_c], rsqrtf(var[group_c] + eps), gamma[c], beta[c], activation, slope};
+    each_row(rows, C, [=](int i) { y[i] = norm.y(x[i]); });
     if (!is_first()) return;
     for (int g = gridDim.z - 1; g >= 0; g--) {
         running_mean[c] += momentum * (mu[g * C + c] - running_mean[c]);
@@ -78,37 +89,39 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise(
     }
 }
 
-// Their backward, first half: dy goes back through the activation, in place, and is summed, as is dy * xhat. The sums
-// are the group's part of dbeta and dgamma.
+// Their backward, first half: the sums of d, which is dy gone back through the activation, and d * xhat. They are the
+// group's part of dbeta and dgamma.
 extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise_sums(
         int rows, int C, const float* x, const float* mu, const float* var, const float* gamma, const float* beta,
-        float* dy, float* sum_dy, float* sum_dy_xhat, float eps, int activation, float slope, double* shares,
+        const float* dy, float* sum_d, float* sum_d_xhat, float eps, int activation, float slope, double* shares,
         int* arrived) {
     const int c = channel(), group_c = blockIdx.z * C + c;
-    const float mean = mu[group_c], rstd = rsqrtf(var[group_c] + eps), scale = gamma[c], shift = beta[c];
+    const Norm norm = {mu[group_c], rsqrtf(var[group_c] + eps), gamma[c], beta[c], activation, slope};
     auto pair = [=](int i) {
-        float xhat = (x[i] - mean) * rstd, y = activate(scale * xhat + shift, activation, slope);
-        float d = dy[i] *= activation_grad(y, activation, slope);
-        return make_double2(d, d * xhat);
+        float d = norm.d(x[i], dy[i]);
+        return make_double2(d, d * norm.xhat(x[i]));
     };
     double2 total;
     if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) {
-        sum_dy[group_c] = total.x;
-        sum_dy_xhat[group_c] = total.y;
+        sum_d[group_c] = total.x;
+        sum_d_xhat[group_c] = total.y;
     }
 }
 
-// and second half, dx = gamma * rstd * (dy - mean of dy - xhat * mean of dy * xhat), in place of dy
+// and second half, dx = gamma * rstd * (d - mean of d - xhat * mean of d * xhat), in place of dy
 extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise_grad(
-        int rows, int C, const float* x, const float* mu, const float* var, const float* gamma, const float* sum_dy,
-        const float* sum_dy_xhat, float* dy, float* dgamma, float* dbeta, float eps) {
+        int rows, int C, const float* x, const float* mu, const float* var, const float* gamma, const float* beta,
+        const float* sum_d, const float* sum_d_xhat, float* dy, float* dgamma, float* dbeta, float eps, int activation,
+        float slope) {
     const int c = channel(), group_c = blockIdx.z * C + c;
-    const float mean = mu[group_c], rstd = rsqrtf(var[group_c] + eps), scale = gamma[c] * rstd;
-    const float mean_dy = sum_dy[group_c] / rows, mean_dy_xhat = sum_dy_xhat[group_c] / rows;
-    each_row(rows, C, [=](int i) { dy[i] = scale * (dy[i] - mean_dy - (x[i] - mean) * rstd * mean_dy_xhat); });
+    const Norm norm = {mu[group_c], rsqrtf(var[group_c] + eps), gamma[c], beta[c], activation, slope};
+    const float mean_d = sum_d[group_c] / rows, mean_d_xhat = sum_d_xhat[group_c] / rows;
+    each_row(rows, C, [=](int i) {
+        dy[i] = norm.gamma * norm.rstd * (norm.d(x[i], dy[i]) - mean_d - norm.xhat(x[i]) * mean_d_xhat);
+    });
     if (!is_first()) return;
     float beta_sum = 0, gamma_sum = 0;
-    for (int g = 0; g < gridDim.z; g++) beta_sum += sum_dy[g * C + c], gamma_sum += sum_dy_xhat[g * C + c];
+    for (int g = 0; g < gridDim.z; g++) beta_sum += sum_d[g * C + c], gamma_sum += sum_d_xhat[g * C + c];
     dbeta[c] = beta_sum;
     dgamma[c] = gamma_sum;
 }
