@@ -495,6 +495,8 @@ def constants(*sizes, **more):
 
 
 SIZES = {'conv': constants(14, 14, 64, 7, 7, 128, 4, 2, 1, BIASES=128, CLASSES=4, W_ALIGNED=1),
+         'conv of channels that DEPTH does not divide': constants(
+             14, 14, 60, 7, 7, 120, 4, 2, 1, BIASES=1, CLASSES=4, W_ALIGNED=1),
          'conv of one channel': constants(28, 28, 1, 14, 14, 64, 4, 2, 1, BIASES=1, CLASSES=1, W_ALIGNED=0),
          'pointwise': {}}
 

@@ -126,19 +126,13 @@ __device__ void product(unsigned M, unsigned N, unsigned depth, Left left, Right
     if (slices > 1 && !add_shares<DOWN * ACROSS * 4>(sum[0][0], slice, slices, shares, arrived)) return;
     #pragma unroll
     for (int i = 0; i < DOWN; i++)
+        #pragma unroll
         for (int j = 0; j < ACROSS; j++)
+            #pragma unroll
             for (int e = 0; e < 4; e++) {
                 unsigned m = m0 + row + i * 16 + e / 2 * 8, n = n0 + column + j * 8 + 2 * t + e % 2;
                 if (m < M && n < N) result(m, n, sum[i][j][e]);
             }
-}
-
-// x[image][y][x][c] for row (image, i, j) of cols and its column (kh, kw, c)
-__device__ __forceinline__ const float* in_patch(const float* x, unsigned row, unsigned column) {
-    int c = column % C, kw = column / C % K, kh = column / C / K;
-    int j = row % OW, i = row / OW % OH, image = row / OW / OH;
-    int h = S * i + kh - P, w = S * j + kw - P;
-    return 0 <= h && h < H && 0 <= w && w < W ? &x[((image * H + h) * W + w) * C + c] : nullptr;
 }
 
 // Term k of a sum over places in the image and their channels: DEPTH channels of every place, then the next DEPTH. (Place
@@ -154,14 +148,28 @@ template<int PLACES, int CHANNELS> struct Term {
     }
 };
 
-// The columns of cols, and rows of w, in that order: forward sums over them, weight_grad has a row for each. If S divides
+// The nth column of cols, and row of w, in that order: forward sums over them, weight_grad has a row for each. If S divides
 // K, kh = rh + S th and kw = rw + S tw come in the order of (rh, rw, th, tw), as neighbouring patches read the same pixels
 // for the same rh and rw.
-__device__ __forceinline__ unsigned nth_column(unsigned n) {
-    const unsigned R = K % S ? 1 : S, T = K / R;
-    Term<K * K, C> term(n);
-    unsigned rh = term.place / T / T / R, rw = term.place / T / T % R, th = term.place / T % T, tw = term.place % T;
-    return ((rh + R * th) * K + rw + R * tw) * C + term.channel;
+struct Column {
+    unsigned kh, kw, c;
+
+    __device__ Column(unsigned n) {
+        const unsigned R = K % S ? 1 : S, T = K / R;
+        Term<K * K, C> term(n);
+        kh = term.place / T / T / R + R * (term.place / T % T);
+        kw = term.place / T / T % R + R * (term.place % T);
+        c = term.channel;
+    }
+
+    __device__ unsigned row_of_w() const { return (kh * K + kw) * C + c; }
+};
+
+// Where a column of cols has its number for a patch, row (image, i, j), in x; null beside the image
+__device__ __forceinline__ const float* in_patch(const float* x, unsigned row, Column column) {
+    int j = row % OW, i = row / OW % OH, image = row / OW / OH;
+    int h = S * i + column.kh - P, w = S * j + column.kw - P;
+    return 0 <= h && h < H && 0 <= w && w < W ? &x[((image * H + h) * W + w) * C + column.c] : nullptr;
 }
 
 // y = cols @ w, and perhaps + b and through an activation
@@ -170,8 +178,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) forward(
         float* shares, int* arrived) {
     const unsigned M = N * OH * OW, DEEP = K * K * C;
     product<TILE, TILE_F, true, WIDTH_C, false, WIDTH_W>(M, F, DEEP,
-        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, m, nth_column(k)) : nullptr; },
-        [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &w[nth_column(k) * F + f] : nullptr; },
+        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, m, Column(k)) : nullptr; },
+        [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &w[Column(k).row_of_w() * F + f] : nullptr; },
         [=](unsigned m, unsigned f, float sum) { y[m * F + f] = activate(sum + b[f % BIASES], activation, slope); },
         blockIdx.z, gridDim.z, shares, arrived);
 }
@@ -181,9 +189,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) weight_grad(
         const float* x, const float* dy, float* dw, int N, float* shares, int* arrived) {
     const unsigned M = K * K * C, DEEP = N * OH * OW;
     product<TILE_W, TILE_F, false, WIDTH_C, false, WIDTH_F>(M, F, DEEP,
-        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, k, nth_column(m)) : nullptr; },
+        [=](unsigned m, unsigned k) { return m < M && k < DEEP ? in_patch(x, k, Column(m)) : nullptr; },
         [=](unsigned f, unsigned k) { return f < F && k < DEEP ? &dy[k * F + f] : nullptr; },
-        [=](unsigned m, unsigned f, float sum) { dw[nth_column(m) * F + f] = sum; },
+        [=](unsigned m, unsigned f, float sum) { dw[Column(m).row_of_w() * F + f] = sum; },
         blockIdx.z, gridDim.z, shares, arrived);
 }
 
