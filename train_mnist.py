@@ -16,7 +16,7 @@ import numpy as np
 import tinygan
 from tinygan import data, evaluate
 from tinygan.arrays import random_stream, select_device
-from tinygan.checkpoint import Run, check_unused, newest_checkpoint
+from tinygan.checkpoint import Run, check_unused
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, path, seed
 from tinygan.gan import GAN, draw_image_noise, draw_z, generate
 from tinygan.images import grid
@@ -179,7 +179,8 @@ def begin(options, xp):
 
 def resume(options, xp):
     """A run where it was left. Only how long it lasts may change, and where a folder of images is."""
-    found = _, config, _, _ = newest_checkpoint(options.resume)
+    run, state = Run.open(options.resume)
+    config = run.config
     if data.is_folder(options.data) and data.is_folder(config['data']):
         config['data'] = options.data
     for setting in ('recipe', 'data', 'seed', *SETTINGS):
@@ -193,14 +194,14 @@ def resume(options, xp):
     images = data.load(config['data'], options.data_dir, config['seed'], shape)
     if images.steps_per_epoch(config['batch_size']) != config['steps_per_epoch']:
         raise UserError(f'{options.resume}: {config["data"]} no longer has as many images as when the run began')
-    run, state = Run.resume(options.resume, found)
-    run.config['epochs'] = options.epochs or run.config['epochs']
-    run.config['precision'] = options.precision or run.config.get('precision')
-    gan = make_gan(run.config, xp)
+    config['epochs'] = options.epochs or config['epochs']
+    config['precision'] = options.precision or config.get('precision')
+    gan = make_gan(config, xp)
     try:
         gan.load_state(state)
     except ValueError as error:
         raise UserError(f'{options.resume}: recipe {config["recipe"]} has other networks now ({error})') from None
+    run.rewind()
     print(f'going on after step {run.step}', flush=True)
     return gan, images, distance, run
 
@@ -228,7 +229,7 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory() as options.out:
         options.max_steps = 3
         code = run_training(options)
-        Run.resume(options.out)
+        Run.open(options.out)
     if not code:
         print('dry run: data, training, samples, checkpoint, GIF and curves work; nothing was kept')
     return code

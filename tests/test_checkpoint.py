@@ -45,6 +45,12 @@ def steps(run, first, last, distances={}, every=1):
     return run
 
 
+def resume(folder):
+    run, state = Run.open(folder)
+    run.rewind()
+    return run, state
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run whose checkpoint is of step 2, the one before of step 1."""
@@ -75,17 +81,19 @@ def refusal(folder):
 
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
     folder = tmp_path / 'run'
-    for begun in 'steps(Run.start(sys.argv[1], CONFIG, state(0), {}), 1, 2)', 'Run.resume(sys.argv[1])':
-        script = f'import sys; sys.path.insert(0, "tests"); from test_checkpoint import *; run = {begun}; print(flush=True)'
-        with subprocess.Popen([sys.executable, '-c', f'{script}; sys.stdin.read()', folder], stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, cwd=ROOT) as other:
+    for begun in ('run = steps(Run.start(folder, CONFIG, state(0), {}), 1, 2)', 'run = resume(folder)',
+                  'run = resume(folder); run = resume(folder)'):           # as a cell of a notebook, run twice
+        script = f'import sys; sys.path.insert(0, "tests"); from test_checkpoint import *; folder = sys.argv[1]; {begun}'
+        with subprocess.Popen([sys.executable, '-c', f'{script}; print(flush=True); sys.stdin.read()', folder],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as other:
             assert other.stdout.readline() == b'\n'
             before = contents(folder)
-            with pytest.raises(UserError, match='is being trained by another process'):
-                Run.resume(folder)
+            for train in resume, lambda folder: Run.start(folder, CONFIG, state(0), {}):
+                with pytest.raises(UserError, match='is being trained by another process'):
+                    train(folder)
             assert contents(folder) == before and loaded_step(folder) == 2
             other.kill()
-    Run.resume(folder)
+    resume(folder)
 
 
 # ---- one file, whole or not at all
@@ -137,7 +145,7 @@ def test_a_run_is_complete_from_its_first_moment(tmp_path):
     run = Run.start(tmp_path / 'deep' / 'run', CONFIG, state(0), {'numpy': '0.1'})
     assert loaded_step(run.folder) == 0
     assert json.loads((run.folder / 'config.json').read_text()) == CONFIG | {'versions': {'numpy': '0.1'}}
-    assert Run.resume(run.folder)[0].step == 0
+    assert resume(run.folder)[0].step == 0
 
 
 def test_a_checkpoint_comes_back_bit_for_bit_and_so_does_the_one_before(run):
@@ -199,7 +207,7 @@ def test_when_both_are_damaged_both_are_named_in_one_line(run):
 
 def test_resuming_beside_a_damaged_newest_checkpoint_keeps_the_good_one_until_another_is_there(run, moments):
     (run.folder / 'checkpoint.npz').write_bytes(b'damaged')
-    resumed, _ = Run.resume(run.folder)
+    resumed, _ = resume(run.folder)
     for folder in moments(run.folder, lambda: steps(resumed, 2, 3)):
         assert load(folder)[1] in (1, 2, 3)
 
@@ -232,7 +240,7 @@ def test_whenever_the_power_fails_the_run_goes_on_as_if_it_had_not(run, tmp_path
     found = []
     for folder in moments(run.folder, lambda: steps(run, 3, 4)):
         found.append(loaded_step(folder))
-        resumed, _ = Run.resume(folder)
+        resumed, _ = resume(folder)
         steps(resumed, found[-1] + 1, 6)
         assert contents(folder) == contents(unbroken.folder)
     assert found == sorted(found) and set(found) == {2, 3, 4} and len(found) > 8
@@ -244,7 +252,7 @@ def test_whenever_the_power_fails_at_the_start_the_folder_can_be_begun_again_or_
     resumable = []
     for copy in moments(folder, lambda: Run.start(folder, CONFIG, state(0), {})):
         resumable.append((copy / 'checkpoint.npz').exists())
-        run = Run.resume(copy)[0] if resumable[-1] else Run.start(copy, CONFIG, state(0), {})
+        run = resume(copy)[0] if resumable[-1] else Run.start(copy, CONFIG, state(0), {})
         steps(run, 1, 1)
         assert loaded_step(copy) == 1
     assert resumable[0] is False and resumable[-1] is True
@@ -253,8 +261,8 @@ def test_whenever_the_power_fails_at_the_start_the_folder_can_be_begun_again_or_
 def test_whenever_the_power_fails_while_resuming_the_run_can_be_resumed(run, tmp_path, moments):
     run.log(3, metrics(3))
     run.flush()
-    for folder in moments(run.folder, lambda: Run.resume(run.folder)):
-        resumed, _ = Run.resume(folder)
+    for folder in moments(run.folder, lambda: resume(run.folder)):
+        resumed, _ = resume(folder)
         assert resumed.step == 2 and (folder / 'metrics.csv').read_text().splitlines()[-1].startswith('2,')
 
 
@@ -332,13 +340,13 @@ def test_a_damaged_metrics_csv_is_named_in_one_line(run, content):
     (run.folder / 'metrics.csv').write_bytes(content)
     (run.folder / 'samples' / 'step_000099.png').write_bytes(b'of a later step')
     with pytest.raises(UserError, match=r'metrics.csv is damaged \(.*\)$'):
-        Run.resume(run.folder)
+        resume(run.folder)
     assert (run.folder / 'samples' / 'step_000099.png').exists()          # nothing has been changed
 
 
 def test_a_run_whose_samples_were_deleted_goes_on(run):
     shutil.rmtree(run.folder / 'samples')
-    resumed, _ = Run.resume(run.folder)
+    resumed, _ = resume(run.folder)
     resumed.save_pictures()
     assert (run.folder / 'curves.png').exists() and not (run.folder / 'samples.gif').exists()
 
@@ -362,7 +370,7 @@ def test_rows_beyond_the_checkpoint_leave_when_the_run_goes_on(run):
         run.log(step, metrics(step))
     assert run.flush()['step'] == 4
     assert len(table(run)) > len(before)
-    Run.resume(run.folder)
+    resume(run.folder)
     assert table(run) == before
 
 
@@ -370,7 +378,7 @@ def test_rows_logged_but_not_yet_written_are_written_before_their_checkpoint(run
     run.log(3, metrics(3))
     run.save(3, state(3))
     run.log(4, metrics(4))                        # never flushed: lost, and made again
-    Run.resume(run.folder)
+    resume(run.folder)
     assert [row.partition(b',')[0] for row in table(run).split()] == [b'step', b'1', b'2', b'3']
 
 
@@ -381,7 +389,7 @@ def test_a_last_row_cut_short_anywhere_is_made_again(run):
     whole = table(run)
     for cut in range(len(before), len(whole) + 1):
         (run.folder / 'metrics.csv').write_bytes(whole[:cut])
-        resumed, _ = Run.resume(run.folder)
+        resumed, _ = resume(run.folder)
         assert resumed.step == 2 and table(run) == before, whole[len(before):cut]
 
 
@@ -391,7 +399,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(run, poison):
     with pytest.raises(UserError, match='diverged: step 3 .* checkpoint of step 2 .* is sound.*--lr'):
         run.save(3, state(3))
     assert loaded_step(run.folder) == 2
-    Run.resume(run.folder)
+    resume(run.folder)
     assert table(run).split()[-1].startswith(b'2,')
 
 
@@ -440,7 +448,7 @@ def test_a_run_that_measures_nothing_keeps_nothing(run):
 def test_the_lowest_distance_is_remembered_by_a_run_that_goes_on(tmp_path):
     steps(Run.start(tmp_path / 'run', CONFIG, state(0), {}), 1, 3, DISTANCES)
     for step, distance, best in (4, 200 / 3, 3), (5, 66.7, 3), (6, 66.6, 6):         # the first as low, not lower
-        run, _ = Run.resume(tmp_path / 'run')
+        run, _ = resume(tmp_path / 'run')
         steps(run, step, step, {step: distance})
         assert best_step(run) == best
 
@@ -448,7 +456,7 @@ def test_the_lowest_distance_is_remembered_by_a_run_that_goes_on(tmp_path):
 def test_a_later_best_goes_and_none_is_kept_before_one_is_better_than_all_that_are_left(tmp_path):
     run = steps(Run.start(tmp_path / 'run', CONFIG, state(0), {}), 1, 7, DISTANCES, every=4)
     assert best_step(run) == 6 and loaded_step(run.folder) == 4
-    run, _ = Run.resume(run.folder)
+    run, _ = resume(run.folder)
     assert not (run.folder / BEST).exists() and measured(run) == pytest.approx({1: 90, 3: 200 / 3, 4: 70})
     steps(run, 5, 6, {5: 66.7})
     assert not (run.folder / BEST).exists()
@@ -459,7 +467,7 @@ def test_a_later_best_goes_and_none_is_kept_before_one_is_better_than_all_that_a
 def test_a_best_that_was_there_before_the_checkpoint_stays_when_the_run_goes_on(tmp_path):
     run = steps(Run.start(tmp_path / 'run', CONFIG, state(0), {}), 1, 5, DISTANCES, every=4)
     before = (run.folder / BEST).read_bytes()
-    run, _ = Run.resume(run.folder)
+    run, _ = resume(run.folder)
     assert best_step(run) == 3 and (run.folder / BEST).read_bytes() == before
 
 
@@ -468,8 +476,8 @@ def test_whenever_the_power_fails_the_best_is_none_or_a_true_one_and_in_the_end_
                      for name, last in (('unbroken', 4), ('run', 2)))
     found = set()
     for i, folder in enumerate(moments(run.folder, lambda: steps(run, 3, 4, DISTANCES, every=2))):
-        for copy in moments(folder, lambda: Run.resume(folder), f'again {i}'):       # while it is resumed, too
-            resumed, _ = Run.resume(copy)
+        for copy in moments(folder, lambda: resume(folder), f'again {i}'):       # while it is resumed, too
+            resumed, _ = resume(copy)
             found.add((copy / BEST).exists() and best_step(resumed))
             if (copy / BEST).exists():
                 assert measured(resumed)[best_step(resumed)] == min(measured(resumed).values())
@@ -493,7 +501,7 @@ def test_a_damaged_best_is_named_in_one_line_and_stops_no_run(run):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UserError, match=r'best.npz is damaged \(.*\)$'):
         open_checkpoint(path)
-    resumed, _ = Run.resume(run.folder)
+    resumed, _ = resume(run.folder)
     steps(resumed, 4, 6, DISTANCES)
     assert best_step(resumed) == 6
 
@@ -507,7 +515,7 @@ def test_metrics_of_a_tinygan_that_did_not_measure_go_on_with_an_empty_column(ru
     wanted = table(run)
     (run.folder / 'metrics.csv').write_bytes(b'\n'.join(row.rpartition(b',')[0] for row in wanted.split()) + b'\n')
     assert table(run) != wanted
-    resumed, _ = Run.resume(run.folder)
+    resumed, _ = resume(run.folder)
     assert table(resumed) == wanted
     steps(resumed, 3, 3, DISTANCES)
     assert measured(resumed) == pytest.approx({3: 200 / 3}) and best_step(resumed) == 3
@@ -538,7 +546,7 @@ def test_a_sample_cut_short_by_a_kill_does_not_stop_the_resumed_run(run):
     sample(run, 'step_000008', 100)
     path = run.folder / 'samples' / 'step_000008.png'
     path.write_bytes(path.read_bytes()[:-30])
-    resumed, _ = Run.resume(run.folder)
+    resumed, _ = resume(run.folder)
     resumed.save_pictures()
     assert (run.folder / 'samples.gif').exists() and (run.folder / 'curves.png').exists()
 

@@ -25,7 +25,7 @@ from tinygan.recipes import RECIPES
 def test_a_run_fills_its_folder(trained):
     run, _, _ = trained
     assert set(contents(run)) == {
-        'config.json', 'metrics.csv', 'samples.gif', 'curves.png', 'checkpoint.npz',
+        '.lock', 'config.json', 'metrics.csv', 'samples.gif', 'curves.png', 'checkpoint.npz',
         'checkpoint.previous.npz', *(f'samples/step_{step:06d}.png' for step in (1, 2, 4, 8))}
 
     config = json.loads((run / 'config.json').read_text())

@@ -6,6 +6,7 @@
     samples.gif      those in a row;  curves.png  the metrics as curves
     checkpoint.npz   weights, Adam's memory, BatchNorm's statistics, the step; checkpoint.previous.npz the one before
     best.npz         the same of the step with the lowest Frechet distance, in a run that measures it
+    .lock            what keeps two processes from training the run at once
 """
 import contextlib
 import csv
@@ -49,63 +50,78 @@ def atomically(path, mode='wb', previous=None):
         temporary.unlink(missing_ok=True)
 
 
-class Run:
-    """A run's folder. `start` makes one, `resume` opens it where its checkpoint was saved."""
+locks = weakref.WeakValueDictionary()             # of this process, by folder
 
-    def __init__(self, folder, config, step=0):
-        self.folder, self.config, self.step = Path(folder), config, step
+
+class Lock:
+    """Keeps other processes from training the run in a folder until nobody holds it any more, or its process ends."""
+
+    def __init__(self, folder):
+        import fcntl                              # Windows has none
+        file = os.open(folder / '.lock', os.O_RDWR | os.O_CREAT, 0o644)
+        weakref.finalize(self, os.close, file)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'{folder} is being trained by another process') from None
+
+
+def lock(folder):
+    """The Lock of a folder, one for the whole process; None where files cannot be locked. UserError if another has it."""
+    place = Path(folder).resolve()
+    with contextlib.suppress(ImportError, OSError):
+        held = locks.get(place) or Lock(Path(folder))
+        locks[place] = held
+        return held
+
+
+class Run:
+    """A run's folder. `start` makes one; `open` finds its checkpoint, and `rewind` clears away what came after that."""
+
+    def __init__(self, folder, config=None):
+        self.folder, self.config, self.step = Path(folder), config, 0
         self.rows = []                            # that are not in metrics.csv yet
         self.best, self.lowest = self.folder / BEST, math.inf
 
     @classmethod
     def start(cls, folder, config, state, versions):
         """A new run, resumable from its first moment. UserError when the folder already holds one."""
-        check_unused(folder)
         run = cls(folder, config)
         (run.folder / 'samples').mkdir(parents=True, exist_ok=True)
+        run.held = lock(folder)
+        check_unused(folder)                      # now that nobody else can begin one there
         with atomically(run.folder / 'config.json', 'w') as file:
             file.write(json.dumps(config | {'versions': versions}, indent=2) + '\n')
-        run.lock()
         run.write_metrics([])
         run.save(0, state)
         return run
 
     @classmethod
-    def resume(cls, folder, found=None):
-        """(run, state) of the newest checkpoint that can be read, which newest_checkpoint may have found already.
-        UserError while another process trains the run.
-
-        What came after it, perhaps half written, goes: rows of metrics.csv, samples, and a damaged newest checkpoint, lest
-        it become the previous one. So does a later best.npz. The one it had replaced is lost: there is none until a
-        distance is lower than all those that stay.
-        """
-        path, config, step, state = found or newest_checkpoint(folder)
-        run = cls(folder, config, step)
-        run.lock()
-        rows, run.lowest = read_metrics(run.folder / 'metrics.csv', step)
-        newest, previous = checkpoints(folder)
-        if path == previous:
-            newest.unlink(missing_ok=True)
-        (run.folder / 'samples').mkdir(exist_ok=True)
-        for made_at, sample in run.samples():
-            if made_at > step:
-                sample.unlink()
-        with contextlib.suppress(UserError):      # there is none, or it is damaged, which `sample` will say
-            if open_checkpoint(run.best)[2] > step:
-                run.best.unlink()
-        run.write_metrics(rows)
+    def open(cls, folder):
+        """(run, state) of the newest checkpoint that can be read; nothing is changed yet. UserError where there is none, and
+        while another process trains the run."""
+        run = cls(folder)
+        if any(path.exists() for path in checkpoints(folder)):
+            run.held = lock(folder)               # before it is read: another process may be about to save
+        run.checkpoint, run.config, run.step, state = newest_checkpoint(folder)
         return run, state
 
-    def lock(self):
-        """Keep other processes from training this run as long as this object lives, or its process, however that ends."""
-        with contextlib.suppress(ImportError, OSError):           # Windows cannot, nor can every file system
-            import fcntl
-            file = os.open(self.folder / 'config.json', os.O_RDWR)
-            weakref.finalize(self, os.close, file)
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f'{self.folder} is being trained by another process') from None
+    def rewind(self):
+        """What came after the checkpoint, perhaps half written, goes: rows of metrics.csv, samples, and a damaged newest
+        checkpoint, lest it become the previous one. So does a later best.npz. The one it had replaced is lost: there is
+        none until a distance is lower than all those that stay."""
+        rows, self.lowest = read_metrics(self.folder / 'metrics.csv', self.step)
+        newest, previous = checkpoints(self.folder)
+        if self.checkpoint == previous:
+            newest.unlink(missing_ok=True)
+        (self.folder / 'samples').mkdir(exist_ok=True)
+        for made_at, sample in self.samples():
+            if made_at > self.step:
+                sample.unlink()
+        with contextlib.suppress(UserError):      # there is none, or it is damaged, which `sample` will say
+            if open_checkpoint(self.best)[2] > self.step:
+                self.best.unlink()
+        self.write_metrics(rows)
 
     def write_metrics(self, rows):
         """metrics.csv anew: today's columns, and these rows, which an older tinygan may have written."""
