@@ -283,7 +283,7 @@ class Stream:
     _current = []
     null = None
 
-    def __init__(self, null=False, non_blocking=False, priority=None):
+    def __init__(self, null=False, non_blocking=False):
         self.ptr, self.capture, self.done = 0 if null else id(self), None, 0
 
     def __enter__(self):

@@ -302,7 +302,8 @@ def test_replayed_steps_equal_steps_launched_kernel_by_kernel(cupy, request):
     for number in range(1, steps + 1):
         replayed.step(number)
         launched.feed(number)
-        launched.play('DG')
+        with launched.stream:
+            launched.play('DG')
     for name, array in replayed.state().items():
         np.testing.assert_array_equal(array, launched.state()[name], name)
 

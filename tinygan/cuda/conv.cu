@@ -206,7 +206,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) weight_grad(
 extern "C" __global__ void __launch_bounds__(THREADS, 4) input_grad(
         const float* dy, const float* w, const float* b, float* dx, int N, int activation, float slope) {
     const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, EACH = (K + S - 1) / S;
-    const int REACH = CLASSES == 1 ? (S - 1 + P) / S - P / S + EACH : EACH;
+    const int REACH = EACH + (CLASSES == 1 && P % S);              // one more: those of the last class may end one later
     const unsigned M = N * UH * UW, DEEP = REACH * REACH * F, rh = blockIdx.z / S, rw = blockIdx.z % S;
     const int first_i = int(rh + P) / S - EACH + 1, first_j = int(rw + P) / S - EACH + 1;
     product<TILE, TILE_C, true, WIDTH_F, true, WIDTH_W>(M, CLASS_C, DEEP,

@@ -28,12 +28,11 @@ class NotCovered(Exception):
 
 
 class Device:
-    """The compiled kernels, the streams they run in, and memory in which several blocks finish one sum."""
+    """The compiled kernels, a stream beside the current one, and memory in which several blocks finish one sum."""
 
     def __init__(self, cupy, tf32):
         self.cupy, self.tf32 = cupy, tf32
-        self.stream, self.side = cupy.cuda.Stream(priority=-1), cupy.cuda.Stream()      # -1 goes before 0
-        self.forked, self.done = cupy.cuda.Event(), cupy.cuda.Event()
+        self.side, self.forked, self.done = cupy.cuda.Stream(), cupy.cuda.Event(), cupy.cuda.Event()
         self.shares, self.side_shares = cupy.empty(SHARES, np.float32), cupy.empty(SHARES, np.float32)
         self.double_shares = cupy.empty(SHARES // 4, np.float64)
         self.arrived, self.side_arrived = cupy.zeros(COUNTERS, np.int32), cupy.zeros(COUNTERS, np.int32)
@@ -42,14 +41,14 @@ class Device:
     @contextmanager
     def beside(self):
         """What is launched in here waits for all launches before it. Those after it do not wait for it, up to join."""
-        self.forked.record(self.stream)
+        self.forked.record(self.cupy.cuda.get_current_stream())
         self.side.wait_event(self.forked)
         with self.side:
             yield
 
     def join(self):
         self.done.record(self.side)
-        self.stream.wait_event(self.done)
+        self.cupy.cuda.get_current_stream().wait_event(self.done)
 
     def compile(self, name, **constants):
         """launch(kernel, grid, block, *arguments) for the kernels of a .cu file, compiled with these constants."""
@@ -258,8 +257,8 @@ class Network:
 
     def __init__(self, device, network, shape, N, groups=1, *, x, dx=None, y=None, dy=None):
         self.device, self.stages = device, list(stages(device, network.leaves(), shape))
-        if N * max(prod(shape), *(prod(stage.shape) for stage in self.stages)) >= 2**31:
-            raise NotCovered('an array of 2^31 numbers or more')          # their indices are ints
+        if N * max(prod(shape), *(prod(stage.shape) for stage in self.stages)) >= 2**31 - 2**20:
+            raise NotCovered('an array of 2^31 numbers')                  # indices, and some beyond the end, are ints
         empty = device.cupy.empty
         for stage, below in zip(self.stages, [None, *self.stages]):
             stage.allocate(N, groups)

@@ -48,7 +48,7 @@ class CapturedGAN:
         self.G_corrections, self.D_corrections = cupy.zeros(2, np.float32), cupy.zeros(2, np.float32)
         self.log = cupy.zeros((LOG_ROWS, len(METRICS)), np.float32)
         self.dataset, self.order, self.epoch = upload(cupy, images, shape), cupy.zeros(len(images), np.int32), None
-        self.stream, self.graphs = self.device.stream, {}
+        self.stream, self.graphs = cupy.cuda.Stream(), {}
 
     def step(self, number):
         """Train on minibatch `number`. Returns the metrics by name, still on the GPU, valid for LOG_ROWS steps."""
