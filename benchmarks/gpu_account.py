@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tinygan.cuda import network
+from tinygan import cuda
+from tinygan.cuda.device import Device
 
 REPEATS = 50                        # of each kernel, when it is timed alone
 PRODUCT, COPY = 8192, 2**30         # a square matrix and bytes, so many that they show the GPU's rates
@@ -69,7 +70,7 @@ class Launch:
 @contextlib.contextmanager
 def recording():
     """A list that gets every launch, now and later, of the kernels compiled in the meantime."""
-    launches, compile = [], network.Device.compile
+    launches, compile = [], Device.compile
 
     def recorded(device, file, **sizes):
         run = compile(device, file, **sizes)
@@ -78,11 +79,11 @@ def recording():
             launches.append(Launch(run, file, sizes, kernel, grid, block, arguments))
             launches[-1].again()
         return launch
-    network.Device.compile = recorded
+    Device.compile = recorded
     try:
         yield launches
     finally:
-        network.Device.compile = compile
+        Device.compile = compile
 
 
 def name_places(captured, launches):
@@ -134,7 +135,7 @@ BYTES = {                           # that a kernel reads and writes, by its par
 
 def parameters(file, kernel):
     """The names of a kernel's parameters."""
-    source = Path(network.__file__).with_name(f'{file}.cu').read_text()
+    source = Path(cuda.__file__).with_name(f'{file}.cu').read_text()
     return re.findall(r'(\w+)\s*(?:,|$)', dict(KERNEL.findall(source))[kernel])
 
 

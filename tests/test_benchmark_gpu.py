@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from commands import ROOT, one_line
 
-from tinygan import data, layers
-from tinygan.cuda import network
+from tinygan import cuda, data, layers
+from tinygan.cuda.device import Device
 from tinygan.gan import GAN
 from tinygan.recipes import RECIPES
 
@@ -45,7 +45,7 @@ def images():
 @pytest.fixture
 def setting(tiny, images, monkeypatch):
     monkeypatch.setitem(sys.modules, 'cupy', fake_cupy)
-    monkeypatch.setattr(network, 'SHARES', 2**14)           # the stand-in copies them for every launch
+    monkeypatch.setattr(cuda.device, 'SHARES', 2**14)           # the stand-in copies them for every launch
     return gpu.Setting('tiny', images, N, 'fp32', fake_cupy)
 
 
@@ -82,7 +82,7 @@ def test_the_account_has_every_launch_of_a_step_once(setting):
     assert places[2] == ('input_grad', 'G0 ConvTranspose2d forward')
     assert ('weight_grad', 'D learns: D1 Conv2d backward') in places
     assert ('adam', 'G learns:') == places[-1]
-    assert network.Device.compile.__name__ == 'compile'             # nothing is recorded any more
+    assert Device.compile.__name__ == 'compile'             # nothing is recorded any more
 
 
 def products(network, shape):
@@ -131,7 +131,7 @@ def test_where_updates_alternate_there_are_two_steps(setting, monkeypatch):
 
 
 def test_the_account_knows_every_pointwise_kernel():
-    source = Path(network.__file__).with_name('pointwise.cu').read_text()
+    source = Path(cuda.__file__).with_name('pointwise.cu').read_text()
     assert {name for name, _ in gpu_account.KERNEL.findall(source)} == set(gpu_account.BYTES)
     assert gpu_account.parameters('pointwise', 'noise') == ['z', 'n', 'step', 'seed_low', 'seed_high']
     assert gpu_account.parameters('conv', 'weight_grad')[:4] == ['x', 'dy', 'dw', 'N']
@@ -165,8 +165,8 @@ def test_a_failed_check_is_told_and_remembered(monkeypatch, capsys):
 @needs_compiler
 def test_a_wrong_kernel_does_not_pass(setting, monkeypatch):
     monkeypatch.setattr(gpu, 'CHECKED_STEPS', 2)
-    sums = network.Device.sums
-    monkeypatch.setattr(network.Device, 'sums', lambda self, kernel, *arguments: (
+    sums = Device.sums
+    monkeypatch.setattr(Device, 'sums', lambda self, kernel, *arguments: (
         None if kernel == 'activation_sums' else sums(self, kernel, *arguments)))
     passed = [good for good, _ in gpu.checks(setting)]
     assert passed[0] and not any(passed[1:3])

@@ -14,8 +14,9 @@ import pytest
 
 from tinygan import conv, data, losses, optim
 from tinygan.arrays import select_device, to_numpy
-from tinygan.cuda import CapturedGAN, NotCovered, network, step
-from tinygan.cuda.network import Device, Network, Product, Sizes
+from tinygan.cuda import CapturedGAN, NotCovered, device as gpu, step
+from tinygan.cuda.device import Device
+from tinygan.cuda.network import Network, Product, Sizes
 from tinygan.gan import GAN
 from tinygan.layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                             Reshape, Sigmoid, Tanh)
@@ -35,7 +36,7 @@ def cupy(request, monkeypatch):
         xp, line = select_device('auto')
         return pytest.skip(line) if xp is np else xp
     monkeypatch.setitem(sys.modules, 'cupy', fake_cupy)
-    monkeypatch.setattr(network, 'SHARES', 2**16)                         # of which the host copies each, every time
+    monkeypatch.setattr(gpu, 'SHARES', 2**16)                         # of which the host copies each, every time
     fake_cupy.count.clear()
     return fake_cupy
 
@@ -57,7 +58,7 @@ def poisoned(cupy, shape):
     return cupy.asarray(np.full(shape, np.nan, np.float32))
 
 
-ARRIVALS = Path(network.__file__).with_name('device.cuh').read_text() + '''
+ARRIVALS = Path(gpu.__file__).with_name('device.cuh').read_text() + '''
 extern "C" __global__ void arrivals(int* arrived, int* last) {
     if (last_to_arrive(arrived + blockIdx.y, gridDim.x)) atomicAdd(last + blockIdx.y, 1);
 }'''
@@ -389,15 +390,15 @@ RACES = {                                         # what is wrong: (the kernels,
 def test_a_race_is_found(race, monkeypatch):
     kernels, right, wrong = RACES[race]
     monkeypatch.setitem(sys.modules, 'cupy', fake_cupy)
-    monkeypatch.setattr(network, 'SHARES', 2**16)
+    monkeypatch.setattr(gpu, 'SHARES', 2**16)
     launch(kernels, fake_cupy)
-    source, spoilt = network.source, []
+    source, spoilt = gpu.source, []
 
     def spoil(name, **constants):
         text = source(name, **constants)
         spoilt.append(right in text)
         return text.replace(right, wrong)
-    monkeypatch.setattr(network, 'source', spoil)
+    monkeypatch.setattr(gpu, 'source', spoil)
     for reverse in False, True:
         monkeypatch.setattr(cuda_on_host, 'reverse', reverse)
         with pytest.raises(cuda_on_host.KernelError, match='nothing orders the two'):
@@ -507,7 +508,7 @@ SIZES = {'conv': constants(14, 14, 64, 7, 7, 128, 4, 2, 1, BIASES=128, CLASSES=4
 def test_kernels_compile_for_a_gpu_without_spilling(name, architecture):
     """sm_75 in float32, the others in TF32. What registers cannot hold, spilled numbers or arrays
     on the stack, is in memory: slow."""
-    log = Nvrtc().compile(network.source(name.split()[0], **SIZES[name]), '-std=c++17', '--ptxas-options=-v',
+    log = Nvrtc().compile(gpu.source(name.split()[0], **SIZES[name]), '-std=c++17', '--ptxas-options=-v',
                           f'--gpu-architecture={architecture}', f'-DTF32={int(architecture != "sm_75")}')
     outside = re.findall(r'(\d+) bytes stack frame, (\d+) bytes spill stores', log)
     assert len(outside) >= 3 and set(outside) == {('0', '0')}, log

@@ -13,7 +13,7 @@ from tinygan.digits import draw
 from tinygan.errors import UserError
 from tinygan.evaluate import (apply_classifier, build_classifier, classifier_score, density_and_coverage,
                               frechet_distance, interval, load_classifier, moved, nearest, save_neighbours,
-                              train_classifier)
+                              softmax_cross_entropy, train_classifier)
 from tinygan.layers import Flatten, Linear
 from tinygan.recipes import RECIPES
 from tinygan.network import Sequential
@@ -29,6 +29,23 @@ def gaussian(rng, mean, covariance, n=400):
     points -= points.mean(axis=0)
     points = np.linalg.solve(np.linalg.cholesky(np.cov(points, rowvar=False)), points.T)
     return (np.linalg.cholesky(covariance) @ points).T + mean
+
+
+# ---- the classifier's loss
+
+def test_softmax_cross_entropy_is_minus_the_mean_log_probability_of_the_labels(rng):
+    logits, labels = 3 * rng.standard_normal((6, 4)), np.array([0, 3, 3, 1, 2, 0])
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss, dlogits = softmax_cross_entropy(logits, labels)
+    assert loss == pytest.approx(-np.mean([np.log(p[i, label]) for i, label in enumerate(labels)]), rel=1e-13)
+    np.testing.assert_allclose(dlogits, (p - np.eye(4)[labels]) / 6, rtol=1e-12)
+
+
+def test_softmax_cross_entropy_is_exact_at_logits_of_a_thousand():
+    logits = np.float32([[1000, -1000, 0], [1000, -1000, 0], [-1000, -1000, -1000]])
+    loss, dlogits = softmax_cross_entropy(logits, np.array([0, 1, 2], np.uint8))
+    assert loss == pytest.approx((0 + 2000 + np.log(3)) / 3) and loss.dtype == dlogits.dtype == np.float32
+    np.testing.assert_allclose(3 * dlogits, [[0, 0, 0], [1, -1, 0], [1 / 3, 1 / 3, -2 / 3]], rtol=1e-6)
 
 
 # ---- Frechet distance

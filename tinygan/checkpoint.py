@@ -136,7 +136,7 @@ class Run:
 
     def record_distance(self, frechet, state):
         """Note the Frechet distance of the step just logged; if it is the lowest so far, `state` becomes best.npz."""
-        self.rows[-1]['frechet'] = frechet = float(f'{frechet:.9g}')         # as `resume` will read it
+        self.rows[-1]['frechet'] = frechet = float(f'{frechet:.9g}')         # as `rewind` will read it
         if frechet < self.lowest:
             self.write_checkpoint(self.best, self.rows[-1]['step'], state)
             self.lowest = frechet

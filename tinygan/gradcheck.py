@@ -9,6 +9,7 @@ import numpy as np
 
 from . import losses
 from .arrays import array_module, to_numpy
+from .evaluate import softmax_cross_entropy
 from .gan import GAN
 from .layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                      Reshape, Sigmoid, Tanh)
@@ -146,7 +147,7 @@ LOSSES = {
     'least_squares': lambda s: losses.least_squares(s, -1),
     'mean_squared_error': lambda s: losses.mean_squared_error(s, 1),
     'minimax_generator': losses.minimax_generator,
-    'softmax_cross_entropy': lambda s: losses.softmax_cross_entropy(s, array_module(s).arange(len(s)) % s.shape[1]),
+    'softmax_cross_entropy': lambda s: softmax_cross_entropy(s, array_module(s).arange(len(s)) % s.shape[1]),
 }
 
 

@@ -6,6 +6,9 @@
 A layer remembers its latest forward only: backward comes before the next forward.
 A layer with parameters takes backward(dy, to_input=False) where nobody reads dLoss/dx, and leaves its product out.
 Images are (N, H, W, C). A gradient has the name and shape of what it belongs to, with a d in front.
+
+The functions of toomcook.py compute what those of conv.py do, faster where they can. forward and input_grad also return
+what they were given, x or dy, as weight_grad takes it: as it is, or already transformed.
 """
 import numpy as np
 
@@ -73,9 +76,6 @@ class Weighted(Layer):
             self.db += channel_sum(dy)
 
 
-# The convolutions take the functions of toomcook.py, which compute what those of conv.py do, faster where they can. forward
-# and input_grad also return what they were given, x or dy, as weight_grad takes it: as it is, or already transformed.
-
 class Conv2d(Weighted):
     """y = conv(x, w) + b: each of out_channels filters is applied to every kernel_size x kernel_size patch.
 
@@ -127,8 +127,7 @@ class ConvTranspose2d(Weighted):
 
     def forward(self, x):
         size = [self.output_size(s) for s in x.shape[1:3]]
-        y, x_for_dw = toomcook.input_grad(x, self.w, size, self.stride, self.padding)
-        self.cache = x_for_dw
+        y, self.cache = toomcook.input_grad(x, self.w, size, self.stride, self.padding)        # x, for dw
         return self.add_bias(y)
 
     def backward(self, dy, to_input=True):

@@ -51,19 +51,6 @@ def mean_squared_error(score, target):
     return 2 * loss, 2 * dscore
 
 
-def softmax_cross_entropy(logits, labels):
-    """loss = mean of -log p[label], p = softmax(logits) (N, classes), labels (N,) integers; dlogits = (p - y) / N.
-
-    y holds a 1 for the label and 0s. With the largest logit taken off first, which leaves p as it is, no exponential
-    overflows. No GAN needs this: the classifier that judges the samples does.
-    """
-    xp = array_module(logits)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
-    y = (labels[:, None] == xp.arange(logits.shape[1])).astype(logits.dtype)
-    return -(y * log_p).sum() / len(y), (xp.exp(log_p) - y) / len(y)
-
-
 class AdversarialLoss(NamedTuple):
     """A GAN's rules: what D minimises on real and on fake scores, what G minimises on its fakes' scores.
 

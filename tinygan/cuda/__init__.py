@@ -1,3 +1,3 @@
 """The GPU's fast path: kernels written by hand, and a training step of them captured in a CUDA graph."""
-from .network import NotCovered
+from .device import NotCovered
 from .step import CapturedGAN

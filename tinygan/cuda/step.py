@@ -8,7 +8,8 @@ from .. import data
 from ..arrays import to_numpy
 from ..losses import bce_with_logits, least_squares, mean_squared_error, minimax_generator
 from ..optim import Adam
-from .network import Device, Network, NotCovered
+from .device import Device, NotCovered
+from .network import Network
 
 CROSS_ENTROPY, LEAST_SQUARES = 0, 1               # as in pointwise.cu
 LOSSES = {bce_with_logits: (CROSS_ENTROPY, 1.0), minimax_generator: (CROSS_ENTROPY, -1.0),         # and their weights
