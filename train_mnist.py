@@ -14,92 +14,54 @@ from pathlib import Path
 import numpy as np
 
 import tinygan
-from tinygan import data, evaluate
-from tinygan.arrays import random_stream, select_device
-from tinygan.checkpoint import Run, check_unused
+from tinygan import data, engines
+from tinygan.arrays import random_stream
+from tinygan.data.minibatches import Minibatches
+from tinygan.engines.threads import one_thread
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, path, seed
-from tinygan.gan import GAN, draw_image_noise, draw_z, generate
-from tinygan.images import grid
-from tinygan.lanes import Lanes
+from tinygan.gan import generate
+from tinygan.judge import evaluate
 from tinygan.losses import LOSSES
-from tinygan.progress import Progress, catch_signals
-from tinygan.recipes import RECIPES, find_recipe
+from tinygan.recipes import RECIPES, find_recipe, make_gan
+from tinygan.run.checkpoint import Run, check_unused
+from tinygan.run.device import find_precision, select_device
+from tinygan.run.pictures import grid
+from tinygan.run.progress import Progress, catch_signals
 
-LOG_EVERY, LOG_EVERY_CAPTURED = 10, 100          # steps between two looks at the losses: each waits for the device
 SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'epochs'
 
 
-def train(gan, images, distance, run, last, options, xp):
-    """Steps run.step + 1 to last, or until a signal comes, whose number is then returned. --evaluate-every measures
-    images by `distance`."""
+def train(engine, distance, run, last, options):
+    """Steps run.step + 1 to last, or until a signal arrives; returns that signal's number, else None. --evaluate-every
+    measures images by `distance`."""
     config, per_epoch = run.config, run.config['steps_per_epoch']
     np.seterr(all='ignore')                       # run.flush finds what is not a number, and says so once
-    captured = capture(gan, images, run, xp)
-    state = captured.state if captured else gan.state
-    log_every = LOG_EVERY_CAPTURED if captured else LOG_EVERY
-    signals, lanes = catch_signals(), Lanes(gan, config['batch_size'])
-    if lanes.count > 1:
-        print(f'minibatches are split among {lanes.count} processes (OPENBLAS_NUM_THREADS=1: just one)', flush=True)
-    with closing(lanes), closing(Progress(run.step, last, per_epoch, signals)) as progress:
+    signals = catch_signals()
+    with closing(engine), closing(Progress(run.step, last, per_epoch, signals)) as progress:
         for step in range(run.step + 1, last + 1):
-            if captured:
-                run.log(step, captured.step(step))
-            else:
-                x, z, image_noise = minibatch(images, config, step, gan.instance_noise, xp)
-                run.log(step, lanes.step(x, z, step, image_noise))
+            run.log(step, engine.step(step))      # GAN.step: D learns, then G
             if measured := is_due(step, options.evaluate_every):
-                samples = draw(gan, config, 'evaluation', evaluate.SAMPLES)
-                run.record_distance(distance(samples), state())
+                samples = draw(engine.sampler, config, 'evaluation', evaluate.SAMPLES)
+                run.record_distance(distance(samples), engine.state())
 
             stop = step == last or bool(signals)  # asked once: a signal may come at any moment
-            if stop or is_due(step, log_every) or measured or step == progress.first:
+            if stop or is_due(step, engine.log_every) or measured or step == progress.first:
                 progress.show(step, run.flush())
             if name := due_sample(step, per_epoch, options.sample_every):
-                run.save_sample(name, grid(draw(gan, config, 'preview', 64)))
+                run.save_sample(name, grid(draw(engine.sampler, config, 'preview', 64)))
             if stop or is_due(step, per_epoch) or is_due(step, options.checkpoint_every):
-                run.save(step, state())
+                run.save(step, engine.state())
             if stop:
                 break
     run.save_pictures()
     return signals[0] if signals else None
 
 
-def minibatch(images, config, step, instance_noise, xp):
-    """Of a step, on the device: real images, noise z and, with instance noise, the noise for images."""
-    recipe, N = RECIPES[config['recipe']], config['batch_size']
-    x = data.normalise(data.fit(images.batch(step - 1, N), recipe.shape), xp, recipe.black)
-    z = xp.asarray(draw_z(config['seed'], step, N, config['z_dim']))
-    return x, z, xp.asarray(draw_image_noise(config['seed'], step, x.shape)) if instance_noise else None
-
-
-def capture(gan, images, run, xp):
-    """GAN.step as captured CUDA kernels; None on a CPU, and where there are no kernels for it."""
-    if xp is np:
-        return None
-    from tinygan.cuda import CapturedGAN, NotCovered
-    config, recipe = run.config, RECIPES[run.config['recipe']]
-    tf32 = find_precision(config['precision'], xp) == 'tf32'
-    try:
-        captured = CapturedGAN(gan, images, recipe.shape, recipe.black, config['batch_size'], config['z_dim'],
-                               config['seed'], tf32, run.step + 1)
-        print(f'a captured step of kernels in {"TF32" if tf32 else "float32"}', flush=True)
-        return captured
-    except NotCovered as what:
-        print(f'there are no kernels for {what}: going on layer by layer, in float32', flush=True)
-
-
-def find_precision(asked, xp):
-    """'tf32' or 'fp32': what was asked for, else tf32 where there is a GPU that has it."""
-    capable = xp is not np and int(xp.cuda.Device().compute_capability) >= 80
-    if asked == 'tf32' and not capable:
-        raise UserError('--precision tf32: only GPUs since Ampere (compute capability 8.0) have TF32; leave it out')
-    return asked or ('tf32' if capable else 'fp32')
-
-
-def draw(gan, config, purpose, n):
+@one_thread()
+def draw(sampler, config, purpose, n):
     """n images, uint8, by G (or its average) as it is now, of z that depend on the run's seed and the purpose alone."""
     z = random_stream(config['seed'], purpose).standard_normal((n, config['z_dim']), np.float32)
-    return data.to_uint8(generate(gan.sampler, z), RECIPES[config['recipe']].black)
+    return data.to_uint8(generate(sampler, z), RECIPES[config['recipe']].black)
 
 
 def is_due(step, every):
@@ -136,7 +98,8 @@ def parse(arguments):
     add('--z-dim', type=count, metavar='N', help="size of z")
     add('--loss', choices=LOSSES, help="what D and G minimise")
     add('--precision', choices=['fp32', 'tf32'],
-        help='of products on a GPU: tf32 is faster, and keeps 10 bits of a factor (default: tf32, if the GPU has it)')
+        help='of matrix products on a GPU: tf32 is faster, with factors of 10 bits (default: tf32, if the GPU has it)')
+    add('--plain', action='store_true', default=None, help='train with the core alone: slower, and exactly what the source says')
     add('--seed', type=seed, metavar='N', help='of all random numbers (default: 0)')
     add('--out', type=path, metavar='RUN', help='the folder to fill (default: a new one in runs/)')
     add('--resume', type=path, metavar='RUN', help='continue this run from its last checkpoint')
@@ -166,19 +129,20 @@ def begin(options, xp):
     shape = RECIPES[name].shape
     distance = options.evaluate_every and evaluate.distance_from_mnist(shape, options.data_dir)
     images = data.load(options.data, options.data_dir, options.seed or 0, shape)
-    config = {'recipe': name, 'data': images.name, 'seed': options.seed or 0, 'precision': options.precision}
+    config = {'recipe': name, 'data': images.name, 'seed': options.seed or 0, 'precision': options.precision,
+              'plain': bool(options.plain)}
     for setting in SETTINGS:
         asked = getattr(options, setting)
         config[setting] = getattr(RECIPES[name], setting) if asked is None else asked
     config['steps_per_epoch'] = images.steps_per_epoch(config['batch_size'])
-    gan = make_gan(config, xp)
+    gan = gan_of(config, xp)
     versions = {'tinygan': tinygan.__version__, 'python': platform.python_version(), 'numpy': np.__version__,
                 xp.__name__: xp.__version__, 'platform': platform.platform()}
     return gan, images, distance, Run.start(folder, config, gan.state(), versions)
 
 
 def resume(options, xp):
-    """A run where it was left. Only how long it lasts may change, and where a folder of images is."""
+    """A run where it was left. What may change is how long it lasts, where a folder of images is, and what computes it."""
     run, state = Run.open(options.resume)
     config = run.config
     if data.is_folder(options.data) and data.is_folder(config['data']):
@@ -196,7 +160,8 @@ def resume(options, xp):
         raise UserError(f'{options.resume}: {config["data"]} no longer has as many images as when the run began')
     config['epochs'] = options.epochs or config['epochs']
     config['precision'] = options.precision or config.get('precision')
-    gan = make_gan(config, xp)
+    config['plain'] = bool(options.plain or config.get('plain'))
+    gan = gan_of(config, xp)
     try:
         gan.load_state(state)
     except ValueError as error:
@@ -206,14 +171,29 @@ def resume(options, xp):
     return gan, images, distance, run
 
 
-def make_gan(config, xp):
+def recipe_of(config):
+    """A run's recipe with the settings that it was asked for."""
     recipe = find_recipe(config['recipe'])
-    recipe = recipe._replace(**{setting: config[setting] for setting in SETTINGS if setting in config})
-    gan = GAN.from_recipe(recipe, config['seed'], xp)
+    return recipe._replace(**{setting: config[setting] for setting in SETTINGS if setting in config})
+
+
+def gan_of(config, xp):
+    gan = make_gan(recipe_of(config), config['seed'], xp)
     print(f"recipe {config['recipe']}, data {config['data']}: G {gan.G.parameters.size:,} and D "
           f"{gan.D.parameters.size:,} parameters, {config['epochs']} epochs of {config['steps_per_epoch']} steps",
           flush=True)
     return gan
+
+
+def start_engine(gan, images, run, xp):
+    """What takes the run's steps, and a line about it."""
+    config = run.config
+    tf32 = xp is not np and find_precision(config['precision'], xp) == 'tf32'    # a GPU's run may go on on a CPU
+    batches = Minibatches(images, recipe_of(config), config['seed'], xp)
+    engine = engines.start(gan, batches, run.step + 1, config['plain'], tf32)
+    if engine.about:
+        print(engine.about, flush=True)
+    return engine
 
 
 def unused_folder(recipe):
@@ -238,7 +218,7 @@ def main(arguments=None):
 def run_training(options):
     xp, device_line = select_device(options.device)
     print(device_line, flush=True)
-    find_precision(options.precision, xp)         # refuses what the device has not
+    find_precision(options.precision, xp)         # refuses a precision that the device lacks
     gan, images, distance, run = resume(options, xp) if options.resume else begin(options, xp)
     last = run.config['epochs'] * run.config['steps_per_epoch']
     last = min(last, options.max_steps or last)
@@ -246,7 +226,7 @@ def run_training(options):
         run.save_pictures()                       # in case the run was killed before it could
         print(f'{run.folder} has made all its {run.step} steps; raise --epochs or --max-steps to go on')
         return 0
-    caught = train(gan, images, distance, run, last, options, xp)
+    caught = train(start_engine(gan, images, run, xp), distance, run, last, options)
     if not options.dry_run:
         print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')
         if run.step < last:

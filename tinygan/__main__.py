@@ -1,30 +1,35 @@
 """python -m tinygan sample | interpolate | arithmetic | evaluate | gradcheck: look at a trained run and measure it, and
 check every gradient."""
 import json
+import re
 import sys
 
 import numpy as np
 
-from . import __version__, checkpoint, evaluate, gradcheck
-from .arrays import random_stream, select_device
+from . import __version__, gradcheck
+from .arrays import random_stream
 from .data import to_uint8
+from .engines import convert
+from .engines.threads import one_thread
 from .errors import Parser, UserError, count, named, number, one_line_errors, path, seed
 from .gan import generate
-from .images import grid, linear, save_gif, save_png, spherical, to_pillow
-from .recipes import find_recipe
+from .judge import evaluate
+from .layers import Conv2d, ConvTranspose2d
+from .recipes import RECIPES, find_recipe
+from .run.device import select_device
+from .run.generator import load_with_config
+from .run.pictures import grid, linear, save_gif, save_png, spherical, to_pillow
 
 
 def open_generator(run):
-    """z -> uint8 images of a run's generator, on the CPU wherever it was trained, and how many numbers z has."""
-    _, config, _, state = checkpoint.open_checkpoint(run)
-    recipe = find_recipe(config['recipe'])
-    G = recipe.generator(config['z_dim'])
-    sampler = 'average' if 'average.parameters' in state else 'G'
-    try:
-        G.parameters[:], G.statistics[:] = state[f'{sampler}.parameters'], state[f'{sampler}.statistics']
-    except (KeyError, ValueError):
-        raise UserError(f'{run}: its generator is not the one of recipe {config["recipe"]}') from None
-    return lambda z: to_uint8(generate(G, z), recipe.black), config['z_dim']
+    """z -> uint8 images of a run's generator, and the size of z."""
+    G, config = load_with_config(run)
+    fast, black = convert(G), find_recipe(config['recipe']).black
+
+    @one_thread()
+    def draw(z):
+        return to_uint8(generate(fast, z), black)
+    return draw, config['z_dim']
 
 
 def sample_noise(seed, n, z_dim):
@@ -151,16 +156,33 @@ def evaluation_table(result):
            'distances measured by another do not compare.')
 
 
+LAYERS = gradcheck.LAYERS | {                     # and those of engines/ that multiply by other means
+    'Conv2d by Toom-Cook': (lambda **new: convert(Conv2d(16, 17, 4, stride=2, padding=1, **new)), (9, 17, 17, 16)),
+    'ConvTranspose2d by Toom-Cook':
+        (lambda **new: convert(ConvTranspose2d(17, 16, 4, stride=2, padding=1, **new)), (9, 8, 8, 17)),
+}
+
+
+def first_word(name):
+    return re.match(r'\w+', name)[0]
+
+
+@one_thread()
 def check_gradients(options):
     xp, device_line = select_device(options.device)
+    layers = LAYERS if xp is np else gradcheck.LAYERS
+    names = [*layers, *gradcheck.LOSSES, *RECIPES]
+    for kind in options.kinds:
+        if not any(name.lower().startswith(kind.lower()) for name in names):
+            raise UserError(f'nothing to check is called {kind}: choose from {", ".join(dict.fromkeys(map(first_word, names)))}')
     print(f'{device_line}; float64, central differences, tolerance {gradcheck.TOLERANCE:g}\n')
     print(f'{"layer, loss or network":48} {"gradient":14} {"rel. error":>10}  verdict')
     failures = 0
-    for what, gradient, error in gradcheck.all_checks(xp, options.seed):
+    for what, gradient, error in gradcheck.all_checks(layers, RECIPES, xp, options.seed, options.kinds):
         passed = error < gradcheck.TOLERANCE
         failures += not passed
         print(f'{what:48} {gradient:14} {error:10.1e}  {"ok" if passed else "WRONG"}', flush=True)
-    print(f'\n{failures} wrong' if failures else '\nevery backward is the gradient of its forward')
+    print(f'\n{failures} wrong' if failures else '\nevery backward checked is the gradient of its forward')
     return 1 if failures else 0
 
 
@@ -213,6 +235,7 @@ def parse(arguments):
     sub.add_argument('--neighbours', **PICTURE,
                      help='also save a picture: samples beside their nearest training images')
     sub = command('gradcheck', check_gradients, 'every backward against finite differences; exit code 1 if one is wrong')
+    sub.add_argument('kinds', nargs='*', metavar='KIND', help='check only these: conv2d, batchnorm2d, bce_with_logits, dcgan ...')
     sub.add_argument('--device', choices=['auto', 'cpu', 'gpu'], default='cpu', help='where to compute (default: cpu)')
     return parser.parse_args(arguments)
 

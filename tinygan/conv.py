@@ -1,19 +1,23 @@
-"""Convolution is one matrix product over patches. Its two gradients are the same product, turned around.
+"""Convolution is one matrix product over patches, and so are its two gradients.
 
-Read the three functions `forward`, `input_grad` and `weight_grad` side by side: with `cols` the matrix whose
-rows are the patches of x,
+A product y = x @ w is y[r, f] = sum over k of x[r, k] w[k, f]. By the chain rule, the gradient of an entry of x or w is
+a sum over the entries of y that it contributes to: the gradient there, times the factor it was multiplied by.
 
-    forward       y    = cols @ w
-    weight_grad   dw   = cols.T @ dy
-    input_grad    dx   = patches added back in place, from  dcols = dy @ w.T
+    dx[r, k] = sum over f of dy[r, f] w[k, f]        so  dx = dy @ w.T
+    dw[k, f] = sum over r of x[r, k] dy[r, f]        so  dw = x.T @ dy
 
-and the transposed convolution needs no code of its own: its forward *is* `input_grad`, its input gradient
+In a convolution the rows of x are the patches of an image: the matrix `cols`. Hence three functions:
+
+    forward       y  = cols @ w
+    weight_grad   dw = cols.T @ dy
+    input_grad    dx = every patch of  dcols = dy @ w.T  added back to where it was read
+
+The transposed convolution needs no code of its own: its forward *is* `input_grad`, its input gradient
 *is* `forward` (Dumoulin & Visin 2016, "A guide to convolution arithmetic for deep learning", chapter 4).
 
 Shapes: images x (N, H, W, C), y (N, OH, OW, F); weight w (K, K, C, F); OH = (H + 2P - K) // S + 1.
-cols is about (K / S)^2 times as large as x and short-lived, so its memory is used again and again: see scratch.
 """
-from .arrays import array_module, scratch
+from .arrays import array_module
 
 
 def forward(x, w, stride, padding):
@@ -29,17 +33,12 @@ def forward(x, w, stride, padding):
 
 
 def input_grad(dy, w, size, stride, padding):
-    """dLoss/dx of `forward` for images of the given size (H, W): every pixel of x gathers w * dy from each
-    patch it was part of. As a function of dy it is the transposed convolution."""
+    """dLoss/dx of `forward` for images of the given size (H, W): each patch's gradient, dy @ w.T, is added to the
+    pixels that the patch was read from. As a function of dy it is the transposed convolution."""
     N, OH, OW, F = dy.shape
     K, _, C, _ = w.shape
-    dy, w, xp = dy.reshape(-1, F), w.reshape(-1, F), array_module(dy)
-    product = xp.matmul if F > 1 else xp.multiply           # the same for one filter, but BLAS is slow at it
-    if (*size, padding) == (K, K, 0):
-        return product(dy, w.T).reshape(N, K, K, C)         # the only patch is the image
-    dcols = scratch('cols', (N, OH, OW, K, K, C), dy)
-    product(dy, w.T, out=dcols.reshape(-1, K * K * C))
-    return col2im(dcols, size, stride, padding)
+    dcols = dy.reshape(-1, F) @ w.reshape(-1, F).T
+    return col2im(dcols.reshape(N, OH, OW, K, K, C), size, stride, padding)
 
 
 def weight_grad(x, dy, kernel_size, stride, padding):
@@ -52,46 +51,42 @@ def weight_grad(x, dy, kernel_size, stride, padding):
 def im2col(x, K, S, P):
     """The patches of x (N, H, W, C) as the rows of a matrix (N*OH*OW, K*K*C).
 
-    A patch is a part of the padded image and has the image's own strides: to the next patch it is S pixels, to the
-    next number of a patch as far as in the image. So all patches are a view, and laying them out is one strided copy.
-    The matrix is overwritten by the next call in this thread.
+        patches[n, i, j, kh, kw, c] = padded[n, S*i + kh, S*j + kw, c]
+
+    A step of any index on the left is a step of fixed length through the image: i goes on by S rows, kh by one row, and
+    so on. So all patches are a view of the image, with six strides instead of four; laying them out in rows copies.
     """
     N, H, W, C = x.shape
-    if (H, W, P) == (K, K, 0):
-        return x.reshape(N, -1)                   # the only patch is the image
-    OH, OW = output_size(H, K, S, P), output_size(W, K, S, P)
-    if P:
-        padded = scratch('padded', (N, H + 2 * P, W + 2 * P, C), x)
-        padded.fill(0)
-        padded[:, P:P + H, P:P + W] = x
-        x = padded
-    image, row, pixel, number = x.strides
+    padded = array_module(x).zeros((N, H + 2 * P, W + 2 * P, C), x.dtype)
+    padded[:, P:P + H, P:P + W] = x
+    image, row, pixel, channel = padded.strides
     patches = array_module(x).lib.stride_tricks.as_strided(
-        x, (N, OH, OW, K, K, C), (image, S * row, S * pixel, row, pixel, number))
-    cols = scratch('cols', patches.shape, x)
-    cols[...] = patches
-    return cols.reshape(-1, K * K * C)
+        padded, (N, output_size(H, K, S, P), output_size(W, K, S, P), K, K, C),
+        (image, S * row, S * pixel, row, pixel, channel))
+    return patches.reshape(-1, K * K * C)
 
 
 def col2im(cols, size, S, P):
-    """The adjoint of im2col: add patches (N, OH, OW, K, K, C) back to the pixels they were read from.
+    """The transpose of im2col: its rows, as patches (N, OH, OW, K, K, C), are added back to where they were read from.
 
-    For a fixed kh, the columns kw to kw + S - 1 of neighbouring patches tile a row of the image without overlap. So one
-    addition handles them all, in runs of S*C neighbouring numbers. With one channel such runs are too short to pay,
-    and each kw is added by itself.
+        image 4x4        its patches 2x2, with stride 1       how often each pixel was read
+
+        a b c d          a b  b c  c d    e f  f g            1 2 2 1
+        e f g h          e f  f g  g h    i j  j k  ...       2 4 4 2
+        i j k l                                               2 4 4 2
+        m n o p                                               1 2 2 1
+
+    im2col is linear: each entry of cols is one entry of the padded image. So as a matrix, im2col has a single 1 in each
+    row. Its transpose brings each entry back to where it came from and adds up what meets there: here four entries for f,
+    one for a. At last the padding is cut off.
     """
     N, OH, OW, K, _, C = cols.shape
     H, W = size
-    width = S if C > 1 else 1
-    runs = -(-(W + 2 * P) // S)                                             # of S pixels in a padded row
-    dx = scratch('padded', (N, H + 2 * P, runs, S * C), cols)
-    dx.fill(0)
-    cols = cols.reshape(N, OH, OW, K, K * C)
+    padded = array_module(cols).zeros((N, H + 2 * P, W + 2 * P, C), cols.dtype)
     for kh in range(K):
-        for kw in range(0, K, width):
-            run, first = cols[:, :, :, kh, kw * C:(kw + width) * C], kw % S * C
-            dx[:, kh:kh + S * OH:S, kw // S:kw // S + OW, first:first + run.shape[-1]] += run
-    return dx.reshape(N, H + 2 * P, runs * S, C)[:, P:P + H, P:P + W].copy()
+        for kw in range(K):
+            padded[:, kh:kh + S * OH:S, kw:kw + S * OW:S] += cols[:, :, :, kh, kw]
+    return padded[:, P:P + H, P:P + W]
 
 
 def output_size(size, K, S, P):

@@ -1,21 +1,19 @@
-"""The game: one step of training, D and then G (Goodfellow et al. 2014, Algorithm 1, with one step of D, and the same
-fakes for both)."""
+"""The game: one step of training, first D and then G (Goodfellow et al. 2014, Algorithm 1, with a single step of D, and
+the same fakes for both)."""
 import numpy as np
 
-from . import lanes
 from .arrays import array_module, random_stream, to_numpy
-from .losses import LOSSES
-from .optim import Adam, Average
 
 
 class GAN:
-    """A generator G, a discriminator D, the loss they play by and an optimiser for each.
+    """A generator G, a discriminator D, the loss that sets the rules, and an optimiser for each.
 
-    order is 'both' for an update of D and then of G in every step, or 'alternate' for D's in the first, third ...
-    step and G's in the others. With D_rests_at, D is not updated while its loss is at most that. instance_noise is
-    the standard deviation of noise on every image that D sees, real or fake: both distributions spread until they
-    overlap, and D cannot tell all of one from all of the other (Sønderby et al. 2017, "Amortised MAP inference for
-    image super-resolution"). Samples are drawn from `sampler`: G itself, or the network of its Average, if there is one.
+    order is 'both' for an update of D and then of G in every step, or 'alternate' for D in the first, third ... step
+    and G in the others. D is not updated while its loss is at most D_rests_at. instance_noise is the standard deviation
+    of the noise added to every image that D sees, real or fake: both distributions spread until they overlap, and D
+    cannot tell all of one from all of the other (Sønderby et al. 2017, "Amortised MAP inference for image
+    super-resolution"). Samples are drawn from `sampler`: G itself or, if there is one, the network of its Average.
+    A step freezes D and then unfreezes all of it.
     """
 
     def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None,
@@ -24,58 +22,46 @@ class GAN:
         self.order, self.D_rests_at, self.average, self.instance_noise = order, D_rests_at, average, instance_noise
         self.sampler = average.network if average else G
 
-    @classmethod
-    def from_recipe(cls, recipe, seed=0, xp=np):
-        """The recipe's networks with weights drawn from the seed, on xp's device."""
-        def generator():
-            return recipe.generator(recipe.z_dim, rng=random_stream(seed, 'G weights')).to(xp)
-        G, D = generator(), recipe.discriminator(rng=random_stream(seed, 'D weights')).to(xp)
-        optim_G = Adam(G, recipe.lr, recipe.beta1, recipe.beta2)
-        optim_D = Adam(D, recipe.lr_d or recipe.lr, recipe.beta1, recipe.beta2)
-        average = Average(generator(), G, recipe.average) if recipe.average else None
-        return cls(G, D, LOSSES[recipe.loss](), optim_G, optim_D, recipe.order, recipe.D_rests_at, average,
-                   recipe.instance_noise)
-
     def step(self, x, z, number=1, image_noise=None):
-        """Train on real images x (N, H, W, C) and noise z (N, z_dim); number counts the run's steps, from 1.
-        image_noise, N(0, 1), (2, N, H, W, C), for the real and the fake images, is needed with instance noise.
+        """Train on real images x (N, H, W, C) and noise z (N, z_dim). number counts the run's steps, from 1. With
+        instance noise, image_noise (2, N, H, W, C) is drawn from N(0, 1), for the real and for the fake images.
 
-        Returns, by name and still on the device, the losses, and D's mean output on x, on G(z) before D's update
-        and on the same G(z) after it; of a network whose turn it was not, nothing.
+        Returns a dictionary of arrays, still on the device: the losses, and D's mean output on x, on G(z) before D's
+        update, and on the same G(z) after it. With 'alternate', only those of the network whose turn it was.
         """
         fake = self.G(z)
-        if self.instance_noise:                   # d(fake + noise)/dfake = 1: update_G need not know
+        if self.instance_noise:                   # d(fake + noise)/dfake = 1, so update_G is the same
             x, fake = x + self.instance_noise * image_noise[0], fake + self.instance_noise * image_noise[1]
         if self.order == 'alternate':
             return self.update_D(x, fake) if number % 2 else self.update_G(fake)
         return self.update_D(x, fake) | self.update_G(fake)
 
     def update_D(self, x, fake):
-        """D learns to tell real from fake; the gradients of both add up. That fake came from G plays no part:
-        the chain rule would lead there, and stops here because nobody calls G.backward."""
+        """D learns to tell real from fake; the gradients of both add up. The chain rule would lead on from the fakes
+        into G. It stops here because nobody passes D's gradient on to G.backward."""
         D, loss = self.D, self.loss
         D.zero_grad()
         score = D(x)
         loss_real, dscore = loss.real(score)
-        D.backward(dscore, to_input=False)
+        D.backward(dscore)
         fake_score = D(fake)
         loss_fake, dscore = loss.fake(fake_score)
-        D.backward(dscore, to_input=False)
+        D.backward(dscore)
         loss_D = loss_real + loss_fake
-        if self.D_rests_at is None or lanes.mean(loss_D)[0] > self.D_rests_at:       # a GPU is waited for here
+        if self.D_rests_at is None or loss_D > self.D_rests_at:
             self.optim_D.step()
         return {'loss_D': loss_D, 'D_x': loss.output(score).mean(),
                 'D_G_z1': loss.output(fake_score).mean()}
 
     def update_G(self, fake):
-        """G learns to fool the updated D, which passes the gradient on and, frozen, keeps none for itself."""
+        """G learns to fool the updated D. D is frozen: it passes the gradient on and keeps none for itself."""
         G, D, loss = self.G, self.D, self.loss
         G.zero_grad()
         D.freeze()
         try:
             score = D(fake)
             loss_G, dscore = loss.generator(score)
-            G.backward(D.backward(dscore), to_input=False)
+            G.backward(D.backward(dscore))
         finally:
             D.unfreeze()
         self.optim_G.step()
@@ -103,7 +89,7 @@ class GAN:
             if name not in state:
                 raise ValueError(f'{name} was not saved')
             if state[name].shape != vector.shape:
-                raise ValueError(f'{name}: {state[name].size} numbers were saved, this network has {vector.size}')
+                raise ValueError(f'{name}: {state[name].size} values were saved, this network has {vector.size}')
             vector[...] = array_module(vector).asarray(state[name])
         self.optim_G.t, self.optim_D.t = int(state['G.t']), int(state['D.t'])
 
@@ -119,10 +105,10 @@ def draw_image_noise(seed, step, shape):
 
 
 def generate(G, z, batch_size=128):
-    """Images (N, H, W, C) of G in evaluation mode for z (N, z_dim), as NumPy arrays. It may be called between the steps of
-    a training; G is in training mode afterwards."""
-    xp = array_module(G.parameters)
+    """Images (N, H, W, C) that G in evaluation mode makes of z (N, z_dim), as a NumPy array. Afterwards all of G is in the
+    mode that G was in, so it may be called between two steps of training."""
+    xp, training = array_module(G.parameters), G.training
     G.eval()
     batches = [to_numpy(G(xp.asarray(z[i:i + batch_size]))) for i in range(0, len(z), batch_size)]
-    G.train()
+    G.set_flags(training=training)
     return np.concatenate(batches)

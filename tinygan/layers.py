@@ -1,39 +1,15 @@
-"""The layers. Each has a forward, and under it the backward that the chain rule makes of it, by hand.
+"""The layers. Each has a forward, and under it the backward that follows from it by the chain rule, by hand.
 
-    y  = layer(x)               forward; what backward needs is kept in self.cache
-    dx = layer.backward(dy)     from dy = dLoss/dy: adds dLoss/dparameter to dw, db ... and returns dLoss/dx
-
-A layer remembers its latest forward only: backward comes before the next forward.
-A layer with parameters takes backward(dy, to_input=False) where nobody reads dLoss/dx, and leaves its product out.
 Images are (N, H, W, C). A gradient has the name and shape of what it belongs to, with a d in front.
-
-The functions of toomcook.py compute what those of conv.py do, faster where they can. forward and input_grad also return
-what they were given, x or dy, as weight_grad takes it: as it is, or already transformed.
 """
+import math
+
 import numpy as np
 
-from . import lanes, toomcook
+from . import conv
 from .arrays import array_module
 from .losses import sigmoid
-
-
-class Layer:
-    """What all layers share. A frozen layer passes gradients through but adds none to its own parameters."""
-    parameter_names = ()            # attributes such as 'w'; the gradient of w is the attribute dw
-    statistic_names = ()            # attributes that training updates without a gradient
-    training, frozen = True, False
-
-    def __call__(self, x):
-        self.cache = None                         # frees the memory of the previous one
-        return self.forward(x)
-
-    def leaves(self):
-        return [self]
-
-    def add_parameter(self, name, value):
-        setattr(self, name, value)
-        setattr(self, 'd' + name, np.zeros_like(value))
-        self.parameter_names += (name,)
+from .network import Layer
 
 
 def normal(rng, mean, std, shape, dtype):
@@ -41,39 +17,30 @@ def normal(rng, mean, std, shape, dtype):
     return rng.normal(mean, std, shape).astype(dtype)
 
 
-def channel_sum(x):
-    """The sum over all axes but the last, as a product with ones, which BLAS does three times as fast as x.sum."""
-    x = x.reshape(-1, x.shape[-1])
-    return array_module(x).ones(len(x), x.dtype) @ x
-
-
-def channel_dot(x, y):
-    """channel_sum(x * y), without storing x * y."""
-    if not isinstance(x, np.ndarray):
-        return channel_sum(x * y)
-    x, y = (a.reshape(len(a), -1, a.shape[-1]) for a in (x, y))
-    return np.einsum('npc,npc->nc', x, y).sum(axis=0)
+def channels(x):
+    """All axes but the last: a sum over them leaves one value for each channel."""
+    return tuple(range(x.ndim - 1))
 
 
 class Weighted(Layer):
-    """What the layers with a weight w share: it starts as N(0, 0.02), as in Radford et al. 2016, "Unsupervised
-    representation learning with deep convolutional generative adversarial networks", section 4; and perhaps a
-    bias b, one number for each feature of y, that starts at zero. rng is a NumPy Generator."""
+    """What the layers with a weight w share. w starts as N(0, 0.02), as in Radford et al. 2016, "Unsupervised
+    representation learning with deep convolutional generative adversarial networks", section 4. If there is a bias b,
+    it has one entry for each feature of y and starts at zero. rng is a NumPy Generator."""
 
     def __init__(self, shape, features, bias, rng, dtype):
+        self.bias, self.b = bias, None
         self.add_parameter('w', normal(rng, 0, 0.02, shape, dtype))
-        self.b = None
         if bias:
             self.add_parameter('b', np.zeros(features, dtype))
 
     def add_bias(self, y):
-        if self.b is not None:
+        if self.bias:
             y += self.b
         return y
 
     def add_bias_gradient(self, dy):
-        if self.b is not None:
-            self.db += channel_sum(dy)
+        if self.bias:
+            self.db += dy.sum(channels(dy))       # each b is added to many entries of y, and gets a gradient from each
 
 
 class Conv2d(Weighted):
@@ -86,27 +53,24 @@ class Conv2d(Weighted):
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None,
                  dtype=np.float32):
         super().__init__((kernel_size, kernel_size, in_channels, out_channels), out_channels, bias, rng, dtype)
+        self.in_channels, self.out_channels, self.takes = in_channels, out_channels, ('N', 'H', 'W', in_channels)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x):
-        y, x_for_dw = toomcook.forward(x, self.w, self.stride, self.padding)
-        self.cache = x_for_dw, x.shape[1:3]
-        return self.add_bias(y)
+        self.cache = x
+        return self.add_bias(conv.forward(x, self.w, self.stride, self.padding))
 
-    def backward(self, dy, to_input=True):
+    def backward(self, dy):
         # forward was y = cols @ w + b, so dw = cols.T @ dy, db = sum of dy, dcols = dy @ w.T
-        x_for_dw, size = self.cache
-        dx, dy_for_dw = None, dy
-        if to_input:
-            dx, dy_for_dw = toomcook.input_grad(dy, self.w, size, self.stride, self.padding)
+        x = self.cache
         if not self.frozen:
-            self.dw += toomcook.weight_grad(x_for_dw, dy_for_dw, self.kernel_size, self.stride, self.padding)
+            self.dw += conv.weight_grad(x, dy, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
-        return dx
+        return conv.input_grad(dy, self.w, x.shape[1:3], self.stride, self.padding)
 
 
 class ConvTranspose2d(Weighted):
-    """y = convT(x, w) + b, the transpose of a Conv2d: <conv(y), x> = <y, convT(x)> for the same w.
+    """y = convT(x, w) + b. convT is the transpose of a convolution: <convT(x, w), v> = <x, conv(v, w)> for every v.
 
     x (N, H, W, C) -> y (N, OH, OW, F), OH = (H - 1) S - 2P + K + output_padding. w is (K, K, F, C): the weight of
     the Conv2d from y to x that it transposes, so its forward is that one's input gradient and its backward that
@@ -119,6 +83,7 @@ class ConvTranspose2d(Weighted):
         if not 0 <= output_padding < stride:
             raise ValueError(f'output_padding must be at least 0 and below the stride {stride}, not {output_padding}')
         super().__init__((kernel_size, kernel_size, out_channels, in_channels), out_channels, bias, rng, dtype)
+        self.in_channels, self.out_channels, self.takes = in_channels, out_channels, ('N', 'H', 'W', in_channels)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.output_padding = output_padding
 
@@ -126,20 +91,19 @@ class ConvTranspose2d(Weighted):
         return (size - 1) * self.stride - 2 * self.padding + self.kernel_size + self.output_padding
 
     def forward(self, x):
+        self.cache = x
         size = [self.output_size(s) for s in x.shape[1:3]]
-        y, self.cache = toomcook.input_grad(x, self.w, size, self.stride, self.padding)        # x, for dw
-        return self.add_bias(y)
+        return self.add_bias(conv.input_grad(x, self.w, size, self.stride, self.padding))
 
-    def backward(self, dy, to_input=True):
-        # forward was <y, v> = <x, conv(v, w)> for every v. With v = dy this is how the loss moves with x and with w:
-        # dx = conv(dy, w), and dw is the weight gradient of that conv, whose input is dy and whose dLoss/doutput is x
-        x_for_dw, dx, dy_for_dw = self.cache, None, dy
-        if to_input:
-            dx, dy_for_dw = toomcook.forward(dy, self.w, self.stride, self.padding)
+    def backward(self, dy):
+        # forward was y = convT(x, w) + b, and when y moves, the loss moves by <dy, the move>. Without b, <dy, y> is
+        # <x, conv(dy, w)>, which is linear in x and in w. So dx = conv(dy, w), and dw is the weight gradient of that
+        # conv, with dy as its input and x as its dLoss/doutput
+        x = self.cache
         if not self.frozen:
-            self.dw += toomcook.weight_grad(dy_for_dw, x_for_dw, self.kernel_size, self.stride, self.padding)
+            self.dw += conv.weight_grad(dy, x, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
-        return dx
+        return conv.forward(dy, self.w, self.stride, self.padding)
 
 
 class Linear(Weighted):
@@ -147,74 +111,69 @@ class Linear(Weighted):
 
     def __init__(self, in_features, out_features, bias=True, rng=None, dtype=np.float32):
         super().__init__((in_features, out_features), out_features, bias, rng, dtype)
+        self.in_features, self.out_features, self.takes = in_features, out_features, ('N', in_features)
 
     def forward(self, x):
         self.cache = x
         return self.add_bias(x @ self.w)
 
-    def backward(self, dy, to_input=True):
-        # forward was y = x @ w + b, so dw = x.T @ dy, db = sum of dy, dx = dy @ w.T
+    def backward(self, dy):
+        # forward was y = x @ w + b, so dw = x.T @ dy, db = sum of dy, dx = dy @ w.T (derived at the top of conv.py)
         x = self.cache
         if not self.frozen:
             self.dw += x.T @ dy
             self.add_bias_gradient(dy)
-        if to_input:
-            return dy @ self.w.T
+        return dy @ self.w.T
 
 
 class BatchNorm2d(Layer):
-    """y = gamma * xhat + beta, xhat = (x - mean) / sqrt(variance + eps), for every channel over its minibatch.
+    """y = gamma * xhat + beta, xhat = (x - mean) / sqrt(variance + eps), for every channel, over the minibatch.
 
     Ioffe & Szegedy 2015, "Batch normalization", Algorithm 1. In training, mean and (biased) variance are the
     minibatch's own, over (N, H, W); running_mean and running_var follow them, r += momentum * (new - r), the
     variance unbiased, as PyTorch keeps it. In evaluation the running ones are used.
     gamma starts as N(1, 0.02), beta at zero. Raises ValueError when x has another number of channels, and when
-    training on one number per channel, which has no variance; RuntimeError on a backward after a forward in evaluation.
+    training on one value per channel, which has no variance; RuntimeError on a backward after a forward in evaluation.
     """
     statistic_names = 'running_mean', 'running_var'
 
     def __init__(self, num_features, momentum=0.1, eps=1e-5, rng=None, dtype=np.float32):
-        self.momentum, self.eps = momentum, eps
+        self.num_features, self.momentum, self.eps, self.takes = num_features, momentum, eps, ('...', num_features)
         self.add_parameter('gamma', normal(rng, 1, 0.02, num_features, dtype))
         self.add_parameter('beta', np.zeros(num_features, dtype))
         self.running_mean, self.running_var = np.zeros(num_features, dtype), np.ones(num_features, dtype)
 
     def forward(self, x):
-        if x.shape[-1] != self.gamma.size:        # NumPy would broadcast one channel to all
-            raise ValueError(f'BatchNorm2d has {self.gamma.size} channels, its input {x.shape[-1]}')
         if self.training:
-            M = x.size // x.shape[-1]
-            mu, = lanes.mean(channel_sum(x) / M)
-            xhat = x - mu
-            var, = lanes.mean(channel_dot(xhat, xhat) / M)
-            M *= lanes.count()                    # of all lanes
-            if M < 2:
-                raise ValueError('BatchNorm2d needs more than one number per channel to train on')
-            if lanes.is_first():
-                self.running_mean += self.momentum * (mu - self.running_mean)
-                self.running_var += self.momentum * (var * (M / (M - 1)) - self.running_var)
+            mu = x.mean(channels(x))
+            var = ((x - mu) ** 2).mean(channels(x))
+            self.follow(mu, var, x.size // self.num_features)
         else:
-            var = self.running_var
-            xhat = x - self.running_mean
+            mu, var = self.running_mean, self.running_var
         rstd = 1 / array_module(x).sqrt(var + self.eps)
-        xhat *= rstd
+        xhat = (x - mu) * rstd
         self.cache = (xhat, rstd) if self.training else None
         return self.gamma * xhat + self.beta
 
-    def backward(self, dy, to_input=True):
+    def backward(self, dy):
         # forward was y = gamma * xhat + beta, so dgamma = sum dy * xhat, dbeta = sum dy. And xhat moves with all
-        # of x, through mu and var: dx is dy less its mean and less xhat * mean(dy * xhat), scaled by gamma * rstd
+        # of x, through mu and var (README): dx is dy less its mean and less xhat * mean(dy * xhat), times gamma * rstd
         if self.cache is None:
             raise RuntimeError('BatchNorm2d.backward needs a forward in training mode')
         xhat, rstd = self.cache
-        dgamma, dbeta = channel_dot(dy, xhat), channel_sum(dy)
+        dgamma, dbeta = (dy * xhat).sum(channels(dy)), dy.sum(channels(dy))
         if not self.frozen:
             self.dgamma += dgamma
             self.dbeta += dbeta
-        if to_input:
-            M = dy.size // dy.shape[-1]
-            mean_dy, mean_dy_xhat = lanes.mean(dbeta / M, dgamma / M)
-            return self.gamma * rstd * (dy - mean_dy - xhat * mean_dy_xhat)
+        M = dy.size // self.num_features          # values of a channel
+        return self.gamma * rstd * (dy - dbeta / M - xhat * (dgamma / M))
+
+    def follow(self, mu, var, M):
+        """The running statistics follow those of M values."""
+        if M < 2:
+            raise ValueError('BatchNorm2d needs more than one value per channel to train on')
+        self.running_mean += self.momentum * (mu - self.running_mean)
+        self.running_var += self.momentum * (var * (M / (M - 1)) - self.running_var)
 
 
 class LeakyReLU(Layer):
@@ -243,14 +202,15 @@ class ReLU(LeakyReLU):
 
 
 class Tanh(Layer):
-    """y = tanh(x), into (-1, 1)."""
+    """y = tanh(x) = (e^x - e^-x) / (e^x + e^-x), into (-1, 1)."""
 
     def forward(self, x):
         y = self.cache = array_module(x).tanh(x)
         return y
 
     def backward(self, dy):
-        # forward was y = tanh(x), so dy/dx = 1 - y^2
+        # forward was y = u / v with u = e^x - e^-x and v = e^x + e^-x, so u' = v and v' = u. By the quotient rule
+        # dy/dx = (v v - u u) / v^2 = 1 - y^2
         y = self.cache
         return dy * (1 - y * y)
 
@@ -263,7 +223,8 @@ class Sigmoid(Layer):
         return y
 
     def backward(self, dy):
-        # forward was y = sigmoid(x), so dy/dx = y (1 - y)
+        # forward was y = 1 / (1 + e^-x), so dy/dx = e^-x / (1 + e^-x)^2. One factor 1 / (1 + e^-x) is y, and what is
+        # left, e^-x / (1 + e^-x), is 1 - y
         y = self.cache
         return dy * y * (1 - y)
 
@@ -282,12 +243,14 @@ class GlobalAvgPool2d(Layer):
 
 
 class Reshape(Layer):
-    """Every example to the given shape: (N, ...) -> (N, *shape)."""
+    """Every example to the given shape: (N, ...) -> (N, *shape). Raises ValueError when it has more or fewer entries."""
 
     def __init__(self, *shape):
         self.shape = shape
 
     def forward(self, x):
+        if -1 not in self.shape and math.prod(x.shape[1:]) != math.prod(self.shape):
+            raise ValueError(f'{self} takes {math.prod(self.shape)} entries of each example, not those of x {x.shape}')
         self.cache = x.shape
         return x.reshape(len(x), *self.shape)
 

@@ -1,7 +1,6 @@
 """What D and G minimise. Each loss returns (loss, dscore): its mean over the minibatch, and its gradient.
 
-D gives every image a score s, high for real. N is how many scores there are, so every gradient carries a 1/N.
-Losses stay on the device they were computed on; nothing here waits for a GPU.
+D gives every image a score s, high for real. N is the number of scores, so every gradient has a factor 1/N.
 """
 from functools import partial
 from typing import Callable, NamedTuple
@@ -10,7 +9,7 @@ from .arrays import array_module
 
 
 def sigmoid(s):
-    """1 / (1 + exp(-s)), from its logarithm: no s overflows, and a p near 0 keeps its digits."""
+    """1 / (1 + exp(-s)), from its logarithm: no s overflows, and a p near 0 stays accurate."""
     return array_module(s).exp(-softplus(-s))
 
 
@@ -22,7 +21,7 @@ def softplus(s):
 def bce_with_logits(score, target):
     """Binary cross-entropy of p = sigmoid(score): loss = mean of -t log p - (1 - t) log(1 - p).
 
-    target t is a number in [0, 1]: 1 for "real", 0 for "fake". As -log p = softplus(-s) and
+    target t lies in [0, 1]: 1 for "real", 0 for "fake". As -log p = softplus(-s) and
     -log(1 - p) = softplus(s), nothing is clipped or overflows. The derivative of softplus is sigmoid, and
     sigmoid(-s) = 1 - p, so ds = (-t (1 - p) + (1 - t) p) / N = (p - t) / N.
     """
@@ -49,6 +48,20 @@ def mean_squared_error(score, target):
     """loss = mean of (s - t)^2; ds = 2 (s - t) / N: what frameworks call MSE is twice least_squares."""
     loss, dscore = least_squares(score, target)
     return 2 * loss, 2 * dscore
+
+
+def softmax_cross_entropy(logits, labels):
+    """loss = mean of -log p[label], p = softmax(logits) (N, classes), labels (N,) integers; dlogits = (p - y) / N.
+
+    y holds a 1 for the label and 0s. As p[k] = exp(s[k]) / sum of exp(s), the loss of an image is
+    -s[label] + log(sum of exp(s)). With respect to s[k], the first term has the derivative -y[k], and the logarithm
+    exp(s[k]) / sum of exp(s) = p[k]. Subtracting the largest logit first leaves p as it is, and no exponential overflows.
+    """
+    xp = array_module(logits)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+    y = (labels[:, None] == xp.arange(logits.shape[1])).astype(logits.dtype)
+    return -(y * log_p).sum() / len(y), (xp.exp(log_p) - y) / len(y)
 
 
 class AdversarialLoss(NamedTuple):

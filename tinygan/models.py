@@ -1,11 +1,10 @@
-"""The networks for images of 28x28 pixels: each is one Sequential expression, with its source.
+"""The networks of DCGAN and LSGAN for images of 28x28 pixels: each is one Sequential expression, with its source.
 
 Every generator takes (z_dim, width) and makes images of its recipe's shape, every discriminator takes (width) and
-gives one score an image. width is the number of channels next to the image; deeper layers have multiples of it.
+gives one score an image. width is the number of channels of the layer next to the image; deeper layers have multiples.
 `new` holds rng and dtype of the layers.
 """
-from .layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
-                     Reshape, Tanh)
+from .layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Linear, ReLU, Reshape, Tanh
 from .network import Sequential
 
 
@@ -43,26 +42,7 @@ def dcgan_discriminator(width=64, **new):
     return Sequential(
         Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
         *down(width, 2 * width, **new),
-        Conv2d(2 * width, 1, 7, **new), Flatten())
-
-
-def dcgan_hidden_discriminator(width=60, hidden=128, **new):
-    """As dcgan_discriminator, but what the filters found is not just added up: a hidden layer lies in between. At
-    width 60 D costs as many multiplications as dcgan_discriminator does at 64."""
-    return Sequential(
-        Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
-        *down(width, 2 * width, **new),
-        Conv2d(2 * width, hidden, 7, **new), LeakyReLU(0.2), Flatten(),
-        Linear(hidden, 1, **new))
-
-
-def dcgan_gap_discriminator(width=64, **new):
-    """As dcgan_discriminator, but one score from the mean of every channel: global average pooling, which
-    Radford et al. 2016, section 3, found "increased model stability but hurt convergence speed"."""
-    return Sequential(
-        Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
-        *down(width, 2 * width, **new),
-        GlobalAvgPool2d(), Linear(2 * width, 1, **new))
+        Conv2d(2 * width, 1, 7, **new), Reshape(1))
 
 
 def lsgan_generator(z_dim=62, width=64, **new):

@@ -1,8 +1,84 @@
-"""A network is layers in a row, and its parameters are one flat vector."""
+"""What a layer is, and a network: layers in a row, whose parameters are one flat vector."""
+import copy
+import inspect
+
 import numpy as np
 
 from .arrays import array_module
-from .layers import Layer
+
+
+class NoForward(RuntimeError, AttributeError):
+    """A backward was called before a forward."""
+
+
+class Layer:
+    """What all layers share, a network too.
+
+        y  = layer(x)               forward; what backward needs is kept in self.cache
+        dx = layer.backward(dy)     from dy = dLoss/dy: adds dLoss/dparameter to dw, db ... and returns dLoss/dx
+
+    A layer remembers its latest forward only: backward comes before the next forward. A frozen layer passes gradients
+    through but adds none to its own parameters. Raises ValueError when x has another shape than the layer takes,
+    RuntimeError on a backward before a forward.
+    """
+    parameter_names = ()            # attributes such as 'w'; the gradient of w is the attribute dw
+    statistic_names = ()            # attributes that training updates without a gradient
+    takes = None                    # the shape of x, if it matters: ('N', 'H', 'W', 3), or ('...', 3)
+    training, frozen = True, False
+
+    def __call__(self, x):
+        if self.takes and (x.shape[-1:] != self.takes[-1:] or (self.takes[0] == 'N' and x.ndim != len(self.takes))):
+            raise ValueError(f'{self} takes x ({", ".join(map(str, self.takes))}), not {x.shape}')
+        return self.forward(x)
+
+    def __getattr__(self, name):                  # asked only for what is not there
+        if name == 'cache':
+            raise NoForward(f'{type(self).__name__}.backward needs a forward first')
+        raise AttributeError(f'{type(self).__name__} has no attribute {name}')
+
+    def __repr__(self):
+        """The layer as it was made, Conv2d(1, 64, 4, stride=2, padding=1), from attributes named as the arguments."""
+        shown = []
+        for name, argument in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name, argument.default)
+            if value is argument.empty:           # it was not kept
+                shown.append('...')
+            elif argument.kind == argument.VAR_POSITIONAL:
+                shown += map(repr, value)
+            elif argument.default is argument.empty and argument.kind != argument.KEYWORD_ONLY:
+                shown.append(repr(value))
+            elif repr(value) != repr(argument.default):
+                shown.append(f'{name}={value!r}')
+        return f'{type(self).__name__}({", ".join(shown)})'
+
+    def leaves(self):
+        return [self]
+
+    def add_parameter(self, name, value):
+        setattr(self, name, value)
+        setattr(self, 'd' + name, np.zeros_like(value))
+        self.parameter_names += (name,)
+
+    def zero_grad(self):
+        for leaf in self.leaves():
+            for name in leaf.parameter_names:
+                getattr(leaf, 'd' + name).fill(0)
+
+    def train(self):
+        return self.set_flags(training=True)
+
+    def eval(self):
+        return self.set_flags(training=False)
+
+    def freeze(self):
+        return self.set_flags(frozen=True)
+
+    def unfreeze(self):
+        return self.set_flags(frozen=False)
+
+    def set_flags(self, **flags):
+        vars(self).update(flags)
+        return self
 
 
 class Sequential(Layer):
@@ -10,13 +86,15 @@ class Sequential(Layer):
 
     All parameters are views into one vector, `parameters`, their gradients into `gradients`, the running
     statistics into `statistics`: an optimiser, a checkpoint and a numeric gradient each handle one array.
-    `to(xp)` moves all three to xp's device, `freeze()` keeps backward from touching `gradients`. A Sequential inside
-    another hands its arrays over: then only the outer one's vectors count. backward raises ValueError when dy has not
-    the shape of the output: NumPy would broadcast it, and the gradient would be wrong in silence.
+    `to(xp)` moves all three to xp's device. The arrays of a nested Sequential move into the outer one's vectors, and
+    its own vectors are then stale. backward raises ValueError when dy does not have the output's shape: NumPy would
+    broadcast it, and the gradient would silently be wrong.
     """
 
     def __init__(self, *layers):
         self.layers = layers
+        if len(set(map(id, self.leaves()))) < len(self.leaves()):
+            raise ValueError('a layer can stand in a network only once')
         self.to(np)
 
     def forward(self, x):
@@ -25,23 +103,20 @@ class Sequential(Layer):
         self.cache = x.shape
         return x
 
-    def backward(self, dy, to_input=True):
+    def backward(self, dy):
         if dy.shape != self.cache:
             raise ValueError(f'dy has shape {dy.shape}, the output it belongs to {self.cache}')
-        lowest = None if to_input else self.first_with_parameters()
-        for i, layer in reversed(list(enumerate(self.layers))):
-            if i == lowest:
-                return layer.backward(dy, to_input=False)
+        for layer in reversed(self.layers):
             dy = layer.backward(dy)
         return dy
 
-    def first_with_parameters(self):
-        """Where backward may stop: no gradient of a parameter lies below. None where there are no parameters."""
-        having = (i for i, layer in enumerate(self.layers) if any(leaf.parameter_names for leaf in layer.leaves()))
-        return next(having, None)
-
     def leaves(self):
         return [leaf for layer in self.layers for leaf in layer.leaves()]
+
+    def set_flags(self, **flags):
+        for layer in self.layers:
+            layer.set_flags(**flags)
+        return super().set_flags(**flags)
 
     def to(self, xp):
         self.parameters = pack(xp, self.owners('parameter_names'))
@@ -49,32 +124,33 @@ class Sequential(Layer):
         self.statistics = pack(xp, self.owners('statistic_names'))
         return self
 
+    def __deepcopy__(self, memo):                 # NumPy would copy vectors and views each by itself
+        twin = copy.copy(self)
+        twin.layers = copy.deepcopy(self.layers, memo)
+        return twin.to(array_module(self.parameters))
+
     def owners(self, names, prefix=''):
         return [(leaf, prefix + name) for leaf in self.leaves() for name in getattr(leaf, names)]
 
-    def use_gradients(self, vector):
-        """From now on gradients are in this vector."""
-        self.gradients = vector
-        lay_out(vector, self.owners('parameter_names', 'd'))
+    def __repr__(self):
+        return self.summary()
 
-    def zero_grad(self):
-        self.gradients.fill(0)
+    def summary(self, *shape):
+        """A line for each layer, with its settings and how many parameters it has; given the shape of an input without
+        its N, as in G.summary(100), also the shape of what leaves the layer."""
+        lines = [('Sequential', f'{self.parameters.size:,}', shape)]
+        x = array_module(self.parameters).zeros((1, *shape), self.parameters.dtype)
+        for leaf in (copy.deepcopy(self).eval() if shape else self).leaves():      # a copy: looking must change nothing
+            x = leaf(x) if shape else x
+            size = sum(getattr(leaf, name).size for name in leaf.parameter_names)
+            lines.append((f'  {leaf}', f'{size:,}' if size else '', x.shape[1:]))
+        width = max(len(name) for name, _, _ in lines)
+        return '\n'.join(f'{name:{width}}{size:>12}   {sizes(out) if shape else ""}'.rstrip()
+                         for name, size, out in lines)
 
-    def set_flags(self, **flags):
-        for leaf in self.leaves():
-            vars(leaf).update(flags)
 
-    def train(self):
-        self.set_flags(training=True)
-
-    def eval(self):
-        self.set_flags(training=False)
-
-    def freeze(self):
-        self.set_flags(frozen=True)
-
-    def unfreeze(self):
-        self.set_flags(frozen=False)
+def sizes(shape):
+    return '(' + ', '.join(map(str, ('N', *shape))) + ')'
 
 
 def pack(xp, owners):

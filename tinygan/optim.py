@@ -1,15 +1,14 @@
-"""Adam, and the three ideas it unites; and a moving average of a network's weights. theta is a network's one parameter
-vector, g its gradient.
+"""Adam, and the three ideas it unites; and a moving average of a network's weights.
 
-Each optimiser is one update rule; t counts the steps. Being vectors, m and v are all there is to save.
+theta is a network's one parameter vector, g its gradient. t counts the steps. Being vectors, m and v are all that an
+optimiser has to remember: state_names tells a checkpoint their names.
 """
-from . import lanes
 from .arrays import array_module
 
 
 class SGD:
     """theta <- theta - lr * g."""
-    state_names = ()                # the vectors an optimiser remembers between steps
+    state_names = ()
 
     def __init__(self, network, lr):
         self.network, self.lr, self.t = network, lr, 0
@@ -18,16 +17,8 @@ class SGD:
 
     def step(self):
         self.t += 1
-        theta = self.network.parameters
-        lanes.wait()                                 # for the gradients of all lanes
-        for piece in lanes.share(theta):
-            state = [getattr(self, name)[piece] for name in self.state_names]
-            theta[piece] -= self.update(lanes.gradient(self.network, piece), *state)
-        lanes.wait()                                 # for the other pieces
-
-    def update(self, g):
-        """What to take off theta, for a piece of g and the same piece of the state."""
-        return self.lr * g
+        theta, g = self.network.parameters, self.network.gradients
+        theta -= self.lr * g
 
 
 class Momentum(SGD):
@@ -38,33 +29,37 @@ class Momentum(SGD):
         super().__init__(network, lr)
         self.momentum = momentum
 
-    def update(self, g, m):
-        m *= self.momentum
-        m += g
-        return self.lr * m
+    def step(self):
+        self.t += 1
+        theta, g, m = self.network.parameters, self.network.gradients, self.m
+        m[...] = self.momentum * m + g
+        theta -= self.lr * m
 
 
 class RMSprop(SGD):
-    """v <- alpha * v + (1 - alpha) g^2, theta <- theta - lr * g / (sqrt(v) + eps) (Tieleman & Hinton 2012):
-    every parameter moves by about lr, however large its gradients are."""
+    """v <- alpha * v + (1 - alpha) g^2, theta <- theta - lr * g / (sqrt(v) + eps) (Tieleman & Hinton 2012): once v has
+    settled, every parameter moves by about lr, however large its gradients are. But v starts at zero, so the first step
+    is 1 / sqrt(1 - alpha) = 10 times as long."""
     state_names = ('v',)
 
     def __init__(self, network, lr, alpha=0.99, eps=1e-8):
         super().__init__(network, lr)
         self.alpha, self.eps = alpha, eps
 
-    def update(self, g, v):
-        v *= self.alpha
-        v += (1 - self.alpha) * g * g
-        return self.lr * g / (array_module(g).sqrt(v) + self.eps)
+    def step(self):
+        self.t += 1
+        theta, g, v = self.network.parameters, self.network.gradients, self.v
+        v[...] = self.alpha * v + (1 - self.alpha) * g * g
+        theta -= self.lr * g / (array_module(g).sqrt(v) + self.eps)
 
 
 class Adam(SGD):
-    """Kingma & Ba 2015, "Adam: a method for stochastic optimization", Algorithm 1.
+    """Kingma & Ba 2015, "Adam: a method for stochastic optimization", Algorithm 1: momentum, divided as in RMSprop.
 
-    m and v are moving averages of g and g^2. Both start at zero and so are too small at first, by the factors
-    1 - beta1^t and 1 - beta2^t; divided by them, they are m_hat and v_hat. lr and beta1 default to those of
-    Radford et al. 2016, section 4, beta2 and eps to Algorithm 1's.
+    m and v are moving averages of g and g^2: here m has 1 - beta1 in front of g. Both start at zero, and so are too
+    small at first. After t steps, m = (1 - beta1) (g_t + beta1 g_(t-1) + ... + beta1^(t-1) g_1). Its weights are a
+    geometric series and add up not to 1 but to 1 - beta1^t. Divided by that, m becomes m_hat, and v, divided by
+    1 - beta2^t, v_hat. lr and beta1 default to those of Radford et al. 2016, section 4, beta2 and eps to Algorithm 1's.
     """
     state_names = 'm', 'v'
 
@@ -72,14 +67,14 @@ class Adam(SGD):
         super().__init__(network, lr)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
-    def update(self, g, m, v):
-        m *= self.beta1
-        m += (1 - self.beta1) * g
-        v *= self.beta2
-        v += (1 - self.beta2) * g * g
+    def step(self):
+        self.t += 1
+        theta, g, m, v = self.network.parameters, self.network.gradients, self.m, self.v
+        m[...] = self.beta1 * m + (1 - self.beta1) * g
+        v[...] = self.beta2 * v + (1 - self.beta2) * g * g
         m_hat = m / (1 - self.beta1 ** self.t)
         v_hat = v / (1 - self.beta2 ** self.t)
-        return self.lr * m_hat / (array_module(g).sqrt(v_hat) + self.eps)
+        theta -= self.lr * m_hat / (array_module(g).sqrt(v_hat) + self.eps)
 
 
 class Average:
@@ -95,7 +90,6 @@ class Average:
 
     def step(self, t):
         rate = max(1 - self.decay, 10 / (9 + t))
-        for vector in 'parameters', 'statistics':
-            average, newest = getattr(self.network, vector), getattr(self.original, vector)
-            for piece in lanes.share(average):
-                average[piece] += rate * (newest[piece] - average[piece])
+        for average, newest in ((self.network.parameters, self.original.parameters),
+                                (self.network.statistics, self.original.statistics)):
+            average += rate * (newest - average)

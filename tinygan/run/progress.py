@@ -9,12 +9,12 @@ import time
 import numpy as np
 
 from .checkpoint import COLUMNS
-from .errors import drop
+from ..errors import drop
 
 
 class Progress:
-    """A tqdm bar on a terminal; in a log file a line every few seconds. When nobody reads them any more, `signals`, a
-    list as catch_signals returns it, gets a SIGTERM."""
+    """A tqdm bar on a terminal, or a line every few seconds in a log file. When nobody reads them any more, SIGTERM is added
+    to `signals`, a list made by catch_signals."""
     SECONDS = 10
 
     def __init__(self, done, last, per_epoch, signals):
@@ -52,8 +52,8 @@ class Progress:
 
 
 def catch_signals():
-    """A list that a signal to end puts its number on, so that no step is cut in two. A second one kills; but not a second
-    SIGHUP, of which a closed terminal may send several."""
+    """A list to which a signal to end adds its number, so that no step is cut in two. A second signal kills, but not a
+    second SIGHUP: a closed terminal may send several."""
     caught, second = [], {signal.SIGINT: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
     if hasattr(signal, 'SIGHUP'):                 # Windows has none
         second[signal.SIGHUP] = signal.SIG_IGN

@@ -9,14 +9,18 @@ import inspect
 
 import numpy as np
 
-from . import data
-from .arrays import array_module, random_stream
-from .checkpoint import atomically
-from .errors import UserError
-from .images import grid, save_png
-from .layers import BatchNorm2d, Conv2d, Flatten, Linear, ReLU
-from .network import Sequential
-from .optim import Adam
+from .. import data
+from ..arrays import random_stream
+from ..data.cache import cache_folder
+from ..engines import convert
+from ..engines.threads import one_thread
+from ..errors import UserError
+from ..layers import BatchNorm2d, Conv2d, Flatten, Linear, ReLU
+from ..losses import softmax_cross_entropy
+from ..network import Sequential
+from ..optim import Adam
+from ..run.checkpoint import atomically
+from ..run.pictures import grid, save_png
 
 SAMPLES = 2000                                    # are drawn to measure a generator that still learns
 CONFIDENT = 0.95                                  # the classifier is, when it gives one digit that probability
@@ -35,19 +39,6 @@ def build_classifier(rng, width=32, features=128):
         Linear(features, 10, **new))
 
 
-def softmax_cross_entropy(logits, labels):
-    """loss = mean of -log p[label], p = softmax(logits) (N, classes), labels (N,) integers; dlogits = (p - y) / N.
-
-    y holds a 1 for the label and 0s. With the largest logit taken off first, which leaves p as it is, no exponential
-    overflows.
-    """
-    xp = array_module(logits)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
-    y = (labels[:, None] == xp.arange(logits.shape[1])).astype(logits.dtype)
-    return -(y * log_p).sum() / len(y), (xp.exp(log_p) - y) / len(y)
-
-
 def moved(images, rng, by=2):
     """uint8 images (N, H, W, C), each shifted at random by up to `by` pixels, across and down."""
     N, H, W, _ = images.shape
@@ -56,18 +47,19 @@ def moved(images, rng, by=2):
     return padded[np.arange(N)[:, None, None], y + np.arange(H)[:, None], x + np.arange(W)]
 
 
+@one_thread()
 def train_classifier(images, labels, show, build=build_classifier, seed=0, epochs=8, batch_size=128, lr=2e-3):
     """A classifier trained on uint8 images (N, 28, 28, 1) and labels (N,) by Adam, whose lr falls to 0."""
     network = build(random_stream(seed, 'classifier weights'))
-    adam = Adam(network, lr, beta1=0.9)
+    fast, adam = convert(network), Adam(network, lr, beta1=0.9)
     places = data.ImageSet(np.arange(len(images)), seed)
     steps = places.steps_per_epoch(batch_size)
     for step in range(epochs * steps):
         chosen = places.batch(step, batch_size)
         x = moved(images[chosen], random_stream(seed, 'classifier moves', step))
         network.zero_grad()
-        loss, dlogits = softmax_cross_entropy(network(data.normalise(x, np)), labels[chosen])
-        network.backward(dlogits)
+        loss, dlogits = softmax_cross_entropy(fast(data.normalise(x, np)), labels[chosen])
+        fast.backward(dlogits, to_input=False)
         adam.lr = lr * (1 - step / (epochs * steps))
         adam.step()
         if (step + 1) % steps == 0:
@@ -86,7 +78,7 @@ def load_classifier(show=print, train=None, build=build_classifier, **settings):
     source = ''.join(map(inspect.getsource, (build, moved, train_classifier)))
     recipe = hashlib.sha256(f'{source}{sorted(settings.items())}{images.shape}'.encode())
     recipe.update(images.tobytes() + labels.tobytes())
-    path = data.cache_folder().with_name('classifiers') / f'{recipe.hexdigest()[:16]}.npz'
+    path = cache_folder('classifiers') / f'{recipe.hexdigest()[:16]}.npz'
     try:
         return read_classifier(path, build(random_stream(0, 'replaced')))
     except FileNotFoundError:
@@ -115,9 +107,10 @@ def read_classifier(path, network):
     return network
 
 
+@one_thread()
 def apply_classifier(network, images, batch_size=500):
     """Features (N, features) and class probabilities (N, 10), float64, of uint8 images (N, 28, 28, 1)."""
-    body, head = network.layers
+    body, head = convert(network).layers
     features = np.concatenate([body(data.normalise(images[start:start + batch_size], np))
                                for start in range(0, len(images), batch_size)])
     logits = head(features).astype(np.float64)
@@ -195,6 +188,7 @@ def measure(images, classifier, reference):
             'digits': digits.tolist(), 'missing': np.flatnonzero(digits < MISSING * len(images)).tolist()}
 
 
+@one_thread()
 def evaluate(images, classifier, train, test):
     """{'samples': measure(images), 'real': measure(as many of train), 'classifier': ...}, for uint8 images
     (N, 28, 28, 1), train (M, 28, 28, 1), and test = (images, labels), which both are held against.
@@ -218,7 +212,11 @@ def distance_from_mnist(shape, folder=None, show=print):
     test, _ = read_mnist('test', folder)
     classifier = load_classifier(show, read_mnist('train', folder))
     reference, _ = apply_classifier(classifier, test)
-    return lambda images: frechet_distance(apply_classifier(classifier, images)[0], reference)
+
+    @one_thread()
+    def distance(images):
+        return frechet_distance(apply_classifier(classifier, images)[0], reference)
+    return distance
 
 
 def nearest(images, train, k, rows=5000):
@@ -237,9 +235,9 @@ def save_neighbours(path, images, train, k=9):
 
 
 def read_mnist(split, folder=None):
-    """data.mnist; where it is not to be had, the error says what helps here."""
+    """data.mnist.load; where it is not to be had, the error says what helps here."""
     try:
-        return data.mnist(split, folder)
-    except data.Unavailable as error:
+        return data.mnist.load(split, folder)
+    except data.mnist.Unavailable as error:
         mend = f'name a folder that holds the MNIST files with {"--data-dir" if folder else "TINYGAN_DATA"}'
-        raise data.Unavailable(f'evaluation needs MNIST: {str(error).replace(data.MEND, mend)}') from None
+        raise data.mnist.Unavailable(f'evaluation needs MNIST: {str(error).replace(data.mnist.MEND, mend)}') from None

@@ -72,7 +72,7 @@ def plot_curves(path, metrics):
 
 
 def draw_curves(axis, metrics, labels):
-    """Every step as a thin line, and over it the mean of a fiftieth of them. A step may lack a number (nan)."""
+    """Every step as a thin line, and over it the mean of a fiftieth of them. A step may lack a value (nan)."""
     for name, label in labels.items():
         there = ~np.isnan(metrics[name])
         step, value = metrics['step'][there], metrics[name][there]

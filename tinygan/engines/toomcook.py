@@ -1,27 +1,27 @@
-"""The three functions of conv.py by fewer multiplications, where that pays: numbers become the values of polynomials.
+"""The three functions of conv.py with fewer multiplications, where that pays: by the values of polynomials.
 
-In one dimension and with stride 1, `input_grad` multiplies polynomials: dx(t) = dy(t) w(t), if the numbers of dy, of w
-and of dx are coefficients. m numbers of dy and r of w make n = m + r - 1 of dx, and a polynomial with n coefficients is
-known by its values at n points. So evaluate dy(t) and w(t) at n points (matrices A and B), multiply the values, which
-is n multiplications and not m r, and interpolate dx(t) (matrix Q): Toom 1963, Cook 1966; frameworks, which take other
-points, call it Winograd convolution. The other two are transposes of this one, since <forward(x, w), dy> is the sum over
-the points of (Q.T x) (B w) (A dy), and each is a derivative of it:
+In one dimension and with stride 1, `input_grad` multiplies polynomials, dx(t) = dy(t) w(t), whose coefficients are the
+entries of dy, w and dx. m entries of dy and r of w make n = m + r - 1 of dx, and a polynomial with n coefficients is
+known by its values at n points. So one evaluates dy(t) and w(t) at n points (matrices A and B), multiplies the values,
+with n multiplications instead of m r, and interpolates dx(t) (matrix Q): Toom 1963, Cook 1966. Frameworks take other
+points and call it Winograd convolution. The other two functions are transposes of this one: <forward(x, w), dy> is the sum over the
+points of (Q.T x) (B w) (A dy), and each function is a derivative of it:
 
     input_grad    dx = Q   (A dy  * B w)
     forward       y  = A.T (Q.T x * B w)
     weight_grad   dw = B.T (Q.T x * A dy)
 
 In two dimensions A, B and Q act along rows and columns, and * is, at each of n * n points, the matrix product over the
-channels (Lavin & Gray 2016, "Fast algorithms for convolutional neural networks"). With stride S the S*S pixels that a
-step leaps over count as channels of one pixel, which leaves r = K / S taps. Larger outputs are cut into tiles of m x m.
-For a 4x4 kernel with stride 2 and an output of 7x7, m = 7 and n = 8: 64 products where, with channels counted so, the
-definition has 7 * 7 * 2 * 2 = 196.
+channels (Lavin & Gray 2016, "Fast algorithms for convolutional neural networks"). With stride S, S*S neighbouring pixels
+count as channels of one pixel, which leaves r = K / S taps. Larger outputs are cut into tiles of m x m. For a 4x4 kernel
+with stride 2 and an output of 7x7, m = 7 and n = 8: 64 products where, with channels counted like this, the definition
+has 7 * 7 * 2 * 2 = 196.
 
-There is a price: in float32 the root mean square error is 1e-5 of the result for n = 8, and 1e-6 for n = 5, where conv.py
-has 3e-7.
+The price is rounding: in float32 the root mean square error is 1e-5 of the result for n = 8 and 1e-6 for n = 5, where
+conv.py has 3e-7.
 
-Here forward and input_grad also return the values of what they were given, for weight_grad to use again. Matrices and
-values (X = Q.T x, Y = A dy, W = B w) are upper case, as in the literature; so is T, the number of tiles along a side.
+Here forward and input_grad also return the values of their first argument, so that weight_grad can use them again. Matrices
+and values (X = Q.T x, Y = A dy, W = B w) are upper case, as in the literature; so is T, the number of tiles along a side.
 """
 from functools import lru_cache
 from typing import NamedTuple
@@ -29,9 +29,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from . import conv
-from .arrays import IN_CACHE, pieces, scratch
+from .. import conv
 
+IN_CACHE = 2**16                    # entries that a core's cache holds, with what is made of them
 MOST_POINTS = 8                     # in one dimension: with more, float32 would lose too many digits
 FEWEST_CHANNELS, FEWEST_ROWS = 16, 32             # of the matrices at one point: making them costs time too
 MOST_WEIGHTS = 2 * IN_CACHE         # at one point, or the values of w would be written to memory and read again
@@ -48,11 +48,15 @@ def forward(x, w, S, P):
 
 def input_grad(dy, w, size, S, P):
     """conv.input_grad, and dy as weight_grad takes it."""
+    K, _, C, F = w.shape
+    if (*size, P) == (K, K, 0):                   # the only patch is the image, so there is nothing to add up
+        product = np.matmul if F > 1 else np.multiply             # the same for one filter, but BLAS is slow at it
+        return product(dy.reshape(-1, F), w.reshape(-1, F).T).reshape(-1, K, K, C), dy
     plan = find_plan(dy, w, size, dy.shape[1], S, P)
     if plan is None:
         return conv.input_grad(dy, w, size, S, P), dy
     Y = plan.of_outputs(dy)
-    return plan.to_images(plan.multiply(Y, w, transposed=True), (len(dy), *size, w.shape[2])), Values(plan, Y)
+    return plan.to_images(plan.multiply(Y, w, transposed=True), (len(dy), *size, C)), Values(plan, Y)
 
 
 def weight_grad(x, dy, K, S, P):
@@ -118,10 +122,9 @@ class Plan:
         w = w.swapaxes(1, 2) if transposed else w
         _, *shape = w.shape
         w = w.reshape(r * r, -1)
-        product = scratch('products', (*values.shape[:2], shape[1]), values)
+        product = np.empty((*values.shape[:2], shape[1]), values.dtype)
         for points in pieces(len(values), w.shape[1]):
-            BB = self.BB[points]
-            W = np.matmul(BB, w, out=scratch('values of w', (len(BB), w.shape[1]), w))
+            W = self.BB[points] @ w
             np.matmul(values[points], W.reshape(-1, *shape), out=product[points])
         return product
 
@@ -130,8 +133,7 @@ class Plan:
         K, S, r, C, F = self.K, self.S, self.r, X.shape[2] // self.S ** 2, Y.shape[2]
         dw = np.zeros((r * r, S * S * C * F), X.dtype)
         for points in pieces(len(X), dw.shape[1], at_least=4):                # each adds to all of dw
-            W = scratch('values of w', (len(X[points]), S * S * C, F), X)
-            np.matmul(X[points].swapaxes(1, 2), Y[points], out=W)
+            W = X[points].swapaxes(1, 2) @ Y[points]
             dw += self.BB[points].T @ W.reshape(len(W), -1)
         return dw.reshape(r, r, S, S, C, F).swapaxes(1, 2).reshape(K, K, C, F)
 
@@ -144,7 +146,7 @@ class Plan:
         for few in parts:
             count = len(x[few])
             inside[:count] = x[few]
-            along_both(self.Q.T, copied(tiles[:, :, :count]), X[:, few].reshape(n, n, -1))
+            along_both(self.Q.T, tiles[:, :, :count].reshape(n, n, -1), out=X[:, few].reshape(n, n, -1))
         return X.reshape(n * n, N * T * T, S * S * C)
 
     def to_images(self, values, shape):
@@ -155,8 +157,7 @@ class Plan:
         inside, tiles = self.frame(dx[parts[0]])
         for few in parts:
             place = tiles[:, :, :len(dx[few])]
-            found = scratch('tiles', place.shape, dx)
-            along_both(self.Q, values[:, few].reshape(n, n, -1), found.reshape(n, n, -1))
+            found = along_both(self.Q, values[:, few].reshape(n, n, -1)).reshape(place.shape)
             if self.T == 1:
                 place[...] = found
             else:
@@ -172,8 +173,7 @@ class Plan:
         of tile (N, T, T), each of S*S*C channels. Tiles begin m pixels after one another: neighbours share r - 1."""
         (N, H, W, C), m, n, T, S, P = images.shape, self.m, self.n, self.T, self.S, self.P
         side = max(S * (m * (T - 1) + n), P + H)
-        padded = scratch('padded', (N, side, side, C), images)
-        padded.fill(0)
+        padded = np.zeros((N, side, side, C), images.dtype)
         image, row, column, number = padded.strides
         tiles = as_strided(padded, (n, n, N, T, T, S, S, C),
                            (S * row, S * column, image, m * S * row, m * S * column, row, column, number))
@@ -187,7 +187,7 @@ class Plan:
         for few in pieces(N, Y[:, 0].size):
             whole = np.pad(dy[few], ((0, 0), missing, missing, (0, 0))) if size < m * T else dy[few]
             tiles = whole.reshape(-1, T, m, T, m, F).transpose(2, 4, 0, 1, 3, 5)
-            along_both(self.A, copied(tiles), Y[:, few].reshape(n, n, -1))
+            along_both(self.A, tiles.reshape(m, m, -1), out=Y[:, few].reshape(n, n, -1))
         return Y.reshape(n * n, N * T * T, F)
 
     def to_outputs(self, values, N):
@@ -197,21 +197,20 @@ class Plan:
         values = values.reshape(n * n, N, -1)
         for few in pieces(N, values[:, 0].size):
             tiles = y[few].transpose(2, 4, 0, 1, 3, 5)
-            found = scratch('tiles', tiles.shape, tiles)
-            along_both(self.A.T, values[:, few].reshape(n, n, -1), found.reshape(m, m, -1))
-            tiles[...] = found
+            tiles[...] = along_both(self.A.T, values[:, few].reshape(n, n, -1)).reshape(tiles.shape)
         return y.reshape(N, T * m, T * m, -1)[:, :size, :size]
 
 
-def copied(tiles):
-    """Tiles (k, k, ...) side by side: (k, k, numbers)."""
-    laid_out = scratch('tiles', tiles.shape, tiles)
-    laid_out[...] = tiles
-    return laid_out.reshape(*tiles.shape[:2], -1)
-
-
-def along_both(M, tiles, out):
-    """out = M tiles M.T, for each number of tiles (k, k, numbers)."""
-    half = scratch('half', (tiles.shape[0], len(M), tiles.shape[2]), tiles)
-    np.matmul(M, tiles, out=half)                                             # along the columns
+def along_both(M, tiles, out=None):
+    """M tiles M.T, for each number of tiles (k, k, numbers)."""
+    half = M @ tiles                                                          # along the columns
+    if out is None:
+        out = np.empty((len(M), *half.shape[1:]), half.dtype)
     np.matmul(M, half.swapaxes(0, 1), out=out.swapaxes(0, 1))                 # along the rows
+    return out
+
+
+def pieces(count, size, at_least=1):
+    """Slices that cover `count` items of `size` entries each, as many in a slice as fit into the cache."""
+    step = max(at_least, IN_CACHE // size)
+    return [slice(start, start + step) for start in range(0, count, step)]

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from .data import cache_folder
-from .errors import UserError
+from .cache import cache_folder
+from ..errors import UserError
 
 FORMATS = 'PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM'      # what a file may be, whatever it is called
 SUFFIXES = '.png', '.jpg', '.jpeg', '.gif', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'
@@ -32,7 +32,7 @@ def read_folder(folder, shape):
         raise UserError(f'--data {folder}: no such folder, and neither mnist nor digits')
     if not (files := sorted(_find(folder))):
         raise UserError(f'--data {folder}: there is no image in it (looked for {" ".join(SUFFIXES)})')
-    home = cache_folder().with_name('folders')
+    home = cache_folder('folders')
     place, key = (hashlib.sha256(repr(what).encode()).hexdigest()[:16]
                   for what in ((str(folder.resolve()), *shape), (VERSION, files)))
     stored, part = home / f'{place}-{key}.npy', home / f'{place}-{os.urandom(8).hex()}.part'

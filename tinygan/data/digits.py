@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from .arrays import random_stream
-from .errors import UserError
+from ..arrays import random_stream
+from ..errors import UserError
 
 # How people write 0 to 9: points as x and y on a 10 x 10 grid, y downwards. The pen runs smoothly through
 # them, turns sharply at '|' and is lifted at ';'.

@@ -20,90 +20,66 @@ from multiprocessing import Pipe
 
 import numpy as np
 
-from .arrays import IN_CACHE
-from .errors import UserError
+from ..errors import UserError
+from ..network import lay_out
+from .conversion import convert, convert_gan
+from .threads import blas, one_thread
 
 FEWEST = 4                          # images that justify a lane
 MOST = 8                            # lanes: the first must listen to all others
-PATIENCE = 0.0005                   # seconds for which a lane polls before it sleeps
-together = None                     # the Lanes that this process is taking a step with
-
-
-def mean(*arrays):
-    """[the mean of each array over all lanes], the same in every lane: what holds for the whole minibatch."""
-    return together.mean(arrays) if together else arrays
-
-
-def wait():
-    """Until all lanes have come this far."""
-    if together:
-        together.mean([np.zeros(1)])
-
-
-def count():
-    return together.count if together else 1
-
-
-def is_first():
-    """Is this the first lane, or the only one? What is to be done once for the whole minibatch, it does."""
-    return together is None or together.lane == 0
-
-
-def share(vector):
-    """The slices of a long vector that are this lane's to work on, each short enough to stay in a core's cache. A GPU
-    takes the whole vector at once."""
-    if not isinstance(vector, np.ndarray):
-        return [slice(None)]
-    lane = together.lane if together else 0
-    return [slice(start, start + IN_CACHE) for start in range(lane * IN_CACHE, len(vector), count() * IN_CACHE)]
-
-
-def gradient(network, piece):
-    """A piece of the gradient of the loss, which is a mean over the minibatch."""
-    return network.gradients_by_lane[:, piece].mean(axis=0) if together else network.gradients[piece]
+PATIENCE = 0.0005                   # seconds that a lane polls before it sleeps
 
 
 class Lanes:
-    """Takes the steps of a GAN, with minibatches of N images, on all cores; `step` is GAN.step.
+    """Takes the steps of a GAN on all cores: step(number) is GAN.step on the minibatch batches(number), of N images.
 
-    The vectors of the GAN's state move to memory that all processes see; load a state before the first step. There are
-    as many lanes as cores that BLAS may use, if N can be divided by that; else fewer. Where processes cannot be forked
-    with their memory there is one.
-    Raises UserError when another lane has ended: where there is too little memory, the system kills processes.
+    The vectors of the GAN's state move to memory that all processes see. Load a state, and choose learning rates and other
+    settings, before the first step: afterwards the other lanes would not see that they change. There are as
+    many lanes as BLAS may use cores, or fewer if N cannot be divided by that, and only one where processes cannot be forked
+    with their memory. During a step BLAS has one thread. Raises UserError when another lane has ended: a system that runs
+    out of memory kills processes.
     """
+    log_every = 10
 
-    def __init__(self, gan, N, cores=None):
-        from threadpoolctl import ThreadpoolController
-        self.gan, self.blas, self.lane, self.pipes, self.children = gan, ThreadpoolController(), 0, [], []
-        on_cpu = isinstance(gan.G.parameters, np.ndarray)
-        self.count = divide(N, cores or blas_threads(self.blas)) if on_cpu else 1
+    def __init__(self, gan, batches, N, cores=None):
+        self.batches, self.lane, self.pipes, self.children = batches, 0, [], []
+        self.count = divide(N, cores or blas_threads())
         if self.count > 1:
-            share_memory(gan, self.count)
+            share_memory(gan)
+        self.original, self.gan, self.sampler = gan, convert_gan(gan, self), convert(gan.sampler)
+        self.gradients = {network: Shared.empty((self.count, network.gradients.size), network.gradients.dtype)
+                          for network in (self.gan.G, self.gan.D)}
+        self.use_own_gradients()
         keep_freed_memory()
 
-    def step(self, x, z, number=1, image_noise=None):
-        if self.count == 1:
-            return self.gan.step(x, z, number, image_noise)
-        global together
+    @property
+    def about(self):
+        if self.count > 1:
+            return f'minibatches are split among {self.count} processes (OPENBLAS_NUM_THREADS=1: just one)'
+
+    def state(self):
+        return self.original.state()
+
+    def __deepcopy__(self, memo):                 # of a layer, whose copy stays in the same lanes
+        return self
+
+    @one_thread()
+    def step(self, number):
         try:
             if not self.children:
                 self.start()
-            mine, *theirs = self.parts(x, z, number, image_noise)
+            mine, *theirs = self.parts(*self.batches(number))
             for pipe, part in zip(self.pipes, theirs):
                 pipe.send(part)
-            together = self
-            with self.blas.limit(limits=1, user_api='blas'):
-                return self.take(mine)
+            return self.take(mine)
         except (EOFError, ConnectionError):
             self.close()
             raise UserError('a process that had a part of the minibatch has ended: is there too little memory?') from None
         except BaseException:
             self.close()                          # the others stand somewhere in the middle of the step
             raise
-        finally:
-            together = None
 
-    def parts(self, x, z, number, image_noise):
+    def parts(self, x, z, number, image_noise=None):
         """The arguments of GAN.step for each lane."""
         if len(x) % self.count:
             raise ValueError(f'{len(x)} images cannot be divided among {self.count} lanes')
@@ -114,10 +90,34 @@ class Lanes:
 
     def take(self, part):
         metrics = self.gan.step(*part)
-        return dict(zip(metrics, mean(*metrics.values())))
+        return dict(zip(metrics, self.mean(*metrics.values())))
 
-    def mean(self, arrays):
-        """The first lane adds up what all others send it, and sends them the mean."""
+    @property
+    def is_first(self):
+        """The first lane does what is to be done once for the whole minibatch."""
+        return self.lane == 0
+
+    def share(self, size, at_once):
+        """This lane's share of a vector of that size, in slices of at_once entries at most."""
+        return [slice(start, start + at_once) for start in range(self.lane * at_once, size, self.count * at_once)]
+
+    def gradient(self, network, piece):
+        """A piece of the gradient of the loss, which is a mean over the minibatch and so over the lanes."""
+        return self.gradients[network][:, piece].mean(axis=0)
+
+    def use_own_gradients(self):
+        for network, by_lane in self.gradients.items():
+            network.gradients = lay_out(by_lane[self.lane], network.owners('parameter_names', 'd'))
+
+    def wait(self):
+        """Until all lanes have come this far."""
+        self.mean(np.zeros(1))
+
+    def mean(self, *arrays):
+        """The mean of each array over all lanes, the same in every lane: it holds for the whole minibatch. The first lane
+        adds up what the others send, and sends them the mean."""
+        if self.count == 1:
+            return arrays
         flat = np.concatenate([np.ravel(array) for array in arrays])
         if self.lane:
             self.pipes[0].send_bytes(flat)
@@ -146,14 +146,11 @@ class Lanes:
 
     def serve(self):
         """The life of another lane: until the first one closes its end of the pipe or ends, in whatever way."""
-        global together
-        together = self
         code = 1
         try:
             for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(signum, signal.SIG_IGN)             # the first lane decides what they mean
-            use_own_gradients(self.gan, self.lane)
-            self.blas.limit(limits=1, user_api='blas')
+            self.use_own_gradients()
             while True:
                 self.take(self.pipes[0].recv())
         except (EOFError, ConnectionError):
@@ -191,8 +188,8 @@ def divide(N, cores):
     return max(parts for parts in range(1, max(1, min(cores, N // FEWEST, MOST)) + 1) if N % parts == 0)
 
 
-def blas_threads(blas):
-    return max((library['num_threads'] for library in blas.info() if library['user_api'] == 'blas'), default=1)
+def blas_threads():
+    return max((library['num_threads'] for library in blas().info() if library['user_api'] == 'blas'), default=1)
 
 
 class Shared:
@@ -206,23 +203,15 @@ class Shared:
         return np.frombuffer(memory, dtype, size).reshape(shape)
 
 
-def share_memory(gan, count):
-    for network in gan.G, gan.D:
+def share_memory(gan):
+    """Move all that a step changes to memory that the processes share."""
+    for network in (gan.G, gan.D, *([gan.average.network] if gan.average else [])):
         network.to(Shared)
-        network.gradients_by_lane = Shared.empty((count, len(network.gradients)), network.gradients.dtype)
-    use_own_gradients(gan, 0)
-    if gan.average:
-        gan.average.network.to(Shared)
     for optimiser in gan.optim_G, gan.optim_D:
         for name in optimiser.state_names:
             vector = getattr(optimiser, name)
             setattr(optimiser, name, Shared.empty(vector.shape, vector.dtype))
             getattr(optimiser, name)[...] = vector
-
-
-def use_own_gradients(gan, lane):
-    for network in gan.G, gan.D:
-        network.use_gradients(network.gradients_by_lane[lane])
 
 
 def keep_freed_memory():

@@ -1,11 +1,31 @@
-"""The networks for images of 64x64 pixels, as models.py has them for 28x28."""
+"""More networks in the style of models.py: two discriminators for 28x28 pixels, and all networks for 64x64."""
 import math
 
 import numpy as np
 
-from .layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Reshape, Sigmoid, Tanh
-from .models import down, up
-from .network import Sequential
+from ..layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, Reshape, Sigmoid,
+                      Tanh)
+from ..models import down, up
+from ..network import Sequential
+
+
+def dcgan_hidden_discriminator(width=60, hidden=128, **new):
+    """As dcgan_discriminator, but with a hidden layer between what the filters found and the score. At width 60, D costs
+    as many multiplications as dcgan_discriminator does at 64."""
+    return Sequential(
+        Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
+        *down(width, 2 * width, **new),
+        Conv2d(2 * width, hidden, 7, **new), LeakyReLU(0.2), Flatten(),
+        Linear(hidden, 1, **new))
+
+
+def dcgan_gap_discriminator(width=64, **new):
+    """As dcgan_discriminator, but one score from the mean of every channel: global average pooling, which
+    Radford et al. 2016, section 3, found "increased model stability but hurt convergence speed"."""
+    return Sequential(
+        Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
+        *down(width, 2 * width, **new),
+        GlobalAvgPool2d(), Linear(2 * width, 1, **new))
 
 
 def generator64(z_dim=100, width=64, channels=3, bias=False, **new):
@@ -24,14 +44,14 @@ def generator64(z_dim=100, width=64, channels=3, bias=False, **new):
 
 
 def dcgan64_discriminator(width=64, **new):
-    """images (N, 64, 64, 1) -> scores (N, 1): four convolutions with LeakyReLU 0.1 and no BatchNorm, and one more,
-    as one of the introductions that this project follows has it."""
+    """images (N, 64, 64, 1) -> scores (N, 1): four convolutions with LeakyReLU 0.1 and no BatchNorm, and one more, as in
+    one of the introductions that this project follows."""
     return Sequential(
         Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.1),
         Conv2d(width, 2 * width, 4, stride=2, padding=1, **new), LeakyReLU(0.1),
         Conv2d(2 * width, 4 * width, 4, stride=2, padding=1, **new), LeakyReLU(0.1),
         Conv2d(4 * width, 8 * width, 4, stride=2, padding=1, **new), LeakyReLU(0.1),
-        Conv2d(8 * width, 1, 4, **new), Flatten())
+        Conv2d(8 * width, 1, 4, **new), Reshape(1))
 
 
 def tutorial64_discriminator(width=64, **new):
@@ -42,13 +62,13 @@ def tutorial64_discriminator(width=64, **new):
         *down(width, 2 * width, **new),
         *down(2 * width, 4 * width, **new),
         *down(4 * width, 8 * width, **new),
-        Conv2d(8 * width, 1, 4, bias=False, **new), Flatten())
+        Conv2d(8 * width, 1, 4, bias=False, **new), Reshape(1))
 
 
 def framework_weights(network, rng=None):
-    """The same network with weights as PyTorch draws them where nothing is said, and nothing is in lsgan64's source:
-    uniform in (-1, 1) / sqrt(fan_in), fan_in = K * K * C for w (K, K, C, F); and gamma = 1. With N(0, 0.02) instead its
-    D, at a learning rate of 1e-3, is sure of everything after two steps, and its sigmoid lets no gradient through."""
+    """The same network with PyTorch's default weights, which lsgan64's source uses: uniform in (-1, 1) / sqrt(fan_in),
+    fan_in = K * K * C for w (K, K, C, F), and gamma = 1. With N(0, 0.02) and a learning rate of 1e-3, its D would be sure
+    of everything after two steps, and its sigmoid would let no gradient through."""
     rng = np.random.default_rng() if rng is None else rng
     for leaf in network.leaves():
         if isinstance(leaf, BatchNorm2d):
@@ -77,4 +97,4 @@ def lsgan64_discriminator(width=64, **new):
         *down(width, 2 * width, **new),
         *down(2 * width, 4 * width, **new),
         *down(4 * width, 4 * width, **new),
-        Conv2d(4 * width, 1, 4, bias=False, **new), Flatten(), Sigmoid()), new.get('rng'))
+        Conv2d(4 * width, 1, 4, bias=False, **new), Reshape(1), Sigmoid()), new.get('rng'))

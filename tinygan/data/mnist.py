@@ -1,7 +1,4 @@
-"""What D calls real: MNIST, read from a folder or fetched once, served in shuffled minibatches.
-
-Images stay uint8 (N, H, W, C) until a minibatch is made: a quarter of the memory, and of the way to the GPU.
-"""
+"""MNIST, read from a folder or fetched once into the user's cache, and checked byte for byte."""
 import gzip
 import hashlib
 import math
@@ -9,14 +6,13 @@ import os
 import pathlib
 import sys
 import tempfile
-import textwrap
 import threading
 import zlib
 
 import numpy as np
 
-from .arrays import random_stream
-from .errors import UserError
+from ..errors import UserError
+from .cache import cache_folder
 
 MIRRORS = (
     'https://ossci-datasets.s3.amazonaws.com/mnist/',
@@ -39,110 +35,17 @@ class Unavailable(UserError):
     """MNIST is not here and cannot be fetched."""
 
 
-def load(name=None, folder=None, seed=0, shape=(28, 28, 1)):
-    """The dataset that --data name and --data-dir folder ask for; shape (H, W, C) is that of the network's images.
-
-    A name that is neither mnist nor digits is a folder of images. With neither name nor folder it is MNIST if that
-    can be had, and drawn digits otherwise, after a message nobody can miss. MNIST asked for by name, folder or
-    TINYGAN_DATA that cannot be had is an error; so, always, are damaged files.
-    """
-    if is_folder(name):
-        from .folder import read_folder
-        return ImageSet(read_folder(name, shape), seed, name)
-    if name != 'digits':
-        try:
-            return ImageSet(mnist('train', folder)[0], seed)
-        except Unavailable as error:
-            if name or folder or os.environ.get('TINYGAN_DATA'):
-                raise
-            print(_notice(error), file=sys.stderr)
-    from .digits import Digits
-    return Digits(seed)
-
-
-def is_folder(name):
-    """Does that --data name a folder?"""
-    return name not in (None, 'mnist', 'digits')
-
-
-def _notice(error):
-    rule = '*' * 100
-    lines = ['THIS IS NOT MNIST: training on DRAWN DIGITS instead.', *textwrap.wrap(str(error), 96)]
-    return '\n'.join([rule, *(f'*  {line}' for line in lines), rule])
-
-
-class ImageSet:
-    """Images uint8 (N, H, W, C), shuffled for each epoch, whose incomplete last minibatch is dropped."""
-
-    def __init__(self, images, seed=0, name='mnist'):
-        self.images, self.seed, self.name = images, seed, name
-        self.shape = images.shape[1:]
-        self.shuffled = None, None                # the last epoch asked for, and its order of the images
-
-    def __len__(self):
-        return len(self.images)
-
-    def steps_per_epoch(self, size):
-        """How many minibatches of that size an epoch has."""
-        if size > len(self):
-            raise UserError(f'a minibatch of {size} is more than the {len(self)} images there are: choose a smaller '
-                            '--batch-size')
-        return len(self) // size
-
-    def batch(self, step, size):
-        """Minibatch number `step`, uint8 (size, H, W, C): a pure function of (seed, step, size)."""
-        epoch, i = divmod(step, self.steps_per_epoch(size))
-        return self.images[self.order(epoch)[i * size:(i + 1) * size]]
-
-    def order(self, epoch):
-        """The numbers of the images as they are shuffled for that epoch."""
-        if epoch != self.shuffled[0]:
-            self.shuffled = epoch, random_stream(self.seed, 'shuffle', epoch).permutation(len(self))
-        return self.shuffled[1]
-
-
-def fit(images, shape):
-    """uint8 images (N, h, w, c) enlarged to shape (H, W, C): bilinear, two products; gray to as many channels."""
-    H, W, C = shape
-    if images.shape[1:3] != (H, W):
-        rows, columns = _bilinear(images.shape[1], H), _bilinear(images.shape[2], W)
-        planes = rows @ images.transpose(0, 3, 1, 2).astype(np.float32) @ columns.T
-        images = np.rint(planes).astype(np.uint8).transpose(0, 2, 3, 1)
-    return images if images.shape[3] == C else images.repeat(C, axis=3)
-
-
-def _bilinear(old, new):
-    """The matrix (new, old) that makes new pixels of old ones: each is a mean of its two neighbours, by nearness."""
-    centre = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    return np.maximum(0, 1 - abs(centre[:, None] - np.arange(old))).astype(np.float32)
-
-
-def normalise(images, xp, black=-1):
-    """uint8 images as the networks see them, float32 from black to 1, on the device of xp."""
-    return xp.asarray(images).astype(np.float32) * ((1 - black) / 255) + black
-
-
-def to_uint8(x, black=-1):
-    """The inverse of normalise, for NumPy arrays; what lies beyond black or white is clipped."""
-    return np.rint(np.clip((x - black) * (255 / (1 - black)), 0, 255)).astype(np.uint8)
-
-
-def mnist(split='train', folder=None, download=True):
+def load(split='train', folder=None, download=True):
     """MNIST's 'train' or 'test' images, uint8 (N, 28, 28, 1), and labels, uint8 (N,).
 
     The folder is the one given, else TINYGAN_DATA, else the user's cache. What it lacks is downloaded to it.
     Raises Unavailable, or UserError for a file that is not, byte for byte, MNIST's.
     """
-    folder = pathlib.Path(folder or os.environ.get('TINYGAN_DATA') or cache_folder())
+    folder = pathlib.Path(folder or os.environ.get('TINYGAN_DATA') or cache_folder('mnist'))
     prefix = {'train': 'train', 'test': 't10k'}[split]
     images = _read(folder, f'{prefix}-images-idx3-ubyte', download)
     labels = _read(folder, f'{prefix}-labels-idx1-ubyte', download)
     return images[..., None], labels
-
-
-def cache_folder():
-    cache = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-    return pathlib.Path(cache, 'tinygan', 'mnist')
 
 
 def _read(folder, name, download):

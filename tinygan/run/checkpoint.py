@@ -1,4 +1,4 @@
-"""The folder of one training run, and how to go on from it after any kind of end.
+"""The folder of one training run, and how to resume it, however it ended.
 
     config.json      what was asked for, and the versions of what ran
     metrics.csv      a row for every step
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .arrays import array_module, to_numpy
-from .errors import UserError
-from .images import plot_curves, save_gif, save_png
+from ..arrays import array_module, to_numpy
+from ..errors import UserError
+from .pictures import plot_curves, save_gif, save_png
 
 VERSION = 1                         # of the checkpoint's format
 COLUMNS = 'step', 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2', 'frechet'
@@ -107,9 +107,9 @@ class Run:
         return run, state
 
     def rewind(self):
-        """What came after the checkpoint, perhaps half written, goes: rows of metrics.csv, samples, and a damaged newest
-        checkpoint, lest it become the previous one. So does a later best.npz. The one it had replaced is lost: there is
-        none until a distance is lower than all those that stay."""
+        """Remove what came after the checkpoint and may be half written: rows of metrics.csv, samples, and a damaged newest
+        checkpoint, which must not become the previous one. A later best.npz goes too. The one before it is lost, so there
+        is none until a distance is lower than all that remain."""
         rows, self.lowest = read_metrics(self.folder / 'metrics.csv', self.step)
         newest, previous = checkpoints(self.folder)
         if self.checkpoint == previous:
@@ -124,7 +124,7 @@ class Run:
         self.write_metrics(rows)
 
     def write_metrics(self, rows):
-        """metrics.csv anew: today's columns, and these rows, which an older tinygan may have written."""
+        """Write metrics.csv anew, with today's columns, from rows that an older tinygan may have written."""
         with atomically(self.folder / 'metrics.csv', 'w') as file:
             table = csv.DictWriter(file, COLUMNS, extrasaction='ignore', lineterminator='\n')
             table.writeheader()
@@ -236,7 +236,7 @@ def newest_checkpoint(folder):
 
 
 def open_checkpoint(run):
-    """The same of a run or of one file, as its best.npz, for whoever wants to look at it and not to go on."""
+    """The same for a run or for one file such as its best.npz, to look at and not to go on with."""
     return first_sound([Path(run)] if Path(run).suffix == '.npz' else checkpoints(run), run)
 
 

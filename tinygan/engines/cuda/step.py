@@ -4,10 +4,10 @@ from functools import partial
 
 import numpy as np
 
-from .. import data
-from ..arrays import to_numpy
-from ..losses import bce_with_logits, least_squares, mean_squared_error, minimax_generator
-from ..optim import Adam
+from ...arrays import to_numpy
+from ...data.images import ImageSet, fit, normalise
+from ...losses import bce_with_logits, least_squares, mean_squared_error, minimax_generator
+from ...optim import Adam
 from .device import Device, NotCovered
 from .network import Network
 
@@ -24,31 +24,38 @@ class CapturedGAN:
     It changes the same vectors, but for rounding in the same way, with three differences: D looks at fake and real
     images in one pass (to BatchNorm they stay two minibatches), gradients are written instead of added up, and
     the noise is not NumPy's, though a pure function of (seed, number) as well. The numbers of the steps
-    must follow one another, from `number` on. Raises NotCovered for a GAN that has no kernels.
+    must follow one another, from `first` on. Raises NotCovered for a GAN that has no kernels.
     """
+    log_every = 100                 # steps between two looks at the metrics, which wait for the GPU
 
-    def __init__(self, gan, images, shape, black, N, z_dim, seed, tf32, number=1):
+    def __init__(self, gan, batches, tf32, first=1):
         import cupy
         if not (type(gan.optim_D) is type(gan.optim_G) is Adam and gan.G.parameters.dtype == np.float32):
             raise NotCovered('an optimiser other than Adam, or float64')
-        self.gan, self.images, self.shape, self.black, self.N, self.seed = gan, images, shape, black, N, seed
+        if any(leaf.frozen or not leaf.training for leaf in (*gan.G.leaves(), *gan.D.leaves())):
+            raise NotCovered('a layer that is frozen or in evaluation mode')
+        self.gan, self.images, self.shape, self.black = gan, batches.images, batches.shape, batches.black
+        self.N, self.seed, shape, N = batches.N, batches.seed, batches.shape, batches.N
+        self.sampler = gan.sampler
+        self.about = f'a captured step of kernels in {"TF32" if tf32 else "float32"}'
         self.device = Device(cupy, tf32)
-        self.z = cupy.empty((N, z_dim), np.float32)
+        self.z = cupy.empty((N, batches.z_dim), np.float32)
         self.x = cupy.empty((2 * N, *shape), np.float32)                  # fake images, and behind them real ones
         self.dfake = cupy.empty((N, *shape), np.float32)
         self.fake = cupy.empty((N, *shape), np.float32) if gan.instance_noise else self.x[:N]
-        self.G = Network(self.device, gan.G, (z_dim,), N, x=self.z, y=self.fake, dy=self.dfake)
+        self.G = Network(self.device, gan.G, (batches.z_dim,), N, x=self.z, y=self.fake, dy=self.dfake)
         self.D = Network(self.device, gan.D, shape, 2 * N, groups=2, x=self.x, dx=self.dfake)
         gan.G.zero_grad()                         # kernels never write the gradient of a bias before a BatchNorm: it is 0
         gan.D.zero_grad()
         self.terms = {name: term(getattr(gan.loss, name)) for name in ('real', 'fake', 'generator')}
         if self.terms['real'][::2] != self.terms['fake'][::2]:
             raise NotCovered('a loss with one rule for real images and another for fake ones')
-        self.counts = cupy.asarray(np.array([number - 1, gan.optim_G.t, gan.optim_D.t], np.int32))
+        self.counts = cupy.asarray(np.array([first - 1, gan.optim_G.t, gan.optim_D.t], np.int32))
         self.step_count, self.G_count, self.D_count = self.counts[:1], self.counts[1:2], self.counts[2:]
         self.G_corrections, self.D_corrections = cupy.zeros(2, np.float32), cupy.zeros(2, np.float32)
         self.log = cupy.zeros((LOG_ROWS, len(METRICS)), np.float32)
-        self.dataset, self.order, self.epoch = upload(cupy, images, shape), cupy.zeros(len(images), np.int32), None
+        self.dataset, self.epoch = upload(cupy, self.images, shape), None
+        self.order = cupy.zeros(len(self.images), np.int32)
         self.stream, self.graphs = cupy.cuda.Stream(), {}
 
     def step(self, number):
@@ -69,8 +76,8 @@ class CapturedGAN:
         """The order of a new epoch; of a dataset without end, the images themselves."""
         epoch, i = divmod(number - 1, self.images.steps_per_epoch(self.N))
         if self.dataset is None:
-            batch = data.fit(self.images.batch(number - 1, self.N), self.shape)
-            self.x[self.N:] = data.normalise(batch, self.device.cupy, self.black)
+            batch = fit(self.images.batch(number - 1, self.N), self.shape)
+            self.x[self.N:] = normalise(batch, self.device.cupy, self.black)
         elif epoch != self.epoch:
             self.epoch = epoch
             self.order[...] = self.device.cupy.asarray(self.images.order(epoch).astype(np.int32))
@@ -153,6 +160,9 @@ class CapturedGAN:
         _, self.gan.optim_G.t, self.gan.optim_D.t = map(int, to_numpy(self.counts))
         return self.gan.state()
 
+    def close(self):
+        pass
+
 
 def term(loss):
     """A function of losses.py, perhaps with its target, as the numbers that the kernels take: kind, target, weight."""
@@ -174,9 +184,9 @@ def key(seed):
 
 def upload(cupy, images, shape):
     """All images of a dataset on the GPU, uint8 in the network's shape; None for a dataset without end."""
-    if not isinstance(images, data.ImageSet):
+    if not isinstance(images, ImageSet):
         return None
     dataset = cupy.empty((len(images), *shape), np.uint8)
     for start in range(0, len(images), 1000):
-        dataset[start:start + 1000] = cupy.asarray(data.fit(images.images[start:start + 1000], shape))
+        dataset[start:start + 1000] = cupy.asarray(fit(images.images[start:start + 1000], shape))
     return dataset

@@ -1,0 +1,59 @@
+"""The same arithmetic, faster: engines take the steps of a GAN made of the core's layers, and change its vectors.
+
+    engine = start(gan, batches)      the fastest there is for this GAN, on the device where it is
+    engine.step(number)               GAN.step on minibatch `number`; returns the metrics
+    engine.state()                    GAN.state, as of the last step
+    engine.sampler                    the network that draws samples: GAN.sampler
+    engine.close()                    until then, this engine alone trains the GAN
+
+On a CPU they are lanes (lanes.py), one for each core, of layers that multiply less (conversion.py, layers.py, toomcook.py);
+on a GPU kernels of our own (cuda/). Every engine agrees with GAN.step but for rounding, and tests hold it to that.
+"""
+import numpy as np
+
+from .conversion import convert
+from .cuda import CapturedGAN, NotCovered
+from .lanes import Lanes
+from .threads import one_thread
+
+CORE = 'tinygan.layers', 'tinygan.network', 'tinygan.optim'
+
+
+def start(gan, batches, first=1, plain=False, tf32=False):
+    """An engine for a GAN and its minibatches, whose first step has the number `first`. Plain is GAN.step itself; tf32 is for
+    products on a GPU. engine.about is a line about what was chosen, or None."""
+    if plain:
+        return Plain(gan, batches)
+    if isinstance(gan.G.parameters, np.ndarray):
+        if foreign := somebody_s_own(gan):
+            return Plain(gan, batches, f'{foreign} is not ours: training with the plain core')
+        return Lanes(gan, batches, batches.N)
+    try:
+        return CapturedGAN(gan, batches, tf32, first)
+    except NotCovered as what:
+        return Plain(gan, batches, f'there are no kernels for {what}: going on layer by layer, in float32')
+
+
+def somebody_s_own(gan):
+    """The name of a layer or optimiser that is not the core's, if there is one. It may need the whole minibatch, as
+    BatchNorm does, or whole vectors, of which a lane sees but a part."""
+    parts = gan.G, gan.D, *gan.G.leaves(), *gan.D.leaves(), gan.optim_G, gan.optim_D, gan.average
+    return next((type(part).__name__ for part in parts if part and type(part).__module__ not in CORE), None)
+
+
+class Plain:
+    """GAN.step, as the core has it."""
+    log_every = 10                  # steps between two looks at the metrics: each waits for the device
+
+    def __init__(self, gan, batches, about='training with the plain core'):
+        self.gan, self.batches, self.about, self.sampler = gan, batches, about, gan.sampler
+
+    @one_thread()
+    def step(self, number):
+        return self.gan.step(*self.batches(number))
+
+    def state(self):
+        return self.gan.state()
+
+    def close(self):
+        pass

@@ -1,0 +1,49 @@
+"""Which device computes, --device cpu, gpu or auto, and in which precision."""
+import numpy as np
+
+from ..errors import UserError
+
+INSTALL_CUPY = "install CuPy with pip install 'cupy-cuda12x[ctk]' (CUDA 12) or 'cupy-cuda13x[ctk]' (CUDA 13)"
+
+
+def select_device(device):
+    """The array module for device 'cpu', 'gpu' or 'auto', and one line that says what was chosen and why.
+
+    'cpu' never imports CuPy; 'gpu' raises UserError unless the GPU really computes; 'auto' tries it and
+    falls back to NumPy.
+    """
+    if device == 'cpu':
+        return np, 'cpu: NumPy, as asked'
+    try:
+        import cupy
+        name = _probe(cupy)
+        return cupy, f'gpu: {name}, CuPy {cupy.__version__}'
+    except ModuleNotFoundError:
+        problem, mend = 'CuPy is not installed', INSTALL_CUPY
+    except ImportError as error:                  # CuPy without [ctk] lacks CUDA's own libraries
+        problem, mend = f'CuPy cannot load ({first_line(error)})', INSTALL_CUPY
+    except Exception as error:                    # whatever a broken driver raises
+        problem, mend = f'CuPy found no usable GPU ({first_line(error)})', 'check the driver with nvidia-smi'
+    if device == 'gpu':
+        raise UserError(f'--device gpu: {problem}; {mend}, or use --device cpu')
+    return np, f'cpu: NumPy ({problem})'
+
+
+def _probe(cupy):
+    """Launch a kernel and a product: importing CuPy proves nothing, it succeeds with no driver at all."""
+    x = cupy.ones((4, 4), np.float32)
+    if float(((x + 1) @ x).sum()) != 128:
+        raise RuntimeError('a test product came out wrong')
+    return cupy.cuda.runtime.getDeviceProperties(0)['name'].decode()
+
+
+def first_line(error):
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def find_precision(asked, xp):
+    """'tf32' or 'fp32': what was asked for, else tf32 where there is a GPU that has it."""
+    capable = xp is not np and int(xp.cuda.Device().compute_capability) >= 80
+    if asked == 'tf32' and not capable:
+        raise UserError('--precision tf32: only GPUs since Ampere (compute capability 8.0) have TF32; leave it out')
+    return asked or ('tf32' if capable else 'fp32')
