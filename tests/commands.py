@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import threadpoolctl
 
-from tinygan import data, evaluate
-from tinygan.checkpoint import newest_checkpoint
+from tinygan import data
+from tinygan.judge import evaluate
+from tinygan.run.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 8                                         # of the run `trained`
@@ -25,14 +27,15 @@ data.load = lambda name, folder, seed, shape: data.ImageSet(images, seed)
 
 MEASURED = '''
 import numpy as np
-from tinygan import data, evaluate
-from tinygan.digits import draw
+from tinygan import data
+from tinygan.judge import evaluate
+from tinygan.data.digits import draw
 def load_classifier(show, train):
     classifier = evaluate.build_classifier(np.random.default_rng(0), width=2, features=8)
     classifier.parameters *= 4
     classifier.eval()
     return classifier
-data.mnist = lambda split, folder: draw(np.random.default_rng(7), 200)
+data.mnist.load = lambda split, folder: draw(np.random.default_rng(7), 200)
 evaluate.load_classifier, evaluate.SAMPLES = load_classifier, 50
 '''
 
@@ -83,9 +86,22 @@ def train(folder, *arguments, check=0, **options):
 
 def measure_here(monkeypatch):
     """MEASURED for this process, until the test is over."""
-    for module, name in (data, 'mnist'), (evaluate, 'load_classifier'), (evaluate, 'SAMPLES'):
+    for module, name in (data.mnist, 'load'), (evaluate, 'load_classifier'), (evaluate, 'SAMPLES'):
         monkeypatch.setattr(module, name, None)
     exec(MEASURED, {})
+
+
+def threads():
+    """How many BLAS has now: a set of one number, where all its libraries agree."""
+    return {library['num_threads'] for library in threadpoolctl.threadpool_info() if library['user_api'] == 'blas'}
+
+
+def counting_threads(function, seen):
+    """The function, which from now on notes in a set how many threads BLAS has when it is called."""
+    def looking(*arguments, **keywords):
+        seen.update(threads())
+        return function(*arguments, **keywords)
+    return looking
 
 
 def one_line(err, *parts, program='train_mnist.py'):

@@ -13,11 +13,12 @@ from commands import (DIVERGING, MEASURED, ROOT, SMALL, STEPS, TINY_DATA, conten
                       one_line, same_arrays, same_run, start, train, wait_for)
 from PIL import Image
 
-from tinygan import data, evaluate
+from tinygan import data
 from tinygan.arrays import random_stream
-from tinygan.checkpoint import open_checkpoint
 from tinygan.gan import generate
+from tinygan.judge import evaluate
 from tinygan.recipes import RECIPES
+from tinygan.run.checkpoint import open_checkpoint
 
 
 # ---- what a run leaves behind
@@ -30,7 +31,7 @@ def test_a_run_fills_its_folder(trained):
 
     config = json.loads((run / 'config.json').read_text())
     versions = config.pop('versions')
-    assert config == {'recipe': 'dcgan', 'data': 'digits', 'seed': 5, 'precision': None,
+    assert config == {'recipe': 'dcgan', 'data': 'digits', 'seed': 5, 'precision': None, 'plain': False,
                       'batch_size': 8, 'lr': 2e-4, 'lr_d': None,
                       'beta1': 0.5, 'beta2': 0.999, 'average': 0, 'instance_noise': 0, 'z_dim': 100, 'loss': 'bce', 'epochs': 10,
                       'steps_per_epoch': 7500}
@@ -128,6 +129,41 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(trained, tmp_path):
     assert load(run)[1] == 3
     finish(start(tmp_path, 'train_mnist.py', '--resume', run, '--max-steps', STEPS, '--device', 'cpu'))
     assert same_run(run, trained[0])
+
+
+def test_the_plain_core_alone_trains_a_run_and_goes_on_with_it_bit_for_bit(trained, tmp_path):
+    plain = tmp_path / 'plain'
+    out, _ = train(tmp_path, '--plain', '--max-steps', STEPS, '--out', plain, '--seed', '5')
+    assert 'training with the plain core' in out and 'plain core' not in trained[1]
+    for mine, engine in zip(metrics(plain), metrics(trained[0]), strict=True):
+        assert mine == pytest.approx(engine, rel=2e-2)       # float32's rounding, and what training makes of it
+    train(tmp_path, '--plain', '--max-steps', 3, '--out', 'broken', '--seed', '5')
+    out, _ = train(tmp_path, '--max-steps', STEPS, '--resume', 'broken')
+    assert 'training with the plain core' in out
+    for name, array in load(plain)[2].items():
+        np.testing.assert_array_equal(array, load(tmp_path / 'broken')[2][name], err_msg=name)
+    assert (plain / 'metrics.csv').read_bytes() == (tmp_path / 'broken' / 'metrics.csv').read_bytes()
+
+
+def test_a_gpu_s_run_in_tf32_goes_on_on_a_cpu(copy, tmp_path):
+    for path in copy / 'checkpoint.npz', copy / 'checkpoint.previous.npz':
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        np.savez(path, **arrays | {'about': np.array(str(arrays['about']).replace('"precision": null', '"precision": "tf32"'))})
+    train(tmp_path, '--resume', copy, '--max-steps', STEPS + 1)
+    assert load(copy)[:2] == ({**load(copy)[0], 'precision': 'tf32'}, STEPS + 1)
+
+
+def test_a_run_of_an_older_version_goes_on(trained, copy, tmp_path):
+    """Whose settings were fewer."""
+    for path in copy / 'checkpoint.npz', copy / 'checkpoint.previous.npz':
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = json.loads(str(arrays['about']))
+        del about['config']['plain'], about['config']['precision']
+        np.savez(path, **arrays | {'about': np.array(json.dumps(about))})
+    train(tmp_path, '--resume', copy, '--max-steps', STEPS + 1)
+    assert load(copy)[1] == STEPS + 1 and len(metrics(copy)) == STEPS + 1
 
 
 def test_options_that_agree_with_the_run_may_be_repeated(copy, tmp_path):
@@ -292,7 +328,7 @@ def test_without_a_stderr_ctrl_c_saves_too(tmp_path):
 def test_a_second_ctrl_c_does_not_wait_for_the_first_one_s_checkpoint(tmp_path):
     endless = '''
 import time
-from tinygan.checkpoint import Run
+from tinygan.run.checkpoint import Run
 save = Run.save
 Run.save = lambda run, step, state: time.sleep(60) if step else save(run, step, state)
 '''

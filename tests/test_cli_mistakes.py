@@ -12,7 +12,7 @@ import termios
 import pytest
 from commands import DIVERGING, NO_NETWORK, ROOT, SMALL, STEPS, TINY_DATA, contents, one_line, start, train, wait_for
 
-from tinygan.digits import Digits
+from tinygan.data.digits import Digits
 from tinygan.errors import UserError
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from tinygan import losses
 from tinygan.arrays import random_stream
-from tinygan.checkpoint import COLUMNS
+from tinygan.run.checkpoint import COLUMNS
 from tinygan.gan import GAN, draw_image_noise, draw_z, generate
 from tinygan.gradcheck import TOLERANCE, check_gan, numeric_gradient, relative_error
 from tinygan.layers import BatchNorm2d
-from tinygan.recipes import RECIPES
+from tinygan.recipes import RECIPES, make_gan
 from tinygan.optim import SGD, Adam
 
 
@@ -201,7 +201,7 @@ def test_a_step_that_is_broken_off_leaves_d_ready_to_learn(rng, monkeypatch):
 
 def test_networks_have_weights_of_streams_of_their_own():
     recipe = RECIPES['dcgan']
-    gan = GAN.from_recipe(recipe, 4)
+    gan = make_gan(recipe, 4)
     for network, build, purpose in ((gan.G, partial(recipe.generator, recipe.z_dim), 'G weights'),
                                     (gan.D, recipe.discriminator, 'D weights')):
         np.testing.assert_array_equal(network.parameters, build(rng=random_stream(4, purpose)).parameters)
@@ -209,9 +209,9 @@ def test_networks_have_weights_of_streams_of_their_own():
 
 def test_a_state_of_other_networks_is_refused():
     with pytest.raises(ValueError, match='average.parameters was not saved'):
-        GAN.from_recipe(RECIPES['fast']).load_state(GAN.from_recipe(RECIPES['fast']._replace(average=0)).state())
-    wider = GAN.from_recipe(RECIPES['dcgan'])
-    with pytest.raises(ValueError, match='numbers were saved, this network has'):
+        make_gan(RECIPES['fast']).load_state(make_gan(RECIPES['fast']._replace(average=0)).state())
+    wider = make_gan(RECIPES['dcgan'])
+    with pytest.raises(ValueError, match='values were saved, this network has'):
         wider.load_state(small_gan().state())
 
 
@@ -230,7 +230,7 @@ def test_streams_of_different_purpose_do_not_meet():
 
 
 def test_samples_come_from_the_average_where_a_recipe_has_one():
-    gan = GAN.from_recipe(RECIPES['fast'])
+    gan = make_gan(RECIPES['fast'])
     gan.optim_D.t = 1000                          # G's steps count
     np.testing.assert_array_equal(gan.sampler.parameters, gan.G.parameters)
     weights = []
@@ -240,7 +240,7 @@ def test_samples_come_from_the_average_where_a_recipe_has_one():
         weights.append(gan.G.parameters.copy())
     expected = (weights[0] / 11 + weights[1] * 10 / 11) / 6 + weights[2] * 5 / 6
     np.testing.assert_allclose(gan.sampler.parameters, expected, rtol=1e-4, atol=1e-7)
-    again = GAN.from_recipe(RECIPES['fast'], seed=1)
+    again = make_gan(RECIPES['fast'], seed=1)
     again.load_state(gan.state())
     np.testing.assert_array_equal(again.sampler.parameters, gan.sampler.parameters)
     assert gan.optim_D.lr == 8e-4 and gan.optim_G.lr == 4e-3

@@ -112,13 +112,13 @@ def test_batchnorm_in_evaluation_changes_nothing_and_has_no_backward(rng):
 
 
 def test_batchnorm_refuses_to_train_on_one_number_per_channel():
-    with pytest.raises(ValueError, match='more than one number per channel'):
+    with pytest.raises(ValueError, match='more than one value per channel'):
         BatchNorm2d(2)(np.zeros((1, 1, 1, 2), 'f'))
 
 
 def test_batchnorm_refuses_another_number_of_channels():
     for C in 1, 2:
-        with pytest.raises(ValueError, match=f'BatchNorm2d has 3 channels, its input {C}'):
+        with pytest.raises(ValueError, match=rf'BatchNorm2d\(3\) takes x \(..., 3\), not \(4, 5, 5, {C}\)'):
             BatchNorm2d(3)(np.zeros((4, 5, 5, C), 'f'))
 
 
@@ -136,12 +136,6 @@ def test_an_output_padding_that_is_no_remainder_is_refused(output_padding):
 
 def test_without_a_generator_no_two_layers_have_the_same_weights():
     assert (Linear(3, 4).w != Linear(3, 4).w).any()
-
-
-def test_a_network_without_parameters_has_a_gradient_of_its_input():
-    network = Sequential(LeakyReLU(0.2))
-    network(np.ones((1, 2)))
-    np.testing.assert_array_equal(network.backward(np.ones((1, 2)), to_input=False), np.ones((1, 2)))
 
 
 @pytest.mark.parametrize('name', LAYERS)
@@ -174,18 +168,6 @@ def test_a_frozen_layer_passes_the_same_gradient_and_keeps_none(rng, name):
     np.testing.assert_array_equal(layer.backward(dy), dx)
     for p, gradient in gradients.items():
         np.testing.assert_array_equal(getattr(layer, 'd' + p), gradient)
-
-
-def test_a_gradient_that_nobody_reads_is_left_out_and_the_others_stay(rng):
-    for network in small_network(rng), Sequential(Reshape(4, 4, 1), small_network(rng)):
-        x = rng.standard_normal((3, 4, 4, 1))
-        dy = rng.standard_normal(network(x).shape)
-        assert network.backward(dy).shape == x.shape
-        gradients = network.gradients.copy()
-        network.zero_grad()
-        assert network.backward(dy, to_input=False) is None
-        np.testing.assert_array_equal(network.gradients, gradients)
-        assert gradients.all()
 
 
 @pytest.mark.parametrize('name', LAYERS)

@@ -79,3 +79,18 @@ def test_the_reported_output_is_a_probability_for_bce_and_the_score_itself_for_l
     assert losses.LOSSES['bce']().output(score).ravel().tolist() == [0.5, 1, 0]
     assert losses.LOSSES['minimax']().output(score).ravel().tolist() == [0.5, 1, 0]
     assert losses.LOSSES['lsgan']().output(score).ravel().tolist() == [0, 1000, -1000]
+
+
+def test_softmax_cross_entropy_is_minus_the_mean_log_probability_of_the_labels(rng):
+    logits, labels = 3 * rng.standard_normal((6, 4)), np.array([0, 3, 3, 1, 2, 0])
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss, dlogits = losses.softmax_cross_entropy(logits, labels)
+    assert loss == pytest.approx(-np.mean([np.log(p[i, label]) for i, label in enumerate(labels)]), rel=1e-13)
+    np.testing.assert_allclose(dlogits, (p - np.eye(4)[labels]) / 6, rtol=1e-12)
+
+
+def test_softmax_cross_entropy_is_exact_at_logits_of_a_thousand():
+    logits = np.float32([[1000, -1000, 0], [1000, -1000, 0], [-1000, -1000, -1000]])
+    loss, dlogits = losses.softmax_cross_entropy(logits, np.array([0, 1, 2], np.uint8))
+    assert loss == pytest.approx((0 + 2000 + np.log(3)) / 3) and loss.dtype == dlogits.dtype == np.float32
+    np.testing.assert_allclose(3 * dlogits, [[0, 0, 0], [1, -1, 0], [1 / 3, 1 / 3, -2 / 3]], rtol=1e-6)

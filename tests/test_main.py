@@ -3,11 +3,13 @@ import shutil
 
 import numpy as np
 import pytest
-from commands import finish, load, one_line, start
+import threadpoolctl
+from commands import counting_threads, finish, load, one_line, start
 from PIL import Image
 
 from tinygan import gradcheck
 from tinygan.__main__ import main
+from tinygan.gan import generate
 from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES
 
@@ -116,8 +118,8 @@ def test_arithmetic_with_digits_takes_those_the_classifier_is_surest_of(trained,
     p = np.full((1000, 10), 0.01)
     for digit, places in {7: (5, 900, 31), 1: (8, 9, 10), 0: (999, 0, 2)}.items():
         p[list(places), digit] = 0.9, 0.8, 0.7
-    monkeypatch.setattr('tinygan.evaluate.load_classifier', lambda show: None)
-    monkeypatch.setattr('tinygan.evaluate.apply_classifier', lambda classifier, images: (None, p[:len(images)]))
+    monkeypatch.setattr('tinygan.judge.evaluate.load_classifier', lambda show: None)
+    monkeypatch.setattr('tinygan.judge.evaluate.apply_classifier', lambda classifier, images: (None, p[:len(images)]))
     pictures = []
     for flags in (['--digits', '7', '1', '0'], '--a 5 900 31 --b 8 9 10 --c 999 0 2'.split()):
         main(['arithmetic', str(trained[0]), *flags, '--out', str(tmp_path / 'sum.png')])
@@ -129,7 +131,7 @@ def test_every_gradient_is_checked_in_a_table(command):
     done = command('tinygan', 'gradcheck', check=0)
     what, *rows, verdict = [line for line in done.stdout.splitlines() if line][1:]
     assert what.split() == ['layer,', 'loss', 'or', 'network', 'gradient', 'rel.', 'error', 'verdict']
-    assert verdict == 'every backward is the gradient of its forward'
+    assert verdict == 'every backward checked is the gradient of its forward'
     for name in (*gradcheck.LAYERS, *gradcheck.LOSSES, *(f'dcgan, {loss}' for loss in LOSSES),
                  *(f'{name}, {recipe.loss}' for name, recipe in RECIPES.items())):
         assert any(row.startswith(name + '  ') for row in rows), name
@@ -140,16 +142,36 @@ def test_every_gradient_is_checked_in_a_table(command):
         assert any(f' {gradient} ' in row for row in rows)
 
 
+def test_one_kind_can_be_checked_alone(command):
+    done = command('tinygan', 'gradcheck', 'conv2d', 'BCE', check=0)
+    rows = [line for line in done.stdout.splitlines() if line.endswith('  ok')]
+    assert {row.split()[0].rstrip(',') for row in rows} == {'Conv2d', 'bce_with_logits'} and len(rows) == 17
+    done = command('tinygan', 'gradcheck', 'linear', 'conv3d', check=2)
+    assert one_line(done.stderr, 'nothing to check is called conv3d: choose from Conv2d, ConvTranspose2d, ', ', fast',
+                    program='tinygan')
+
+
+@pytest.mark.parametrize('arguments', ['sample RUN -n 2', 'gradcheck linear'])
+def test_small_products_are_left_to_one_thread(trained, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    seen = set()
+    monkeypatch.setattr('tinygan.__main__.generate', counting_threads(generate, seen))
+    monkeypatch.setattr(gradcheck, 'check_layer', counting_threads(gradcheck.check_layer, seen))
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        main([str(trained[0]) if word == 'RUN' else word for word in arguments.split()])
+    assert seen == {1}
+    capsys.readouterr()
+
+
 def test_a_wrong_backward_is_found_named_and_makes_the_exit_code_1(tmp_path):
     wrong = '''
 from tinygan.layers import Tanh
 backward = Tanh.backward
 Tanh.backward = lambda self, dy: 1.001 * backward(self, dy)
 '''
-    out, _ = finish(start(tmp_path, 'tinygan', 'gradcheck', patch=wrong), check=1)
+    out, _ = finish(start(tmp_path, 'tinygan', 'gradcheck', 'linear', 'tanh', 'lsgan', 'dcgan_gap', patch=wrong), check=1)
     found = [(line[:48].strip(), line[48:63].strip()) for line in out.splitlines() if line.endswith('WRONG')]
-    assert {('Tanh', 'dx'), *((f'dcgan, {loss}', 'G gradients') for loss in LOSSES)} <= set(found)
-    assert {what for what, gradient in found if gradient != 'G gradients'} == {'Tanh'}
+    assert set(found) == {('Tanh', 'dx'), ('lsgan, lsgan', 'G gradients'), ('dcgan_gap, bce', 'G gradients')}
     assert out.splitlines()[-1] == f'{len(found)} wrong'
 
 

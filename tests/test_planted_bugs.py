@@ -12,42 +12,51 @@ ROOT = Path(__file__).resolve().parent.parent
 
 BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests that must notice)
     'BatchNorm forgets that its mean moves':
-        ('layers', '(dy - mean_dy - xhat', '(dy - xhat', 'test_layers.py -k gradient_of_forward'),
+        ('layers', '(dy - dbeta / M - xhat', '(dy - xhat', 'test_layers.py -k gradient_of_forward'),
     'BatchNorm forgets that its variance moves':
-        ('layers', ' - xhat * mean_dy_xhat)', ')', 'test_layers.py -k gradient_of_forward'),
+        ('layers', ' - xhat * (dgamma / M))', ')', 'test_layers.py -k gradient_of_forward'),
     'the running variance is biased':
         ('layers', 'var * (M / (M - 1))', 'var', 'test_layers.py -k batchnorm_agrees'),
     'evaluation normalises with the minibatch':
         ('layers', 'if self.training:', 'if True:', 'test_layers.py -k evaluation_changes_nothing'),
-    'col2im is off by one':
-        ('conv', 'kw // S:kw // S + OW, ', 'kw // S:kw // S + OW, ::-1][..., ', 'test_conv.py -k adjoint'),
+    'col2im adds a patch back the other way round':
+        ('conv', 'kw:kw + S * OW:S] +=', 'K - 1 - kw:K - 1 - kw + S * OW:S] +=', 'test_conv.py -k adjoint'),
     'col2im overwrites instead of adding':
-        ('conv', 'first + run.shape[-1]] += run', 'first + run.shape[-1]] = run', 'test_conv.py -k transposed'),
+        ('conv', '+= cols[:, :, :, kh, kw]', '= cols[:, :, :, kh, kw]', 'test_conv.py -k transposed'),
     'the padding is cut from one side only':
-        ('conv', '[:, P:P + H, P:P + W].copy()', '[:, :H, :W].copy()', 'test_conv.py -k transposed'),
+        ('conv', 'return padded[:, P:P + H, P:P + W]', 'return padded[:, :H, :W]', 'test_conv.py -k transposed'),
     'the rows and columns of the kernel are swapped':
         ('conv', 'S * pixel, row, pixel', 'S * pixel, pixel, row', 'test_conv.py -k definition'),
     'the gradient of the first lane is taken for that of all':
-        ('lanes', 'gradients_by_lane[:, piece]', 'gradients_by_lane[:1, piece]', 'test_lanes.py -k one_computes'),
+        ('engines/lanes', 'self.gradients[network][:, piece]', 'self.gradients[network][:1, piece]',
+         'engines/test_lanes.py -k one_computes'),
     'lanes add up where a mean is due':
-        ('lanes', 'flat /= self.count', 'pass', 'test_lanes.py -k one_computes'),
+        ('engines/lanes', 'flat /= self.count', 'pass', 'engines/test_lanes.py -k one_computes'),
     'every lane normalises by itself':
-        ('lanes', 'return together.mean(arrays) if together else arrays', 'return arrays', 'test_lanes.py -k one_computes'),
+        ('engines/layers', 'var, = self.lanes.mean(channel_dot(xhat, xhat) / M)', 'var = channel_dot(xhat, xhat) / M',
+         'engines/test_lanes.py -k one_computes'),
+    'D rests by the loss of its own lane':
+        ('engines/conversion', 'return lanes.mean(own)[0], dscore', 'return own, dscore', 'engines/test_lanes.py -k rests'),
+    'the pieces of a vector forget how many steps Adam has made':
+        ('engines/conversion', 'whole.t += 1', 'pass', 'engines/test_lanes.py -k one_computes'),
+    'the gradient by which G learns is left out':
+        ('engines/layers', '(self.dx_is_read or self.frozen)', 'self.dx_is_read', 'engines/test_lanes.py -k one_computes'),
     'every lane updates the running statistics':
-        ('layers', 'if lanes.is_first():', 'if True:', 'test_lanes.py -k one_computes'),
+        ('engines/layers', 'if self.lanes.is_first:', 'if True:', 'engines/test_lanes.py -k one_computes'),
     'a lane outlives the first':
-        ('lanes', 'pipe.close()                  # or', 'pass  # or', 'test_lanes.py -k killed'),
+        ('engines/lanes', 'pipe.close()                  # or', 'pass  # or', 'engines/test_lanes.py -k killed'),
     'tiles overwrite each other where they overlap':
-        ('toomcook', 'place[rows, columns] += found', 'place[rows, columns] = found', 'test_toomcook.py -k those_of_conv'),
+        ('engines/toomcook', 'place[rows, columns] += found', 'place[rows, columns] = found',
+         'engines/test_toomcook.py -k those_of_conv'),
     'polynomials are evaluated at points too close together':
-        ('toomcook', 'np.pi * (np.arange(self.n)[:, None] + 0.5) / self.n', '0.5 + np.arange(self.n)[:, None] / self.n',
-         'test_toomcook.py -k digits'),
+        ('engines/toomcook', 'np.pi * (np.arange(self.n)[:, None] + 0.5) / self.n', '0.5 + np.arange(self.n)[:, None] / self.n',
+         'engines/test_toomcook.py -k digits'),
     'the weight gradient sees only some of the points':
-        ('toomcook', 'dw += self.B', 'dw = self.B', 'test_toomcook.py -k pieces'),
+        ('engines/toomcook', 'dw += self.B', 'dw = self.B', 'engines/test_toomcook.py -k pieces'),
     'a bias is forgotten':
         ('layers', 'y += self.b', 'pass', 'test_layers.py -k agree_with_pytorch'),
     'a bias gets no gradient':
-        ('layers', 'self.db += channel_sum(dy)', 'self.db += 0 * channel_sum(dy)', 'test_layers.py -k gradient_of_forward'),
+        ('layers', 'self.db += dy.sum(channels(dy))', 'self.db += 0 * dy.sum(channels(dy))', 'test_layers.py -k gradient_of_forward'),
     'gradients replace each other instead of adding up':
         ('layers', 'self.dw += x.T @ dy', 'self.dw[...] = x.T @ dy', 'test_layers.py -k adds_to_the_gradients'),
     'a frozen layer learns':
@@ -71,7 +80,7 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
     'Adam adds eps inside the root':
         ('optim', 'sqrt(v_hat) + self.eps', 'sqrt(v_hat + self.eps)', 'test_optim.py -k pytorch'),
     'the fakes are not detached':
-        ('gan', 'loss_fake, dscore = loss.fake(fake_score)\n        D.backward(dscore, to_input=False)',
+        ('gan', 'loss_fake, dscore = loss.fake(fake_score)\n        D.backward(dscore)',
          'loss_fake, dscore = loss.fake(fake_score)\n        self.G.backward(D.backward(dscore))', 'test_gan.py -k no_gradient'),
     'D is not frozen while G learns':
         ('gan', '        D.freeze()\n', '', 'test_gan.py -k none'),
@@ -87,27 +96,27 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
     'noise is drawn from the same stream every step':
         ('gan', "random_stream(seed, 'noise', step)", "random_stream(seed, 'noise')", 'test_gan.py -k noise'),
     'a kernel reads a tile that others are still copying':
-        ('cuda/conv.cu', '        __syncthreads();                           // everybody', '        // everybody',
-         'test_cuda.py -k products and host and DCGAN'),
+        ('engines/cuda/conv.cu', '        __syncthreads();                           // everybody', '        // everybody',
+         'engines/test_cuda.py -k products and host and DCGAN'),
     'a kernel does not wait for its own copies':
-        ('cuda/conv.cu', 'wait_copies<STAGES - 2>();', '', 'test_cuda.py -k products and host and DCGAN'),
+        ('engines/cuda/conv.cu', 'wait_copies<STAGES - 2>();', '', 'engines/test_cuda.py -k products and host and DCGAN'),
     'a kernel gives a pixel the weights of its neighbour':
-        ('cuda/conv.cu', 'kh = rh + n / C / S + P', 'kh = n / C / S + P', 'test_cuda.py -k products and host and odd'),
+        ('engines/cuda/conv.cu', 'kh = rh + n / C / S + P', 'kh = n / C / S + P', 'engines/test_cuda.py -k products and host and odd'),
     'a kernel leaves it to the tensor cores to cut off bits':
-        ('cuda/device.cuh', 'x * 1.00035f', 'x', 'test_cuda.py -k tf32_keeps and host'),
+        ('engines/cuda/device.cuh', 'x * 1.00035f', 'x', 'engines/test_cuda.py -k tf32_keeps and host'),
     'a kernel loses the last slice of a sum':
-        ('cuda/conv.cu', 'z < slices; z++', 'z < slices - 1; z++', 'test_cuda.py -k products and host and slices'),
+        ('engines/cuda/conv.cu', 'z < slices; z++', 'z < slices - 1; z++', 'engines/test_cuda.py -k products and host and slices'),
     'a kernel lets the running statistics see the fakes before the real images':
-        ('cuda/pointwise.cu', 'int g = gridDim.z - 1; g >= 0; g--', 'int g = 0; g < gridDim.z; g++',
-         'test_cuda.py -k computes_what and host and channels'),
+        ('engines/cuda/pointwise.cu', 'int g = gridDim.z - 1; g >= 0; g--', 'int g = 0; g < gridDim.z; g++',
+         'engines/test_cuda.py -k computes_what and host and channels'),
     'products that run at the same time add up in the same memory':
-        ('cuda/network.py', 'self.device.side_shares, self.device.side_arrived', 'self.device.shares, self.device.arrived',
-         'test_cuda.py -k steps_are and host-lsgan]'),
+        ('engines/cuda/network.py', 'self.device.side_shares, self.device.side_arrived', 'self.device.shares, self.device.arrived',
+         'engines/test_cuda.py -k steps_are and host-lsgan]'),
     'Adam does not wait for the gradients of the weights':
-        ('cuda/network.py', '        if not frozen:\n            self.device.join()\n', '',
-         'test_cuda.py -k steps_are and host-lsgan]'),
+        ('engines/cuda/network.py', '        if not frozen:\n            self.device.join()\n', '',
+         'engines/test_cuda.py -k steps_are and host-lsgan]'),
     'a replayed step is always the same one':
-        ('cuda/pointwise.cu', '*step += 1;', '', 'test_cuda.py -k steps_are and host-lsgan]'),
+        ('engines/cuda/pointwise.cu', '*step += 1;', '', 'engines/test_cuda.py -k steps_are and host-lsgan]'),
 }
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygan.checkpoint import Run, atomically, newest_checkpoint, open_checkpoint
+from tinygan.run.checkpoint import Run, atomically, newest_checkpoint, open_checkpoint
 from tinygan.errors import UserError
-from tinygan.images import save_png
+from tinygan.run.pictures import save_png
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CONFIG = {'recipe': 'dcgan', 'seed': 3, 'lr': 2e-4, 'steps_per_epoch': 4}
 HEADER = 'step,loss_D,loss_G,D_x,D_G_z1,D_G_z2,frechet'
 
@@ -83,7 +83,7 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
     folder = tmp_path / 'run'
     for begun in ('run = steps(Run.start(folder, CONFIG, state(0), {}), 1, 2)', 'run = resume(folder)',
                   'run = resume(folder); run = resume(folder)'):           # as a cell of a notebook, run twice
-        script = f'import sys; sys.path.insert(0, "tests"); from test_checkpoint import *; folder = sys.argv[1]; {begun}'
+        script = f'import sys; sys.path.insert(0, "tests/run"); from test_checkpoint import *; folder = sys.argv[1]; {begun}'
         with subprocess.Popen([sys.executable, '-c', f'{script}; print(flush=True); sys.stdin.read()', folder],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as other:
             assert other.stdout.readline() == b'\n'

@@ -2,9 +2,10 @@
 import numpy as np
 import pytest
 
-from tinygan import arrays, conv, toomcook
+from tinygan import conv
+from tinygan.engines import convert, toomcook
+from tinygan.engines.toomcook import Plan, Values
 from tinygan.models import dcgan_discriminator
-from tinygan.toomcook import Plan, Values
 
 #           H, K, S, P: one tile and several, the last one full or not, pixels left over at the edge, two and more taps
 SETTINGS = [(14, 4, 2, 1), (32, 4, 2, 1), (8, 4, 2, 1), (15, 4, 2, 1), (22, 4, 2, 1), (9, 3, 1, 1), (7, 3, 1, 0), (12, 2, 1, 0),
@@ -36,7 +37,7 @@ def test_all_three_are_those_of_conv(rng, setting):
 def test_in_smaller_and_larger_pieces_the_same(rng, setting, in_cache, monkeypatch):
     x, w, dy, S, P = setup(rng, setting)
     plan = toomcook.find_plan(x, w, x.shape[1:3], dy.shape[1], S, P)
-    monkeypatch.setattr(arrays, 'IN_CACHE', in_cache)
+    monkeypatch.setattr(toomcook, 'IN_CACHE', in_cache)
     X, Y = plan.of_images(x), plan.of_outputs(dy)
     y = plan.to_outputs(plan.multiply(X, w), len(x))
     dx = plan.to_images(plan.multiply(Y, w, transposed=True), x.shape)
@@ -111,6 +112,6 @@ def test_arrays_of_different_types_are_left_to_conv(rng, image, weight):
 
 
 def test_the_large_layer_of_dcgan_takes_it(rng):
-    D = dcgan_discriminator()
+    D = convert(dcgan_discriminator())
     D(rng.standard_normal((64, 28, 28, 1)).astype(np.float32))
     assert [isinstance(layer.cache[0], Values) for layer in D.layers if hasattr(layer, 'stride')] == [False, True, False]

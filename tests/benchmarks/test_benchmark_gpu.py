@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from commands import ROOT, one_line
 
-from tinygan import cuda, data, layers
-from tinygan.cuda.device import Device
-from tinygan.gan import GAN
-from tinygan.recipes import RECIPES
+from tinygan import data, layers
+from tinygan.engines import cuda
+from tinygan.engines.cuda.device import Device
+from tinygan.recipes import RECIPES, make_gan
 
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 import gpu  # noqa: E402
@@ -99,7 +99,7 @@ def products(network, shape):
 
 @needs_compiler
 def test_the_account_adds_up(setting):
-    recipe, gan = setting.recipe, GAN.from_recipe(setting.recipe)
+    recipe, gan = setting.recipe, make_gan(setting.recipe)
     G, D = products(gan.G, (recipe.z_dim,)), products(gan.D, recipe.shape)
     # G: all three products, but no gradient of z. D: the same on real and fake images, but no gradient of
     # them; and then, on the fake ones alone, forward and all gradients of inputs
@@ -268,7 +268,7 @@ def test_a_process_that_fails_gives_its_last_line(images, no_cupy):
 def test_a_step_of_pytorch_is_our_step(tiny, images):
     pytest.importorskip('torch')
     import torch
-    gan, x = GAN.from_recipe(tiny), data.normalise(images.images[10:26], np)
+    gan, x = make_gan(tiny), data.normalise(images.images[10:26], np)
     z = np.random.default_rng(1).standard_normal((16, tiny.z_dim), np.float32)
     theirs = torch_gpu.Training(tiny, images.images, 16, 'cpu')
     theirs.index.copy_(torch.arange(10, 26))

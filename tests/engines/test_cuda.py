@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 
 from tinygan import conv, data, losses, optim
-from tinygan.arrays import select_device, to_numpy
-from tinygan.cuda import CapturedGAN, NotCovered, device as gpu, step
-from tinygan.cuda.device import Device
-from tinygan.cuda.network import Network, Product, Sizes
+from tinygan.arrays import to_numpy
+from tinygan.data.minibatches import Minibatches
+from tinygan.engines.cuda import CapturedGAN, NotCovered, device as gpu, step
+from tinygan.engines.cuda.device import Device
+from tinygan.engines.cuda.network import Network, Product, Sizes
 from tinygan.gan import GAN
 from tinygan.layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                             Reshape, Sigmoid, Tanh)
 from tinygan.network import Sequential
-from tinygan.recipes import RECIPES
+from tinygan.recipes import RECIPES, make_gan
+from tinygan.run.device import select_device
 
 # float32 is up to 1e-6 off float64 here; a number cut to TF32's 10 bits as device.cuh does it is 1.8e-4 off on average
 TOLERANCE = {'fp32': 5e-6, 'tf32': 1e-3}
@@ -199,7 +201,7 @@ def small_gan(xp, recipe, z_dim=5, width=4):
 
 def captured_gan(xp, recipe, N=3, tf32=False, number=1, gan=None, seed=0):
     gan = gan or small_gan(xp, recipe)
-    return CapturedGAN(gan, images_for(recipe), recipe.shape, recipe.black, N, 5, seed, tf32, number)
+    return CapturedGAN(gan, Minibatches(images_for(recipe), recipe._replace(batch_size=N, z_dim=5), seed), tf32, number)
 
 
 VARIANTS = {name: recipe for name, recipe in RECIPES.items()} | {
@@ -286,11 +288,11 @@ def check_adam(ours, plain, before, after):
 def test_a_whole_dcgan_in_its_real_width(cupy, precision):
     """With its tiles full, its sums in slices, numbers copied four at a time."""
     recipe = RECIPES['dcgan']
-    gan, plain = (GAN.from_recipe(recipe._replace(z_dim=5), 0, xp) for xp in (cupy, np))
+    gan, plain = (make_gan(recipe._replace(z_dim=5), 0, xp) for xp in (cupy, np))
     captured = captured_gan(cupy, recipe, 2, precision == 'tf32', gan=gan)
     captured.step(1)
     plain.step(to_numpy(captured.x[2:]), to_numpy(captured.z))
-    close(captured.x[:2], GAN.from_recipe(recipe._replace(z_dim=5)).G(to_numpy(captured.z)), 5 * TOLERANCE[precision])
+    close(captured.x[:2], make_gan(recipe._replace(z_dim=5)).G(to_numpy(captured.z)), 5 * TOLERANCE[precision])
     if precision == 'fp32':                       # of two images, TF32 gives gradients that are a few percent off
         close(gan.G.gradients, plain.G.gradients, 1e-4)
         close(gan.D.gradients, plain.D.gradients, 1e-4)
@@ -439,10 +441,8 @@ def test_noise_is_philox_and_normal(cupy):
     assert abs(expected.mean()) < 0.05 and abs(expected.std() - 1) < 0.05
 
 
-def test_metrics_are_read_before_newer_ones_take_their_place(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
-    import train_mnist
-    assert train_mnist.LOG_EVERY_CAPTURED <= step.LOG_ROWS
+def test_metrics_are_read_before_newer_ones_take_their_place():
+    assert CapturedGAN.log_every <= step.LOG_ROWS
 
 
 def test_what_has_no_kernels_is_refused_by_name(cupy):
@@ -460,7 +460,8 @@ def test_what_has_no_kernels_is_refused_by_name(cupy):
     recipe = RECIPES['dcgan']
     for change in ({'optim_D': lambda gan: optim.SGD(gan.D, 1e-3)},
                    {'loss': lambda gan: gan.loss._replace(real=lambda s: losses.least_squares(s, 1))},
-                   {'loss': lambda gan: gan.loss._replace(real=losses.lsgan().real)}):
+                   {'loss': lambda gan: gan.loss._replace(real=losses.lsgan().real)},
+                   {'G': lambda gan: gan.G.layers[1].freeze() and gan.G}, {'D': lambda gan: gan.D.layers[3].eval() and gan.D}):
         gan = small_gan(cupy, recipe)
         for name, make in change.items():
             setattr(gan, name, make(gan))

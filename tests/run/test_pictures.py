@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinygan.images import grid, plot_curves, save_gif, save_png, spherical
+from tinygan.run.pictures import grid, plot_curves, save_gif, save_png, spherical
 
 GRAY = 64                                         # of the gaps
 

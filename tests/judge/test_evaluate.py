@@ -3,20 +3,22 @@ import json
 
 import numpy as np
 import pytest
-from commands import NO_NETWORK, one_line
+import threadpoolctl
+from commands import NO_NETWORK, counting_threads, one_line
 from PIL import Image
 
-from tinygan import data, evaluate
+from tinygan import data
 from tinygan.__main__ import main
-from tinygan.checkpoint import Run
-from tinygan.digits import draw
+from tinygan.data.digits import draw
 from tinygan.errors import UserError
-from tinygan.evaluate import (apply_classifier, build_classifier, classifier_score, density_and_coverage,
-                              frechet_distance, interval, load_classifier, moved, nearest, save_neighbours,
-                              softmax_cross_entropy, train_classifier)
+from tinygan.judge import evaluate
+from tinygan.judge.evaluate import (apply_classifier, build_classifier, classifier_score, density_and_coverage,
+                                    frechet_distance, interval, load_classifier, moved, nearest, save_neighbours,
+                                    train_classifier)
 from tinygan.layers import Flatten, Linear
-from tinygan.recipes import RECIPES
 from tinygan.network import Sequential
+from tinygan.recipes import RECIPES
+from tinygan.run.checkpoint import Run
 
 
 def quiet(line):
@@ -29,23 +31,6 @@ def gaussian(rng, mean, covariance, n=400):
     points -= points.mean(axis=0)
     points = np.linalg.solve(np.linalg.cholesky(np.cov(points, rowvar=False)), points.T)
     return (np.linalg.cholesky(covariance) @ points).T + mean
-
-
-# ---- the classifier's loss
-
-def test_softmax_cross_entropy_is_minus_the_mean_log_probability_of_the_labels(rng):
-    logits, labels = 3 * rng.standard_normal((6, 4)), np.array([0, 3, 3, 1, 2, 0])
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    loss, dlogits = softmax_cross_entropy(logits, labels)
-    assert loss == pytest.approx(-np.mean([np.log(p[i, label]) for i, label in enumerate(labels)]), rel=1e-13)
-    np.testing.assert_allclose(dlogits, (p - np.eye(4)[labels]) / 6, rtol=1e-12)
-
-
-def test_softmax_cross_entropy_is_exact_at_logits_of_a_thousand():
-    logits = np.float32([[1000, -1000, 0], [1000, -1000, 0], [-1000, -1000, -1000]])
-    loss, dlogits = softmax_cross_entropy(logits, np.array([0, 1, 2], np.uint8))
-    assert loss == pytest.approx((0 + 2000 + np.log(3)) / 3) and loss.dtype == dlogits.dtype == np.float32
-    np.testing.assert_allclose(3 * dlogits, [[0, 0, 0], [1, -1, 0], [1 / 3, 1 / 3, -2 / 3]], rtol=1e-6)
 
 
 # ---- Frechet distance
@@ -248,6 +233,23 @@ def test_features_and_probabilities_are_those_of_the_network_in_any_batches(digi
     np.testing.assert_array_equal(classifier.statistics, before)
 
 
+def test_small_products_are_left_to_one_thread(digits, monkeypatch):
+    (images, labels), test = digits
+    seen = set()
+    for name in 'softmax_cross_entropy', 'frechet_distance', 'squared_distances':
+        monkeypatch.setattr(evaluate, name, counting_threads(getattr(evaluate, name), seen))
+    monkeypatch.setattr(data.mnist, 'load', lambda split, folder: digits[split == 'test'])
+    monkeypatch.setattr(evaluate, 'load_classifier', lambda show, given: classifier)
+    for calls in (lambda: train_classifier(images[:256], labels[:256], quiet, tiny, epochs=1),
+                  lambda: evaluate.evaluate(images[:20], classifier, images, test),
+                  lambda: evaluate.distance_from_mnist((28, 28, 1))(images[:20])):
+        classifier = train_classifier(images[:256], labels[:256], quiet, tiny, epochs=1)
+        seen.clear()
+        with threadpoolctl.threadpool_limits(2, 'blas'):
+            calls()
+        assert seen == {1}
+
+
 # ---- and where it is kept
 
 @pytest.fixture
@@ -323,7 +325,7 @@ def test_the_distance_from_mnist_is_that_of_the_classifier_s_features_which_are_
     def apply(network, images):
         made.append(len(images))
         return apply_classifier(network, images)
-    monkeypatch.setattr(data, 'mnist', lambda split, folder: asked.append(folder) or mnist[split])
+    monkeypatch.setattr(data.mnist, 'load', lambda split, folder: asked.append(folder) or mnist[split])
     monkeypatch.setattr(evaluate, 'load_classifier', lambda show, given: classifier if given is train else None)
     monkeypatch.setattr(evaluate, 'apply_classifier', apply)
     distance = evaluate.distance_from_mnist((28, 28, 1), 'here')
@@ -336,13 +338,13 @@ def test_the_distance_from_mnist_is_that_of_the_classifier_s_features_which_are_
 
 @pytest.mark.parametrize('shape', [(64, 64, 1), (28, 28, 3)])
 def test_nothing_is_read_for_images_that_mnist_s_do_not_compare_with(shape, monkeypatch):
-    monkeypatch.setattr(data, 'mnist', None)
+    monkeypatch.setattr(data.mnist, 'load', None)
     with pytest.raises(UserError, match='compares gray images of 28x28 pixels with MNIST.*leave out --evaluate-every'):
         evaluate.distance_from_mnist(shape)
 
 
 def test_mnist_is_looked_for_before_a_classifier_is_trained_and_what_helps_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, 'MIRRORS', ())
+    monkeypatch.setattr(data.mnist, 'MIRRORS', ())
     monkeypatch.setattr(evaluate, 'load_classifier', None)
     monkeypatch.setenv('TINYGAN_DATA', str(tmp_path / 'variable'))
     for folder, mend in (tmp_path / 'option', '--data-dir'), (None, 'TINYGAN_DATA'):
@@ -391,7 +393,7 @@ def drawn_mnist(digits, cache, monkeypatch):
     """A few drawn digits stand in for MNIST."""
     (images, labels), test = digits
     mnist = {'train': (images[:400], labels[:400]), 'test': test}
-    monkeypatch.setattr(data, 'mnist', lambda split, folder: mnist[split])
+    monkeypatch.setattr(data.mnist, 'load', lambda split, folder: mnist[split])
 
 
 def test_a_run_and_its_saved_samples_have_the_same_numbers_and_the_table_shows_them(drawn_mnist, tmp_path, capsys):

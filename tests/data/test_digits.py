@@ -4,8 +4,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from tinygan import digits
 from tinygan.arrays import random_stream
+from tinygan.data import digits
 
 
 @pytest.fixture(scope='module')

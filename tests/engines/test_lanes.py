@@ -5,15 +5,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
 import threadpoolctl
+from commands import threads
 
-from tinygan import lanes, optim
+from tinygan import optim
+from tinygan.engines import Plain, conversion
+from tinygan.engines.lanes import Lanes, divide
 from tinygan.errors import UserError
 from tinygan.gan import GAN
-from tinygan.lanes import Lanes, divide
 from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Linear, ReLU, Reshape, Tanh
 from tinygan.losses import LOSSES
 from tinygan.network import Sequential
@@ -43,8 +46,12 @@ def minibatch(number, N=N):
     return rng.uniform(-1, 1, (N, 6, 6, 1)), rng.standard_normal((N, 3)), number, rng.standard_normal((2, N, 6, 6, 1))
 
 
-def train(taker, steps=4, N=N):
-    return [{name: float(value) for name, value in taker.step(*minibatch(number + 1, N)).items()} for number in range(steps)]
+def train(engine, numbers=range(1, 5)):
+    return [{name: float(value) for name, value in engine.step(number).items()} for number in numbers]
+
+
+def train_plain(gan, numbers=range(1, 5)):
+    return train(Plain(gan, minibatch), numbers)
 
 
 @pytest.fixture
@@ -52,8 +59,8 @@ def in_lanes():
     """GANs in so many lanes, whose processes end with the test."""
     made = []
 
-    def divided(gan, count=2, N=N):
-        made.append(Lanes(gan, N, count))
+    def divided(gan, count=2, batches=minibatch):
+        made.append(Lanes(gan, batches, N, count))
         assert made[-1].count == count
         return made[-1]
     yield divided
@@ -65,13 +72,24 @@ def in_lanes():
 @pytest.mark.parametrize('loss, settings', [
     ('bce', {'instance_noise': 0.3}), ('lsgan', {}), ('mse', {'order': 'alternate', 'D_rests_at': 0.55})])
 def test_lanes_compute_what_one_computes(in_lanes, count, loss, settings, monkeypatch):
-    monkeypatch.setattr(lanes, 'IN_CACHE', 20)               # so that each lane has pieces of Adam's vectors
+    monkeypatch.setattr(conversion, 'IN_CACHE', 20)          # so that each lane has pieces of Adam's vectors
     whole, parts = small_gan(loss, **settings), small_gan(loss, **settings)
-    for one, other in zip(train(whole), train(in_lanes(parts, count))):
+    for one, other in zip(train_plain(whole), train(in_lanes(parts, count)), strict=True):
         assert one == pytest.approx(other, rel=1e-9)
     assert settings.get('D_rests_at') is None or 0 < whole.optim_D.t <= 2
     for name, vector in whole.state().items():
         np.testing.assert_allclose(parts.state()[name], vector, rtol=1e-7, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize('factor, updates', [(0.9999, 1), (1.0001, 0)])
+def test_d_rests_by_the_loss_of_the_whole_minibatch(in_lanes, factor, updates):
+    """Which lies between those of the lanes, so that by its own one of them would rest and the other not."""
+    loss, = train_plain(small_gan(), [1])
+    whole, parts = (small_gan(D_rests_at=factor * loss['loss_D']) for _ in range(2))
+    train_plain(whole, [1])
+    train(in_lanes(parts), [1])
+    assert whole.optim_D.t == parts.optim_D.t == updates
+    np.testing.assert_allclose(parts.D.parameters, whole.D.parameters, rtol=1e-7, atol=1e-10)
 
 
 def test_lanes_give_the_same_bits_every_time(in_lanes):
@@ -83,13 +101,11 @@ def test_lanes_give_the_same_bits_every_time(in_lanes):
 
 def test_lanes_go_on_from_a_loaded_state(in_lanes):
     unbroken = small_gan()
-    train(in_lanes(unbroken), 5)
+    train(in_lanes(unbroken), range(1, 6))
     begun, resumed = small_gan(), small_gan()
-    train(in_lanes(begun), 3)
+    train(in_lanes(begun), range(1, 4))
     resumed.load_state(begun.state())
-    taker = in_lanes(resumed)
-    for number in 4, 5:
-        taker.step(*minibatch(number))
+    train(in_lanes(resumed), [4, 5])
     for name, vector in unbroken.state().items():
         np.testing.assert_array_equal(resumed.state()[name], vector)
 
@@ -102,75 +118,72 @@ def test_images_are_divided_into_equal_parts_and_not_too_small_ones(images, core
 
 def test_where_processes_cannot_be_forked_there_is_one_lane(monkeypatch):
     monkeypatch.delattr(os, 'fork')
-    gan = small_gan()
-    taker = Lanes(gan, N, 2)
-    assert taker.count == 1 and train(taker) == train(small_gan()) and not taker.children
+    with closing(Lanes(small_gan(), minibatch, N, 2)) as engine:
+        assert engine.count == 1 and engine.about is None and not engine.children
+        for one, other in zip(train(engine), train_plain(small_gan()), strict=True):
+            assert one == pytest.approx(other, rel=1e-9)
+        assert list(engine.mean(2, 3)) == [2, 3] and engine.is_first
 
 
-def test_mean_alone_gives_back_what_it_gets():
-    assert list(lanes.mean(2, 3)) == [2, 3] and lanes.is_first() and lanes.count() == 1
-
-
-def test_the_shares_of_all_lanes_cover_a_long_vector_once(in_lanes, monkeypatch):
-    monkeypatch.setattr(lanes, 'IN_CACHE', 10)
+def test_the_shares_of_all_lanes_cover_a_long_vector_once(in_lanes):
     for size in 1, 10, 11, 47, 60:
         for count in 1, 2, 3:
             vector, group = np.zeros(size), in_lanes(small_gan(), 3)
             for lane in range(count):
                 group.lane, group.count = lane, count
-                monkeypatch.setattr(lanes, 'together', group)
-                for piece in lanes.share(vector):
+                for piece in group.share(size, at_once=10):
                     vector[piece] += 1
                     assert len(vector[piece]) <= 10
-            monkeypatch.setattr(lanes, 'together', None)
             assert (vector == 1).all()
 
 
 def test_an_error_in_a_step_is_raised_and_the_next_step_works(in_lanes):
-    taker = in_lanes(small_gan())
-    train(taker, 1)
-    x, z, number, noise = minibatch(2)
+    engine = in_lanes(small_gan(), batches=lambda number: spoil(*minibatch(number)) if number == 2 else minibatch(number))
+    train(engine, [1])
     with pytest.raises(ValueError):
-        taker.step(x, z[:, :2], number, noise)
-    assert not taker.children and lanes.together is None
-    train(taker, 1)
-    assert len(taker.children) == 1
+        engine.step(2)
+    assert not engine.children
+    train(engine, [3])
+    assert len(engine.children) == 1
+
+
+def spoil(x, z, number, noise):
+    return x, z[:, :2], number, noise
 
 
 def test_images_that_cannot_be_divided_are_refused_and_none_is_left_out(in_lanes):
-    x, z, number, noise = minibatch(2)
     with pytest.raises(ValueError, match='11 images cannot be divided among 2 lanes'):
-        in_lanes(small_gan()).step(x[:11], z[:11], number, noise)
+        in_lanes(small_gan(), batches=lambda number: minibatch(number, 11)).step(2)
 
 
 def test_a_fork_that_fails_leaves_nothing_half_done(in_lanes, monkeypatch):
-    taker, fork = in_lanes(small_gan(), 3), os.fork
+    engine, fork = in_lanes(small_gan(), 3), os.fork
     forks = iter([fork, lambda: 1 / 0])
     monkeypatch.setattr(os, 'fork', lambda: next(forks)())
     with pytest.raises(ZeroDivisionError):
-        train(taker, 1)
-    assert not taker.children and not taker.pipes
+        train(engine, [1])
+    assert not engine.children and not engine.pipes
     monkeypatch.undo()
-    assert train(taker, 1) == train(in_lanes(small_gan(), 3), 1)
+    assert train(engine, [1]) == train(in_lanes(small_gan(), 3), [1])
 
 
 def test_an_error_of_another_lane_alone_is_not_waited_for(in_lanes, capfd):
-    taker = in_lanes(small_gan())
+    engine = in_lanes(small_gan())
     x, z, number, noise = minibatch(1)
     broken = list(z[:N // 2]) + [row[:2] for row in z[N // 2:]]       # the second lane's half has another shape
-    taker.parts = lambda *_: [(x[:6], np.array(broken[:6]), 1, None), (x[6:], np.array(broken[6:]), 1, None)]
+    engine.parts = lambda *_: [(x[:6], np.array(broken[:6]), 1, None), (x[6:], np.array(broken[6:]), 1, None)]
     with pytest.raises(UserError, match='part of the minibatch'):
-        taker.step(x, z)
+        engine.step(1)
     assert 'ValueError' in capfd.readouterr().err                     # which it was, the lane has said itself
 
 
 def test_a_killed_lane_is_one_clear_error_and_the_next_step_works(in_lanes):
-    taker = in_lanes(small_gan())
-    train(taker, 1)
-    os.kill(taker.children[0], signal.SIGKILL)
+    engine = in_lanes(small_gan())
+    train(engine, [1])
+    os.kill(engine.children[0], signal.SIGKILL)
     with pytest.raises(UserError, match='too little memory'):
-        train(taker, 1)
-    assert train(taker, 1)
+        train(engine, [1])
+    assert train(engine, [1])
 
 
 def gone(pid):
@@ -188,14 +201,14 @@ def gone(pid):
 @pytest.mark.skipif(not os.path.exists('/proc'), reason='looks at processes in /proc')
 @pytest.mark.parametrize('how', ['closed', 'ended', 'killed'])
 def test_the_other_lanes_end_with_the_first(how):
-    end = {'closed': 'taker.close(); time.sleep(60)', 'ended': '', 'killed': 'time.sleep(60)'}[how]
+    end = {'closed': 'engine.close(); time.sleep(60)', 'ended': '', 'killed': 'time.sleep(60)'}[how]
     code = f"""if True:
         import sys, time
-        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        sys.path[:] = {sys.path!r}
         from test_lanes import *
-        taker = Lanes(small_gan(), N, 3)
-        train(taker, 1)
-        print(*taker.children, flush=True)
+        engine = Lanes(small_gan(), minibatch, N, 3)
+        train(engine, [1])
+        print(*engine.children, flush=True)
         {end}
         """
     first = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
@@ -215,20 +228,20 @@ def test_the_other_lanes_end_with_the_first(how):
 
 
 def test_signals_are_for_the_first_lane_to_decide(in_lanes):
-    taker = in_lanes(small_gan())
-    train(taker, 1)
+    engine = in_lanes(small_gan())
+    train(engine, [1])
     for signum in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
-        os.kill(taker.children[0], signum)
-    assert train(taker, 1)
+        os.kill(engine.children[0], signum)
+    assert train(engine, [1])
 
 
-def test_blas_has_one_thread_in_a_step_and_all_of_them_after_it(in_lanes):
-    def threads():
-        return [library['num_threads'] for library in threadpoolctl.threadpool_info() if library['user_api'] == 'blas']
-    gan, seen = small_gan(), []
-    step = gan.step
-    gan.step = lambda *part: seen.append(threads()) or step(*part)
+@pytest.mark.parametrize('count', [1, 2])
+def test_blas_has_one_thread_in_a_step_and_all_of_them_after_it(count):
+    seen = []
     with threadpoolctl.threadpool_limits(2, 'blas'):
-        train(in_lanes(gan), 1)
-        assert threads() == [2] * len(threads())
-    assert seen == [[1] * len(threads())]
+        with closing(Lanes(small_gan(), minibatch, N, count)) as engine:
+            step = engine.gan.step
+            engine.gan.step = lambda *part: seen.append(threads()) or step(*part)
+            train(engine, [1])
+            assert engine.count == count and threads() == {2}
+    assert seen == [{1}]

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tinygan import folder as module
-from tinygan.data import ImageSet
+from tinygan.data import ImageSet, folder as module
+from tinygan.data.folder import read_folder
 from tinygan.errors import UserError
-from tinygan.folder import read_folder
 
 RED, GREEN = (200, 40, 30), (20, 160, 60)
 
@@ -512,7 +511,7 @@ def test_a_full_disk_is_named_and_what_was_written_is_given_back(tmp_path, cache
 
 RUN = """
 import os, sys, time
-from tinygan.folder import read_folder
+from tinygan.data.folder import read_folder
 def wait(file_descriptor):
     deadline = time.monotonic() + 20
     open(sys.argv[2], 'w').close()
@@ -526,7 +525,7 @@ print(read_folder(sys.argv[1], (2, 2, 1))[:, 0, 0, 0].tolist())
 
 def test_two_runs_that_build_the_same_array_at_the_same_time_both_end_well(tmp_path, cache):
     data, marks = several(tmp_path / 'data', 3), [str(tmp_path / 'first'), str(tmp_path / 'second')]
-    root = pathlib.Path(module.__file__).parent.parent
+    root = pathlib.Path(module.__file__).parent.parent.parent
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     for run in [subprocess.Popen([sys.executable, '-c', RUN, data, *order], cwd=root, **pipes)
                 for order in (marks, marks[::-1])]:

@@ -16,7 +16,7 @@ import pytest
 
 from tinygan import data
 from tinygan.arrays import random_stream
-from tinygan.digits import Digits
+from tinygan.data.digits import Digits
 from tinygan.errors import UserError
 
 IMAGES, LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
@@ -33,17 +33,17 @@ ZIPPED = {name: gzip.compress(content) for name, content in FILES.items()}
 
 
 REAL_MNIST = os.environ.get('TINYGAN_DATA')
-real_urlopen, real_sha256 = urllib.request.urlopen, dict(data.SHA256)
+real_urlopen, real_sha256 = urllib.request.urlopen, dict(data.mnist.SHA256)
 
 
 @pytest.fixture(autouse=True)
 def small_mnist(monkeypatch, tmp_path):
     """Seven images pass for MNIST, the cache is an empty folder, and nothing reaches the network."""
     for name, content in FILES.items():
-        monkeypatch.setitem(data.SHA256, name, hashlib.sha256(content).hexdigest())
+        monkeypatch.setitem(data.mnist.SHA256, name, hashlib.sha256(content).hexdigest())
     monkeypatch.delenv('TINYGAN_DATA', raising=False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    monkeypatch.setattr(data, 'MIRRORS', ('https://one.invalid/mnist/', 'https://two.invalid/mnist/'))
+    monkeypatch.setattr(data.mnist, 'MIRRORS', ('https://one.invalid/mnist/', 'https://two.invalid/mnist/'))
     monkeypatch.setattr(urllib.request, 'urlopen', no_network)
 
 
@@ -69,8 +69,8 @@ def same_as_stored(images, labels):
 # ---- reading
 
 def test_raw_and_gzipped_files_give_the_same_images_and_labels(tmp_path):
-    raw = data.mnist(folder=both(tmp_path / 'raw'))
-    zipped = data.mnist(folder=write(tmp_path / 'gz', {f'{name}.gz': ZIPPED[name] for name in ZIPPED}))
+    raw = data.mnist.load(folder=both(tmp_path / 'raw'))
+    zipped = data.mnist.load(folder=write(tmp_path / 'gz', {f'{name}.gz': ZIPPED[name] for name in ZIPPED}))
     for images, labels in (raw, zipped):
         assert images.shape == (7, 28, 28, 1) and images.dtype == labels.dtype == np.uint8
         assert same_as_stored(images, labels)
@@ -79,16 +79,16 @@ def test_raw_and_gzipped_files_give_the_same_images_and_labels(tmp_path):
 def test_the_folder_asked_for_comes_before_the_environment_and_that_before_the_cache(tmp_path, monkeypatch):
     both(tmp_path / 'asked')
     both(tmp_path / 'cache' / 'tinygan' / 'mnist')
-    assert same_as_stored(*data.mnist())                              # from the cache
+    assert same_as_stored(*data.mnist.load())                              # from the cache
     monkeypatch.setenv('TINYGAN_DATA', str(tmp_path / 'empty'))
     with pytest.raises(UserError, match='empty holds no train-images'):
-        data.mnist()
-    assert same_as_stored(*data.mnist(folder=tmp_path / 'asked'))
+        data.mnist.load()
+    assert same_as_stored(*data.mnist.load(folder=tmp_path / 'asked'))
 
 
 def test_the_test_split_is_another_pair_of_files(tmp_path):
     with pytest.raises(UserError, match='holds no t10k-images-idx3-ubyte'):
-        data.mnist('test', folder=both(tmp_path / 'data'))
+        data.mnist.load('test', folder=both(tmp_path / 'data'))
 
 
 @pytest.mark.parametrize('content, complaint', [
@@ -108,7 +108,7 @@ def test_the_test_split_is_another_pair_of_files(tmp_path):
 def test_a_damaged_file_is_named_with_what_is_wrong_and_how_to_mend_it(tmp_path, content, complaint):
     folder = both(tmp_path / 'data', images=content)
     with pytest.raises(UserError) as error:
-        data.mnist(folder=folder)
+        data.mnist.load(folder=folder)
     message = str(error.value)
     assert message.startswith(f'{folder / IMAGES} {complaint}')
     assert message.endswith('; delete it, and the next run downloads it again')
@@ -118,19 +118,19 @@ def test_a_damaged_file_is_named_with_what_is_wrong_and_how_to_mend_it(tmp_path,
 def test_a_gzipped_file_cut_anywhere_is_never_taken_for_whole():
     for cut in range(0, len(ZIPPED[LABELS])):
         with pytest.raises(ValueError, match='is truncated'):
-            data.unpack(ZIPPED[LABELS][:cut], LABELS)
+            data.mnist.unpack(ZIPPED[LABELS][:cut], LABELS)
 
 
 def test_files_that_are_absent_and_not_to_be_downloaded_are_missing(tmp_path):
     with pytest.raises(UserError) as error:
-        data.mnist(folder=tmp_path, download=False)
+        data.mnist.load(folder=tmp_path, download=False)
     assert str(error.value) == (f'{tmp_path} holds no {IMAGES}[.gz]; name a folder that holds the MNIST '
                                 'files with --data-dir or TINYGAN_DATA, or use --data digits')
 
 
 def test_without_network_the_message_names_the_folder_every_mirror_and_three_ways_out(tmp_path):
     with pytest.raises(UserError) as error:
-        data.mnist(folder=tmp_path)
+        data.mnist.load(folder=tmp_path)
     message = str(error.value)
     assert message.startswith(f'{tmp_path} holds no {IMAGES}[.gz] and it could not be downloaded')
     for part in ('one.invalid: Network is unreachable; two.invalid: Network is unreachable',
@@ -143,7 +143,7 @@ def test_without_network_the_message_names_the_folder_every_mirror_and_three_way
 def test_a_folder_that_cannot_be_written_is_named_with_the_reason(tmp_path):
     (tmp_path / 'file').write_text('in the way')
     with pytest.raises(UserError) as error:
-        data.mnist(folder=tmp_path / 'file' / 'mnist')
+        data.mnist.load(folder=tmp_path / 'file' / 'mnist')
     assert 'file/mnist holds no train-images-idx3-ubyte[.gz] and cannot be written (Not a directory); ' \
            'name a folder' in str(error.value)
 
@@ -170,13 +170,13 @@ class Mirror(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def mirrors(monkeypatch, *behaviours):
-    """Make data.MIRRORS mirrors that behave so; yields the list of what they are asked for."""
+    """Make data.mnist.MIRRORS mirrors that behave so; yields the list of what they are asked for."""
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Mirror) as server:
         server.asked = []
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setattr(urllib.request, 'urlopen', real_urlopen)
         monkeypatch.setenv('no_proxy', '127.0.0.1')
-        monkeypatch.setattr(data, 'MIRRORS', tuple(
+        monkeypatch.setattr(data.mnist, 'MIRRORS', tuple(
             f'http://127.0.0.1:{server.server_port}/{behaviour}/' for behaviour in behaviours))
         yield server.asked
         server.shutdown()
@@ -184,19 +184,19 @@ def mirrors(monkeypatch, *behaviours):
 
 def test_a_download_lands_in_the_cache_once_and_is_read_from_there_ever_after(tmp_path, monkeypatch, capsys):
     with mirrors(monkeypatch, 'whole') as asked:
-        assert same_as_stored(*data.mnist())
+        assert same_as_stored(*data.mnist.load())
         assert asked == [f'/whole/{IMAGES}.gz', f'/whole/{LABELS}.gz']
     folder = tmp_path / 'cache' / 'tinygan' / 'mnist'
     stored = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert stored == {f'{name}.gz': ZIPPED[name] for name in ZIPPED}
     assert f'/whole/{IMAGES}.gz' in capsys.readouterr().err           # the user is told what is fetched
     monkeypatch.setattr(urllib.request, 'urlopen', no_network)
-    assert same_as_stored(*data.mnist())
+    assert same_as_stored(*data.mnist.load())
 
 
 def test_a_mirror_that_is_gone_breaks_off_or_sends_a_web_page_gives_way_to_the_next(tmp_path, monkeypatch):
     with mirrors(monkeypatch, 'gone', 'halfway', 'wrong', 'whole') as asked:
-        assert same_as_stored(*data.mnist(folder=tmp_path / 'new'))
+        assert same_as_stored(*data.mnist.load(folder=tmp_path / 'new'))
         assert len(asked) == 8
     assert sorted(path.name for path in (tmp_path / 'new').iterdir()) == [f'{IMAGES}.gz', f'{LABELS}.gz']
 
@@ -204,7 +204,7 @@ def test_a_mirror_that_is_gone_breaks_off_or_sends_a_web_page_gives_way_to_the_n
 def test_a_partial_download_leaves_nothing_behind_and_each_mirror_s_fault_is_told(tmp_path, monkeypatch):
     with mirrors(monkeypatch, 'gone', 'halfway', 'wrong'):
         with pytest.raises(UserError) as error:
-            data.mnist(folder=tmp_path)
+            data.mnist.load(folder=tmp_path)
     for part in (': 404 Not Found; ', 'what it sent is truncated', 'what it sent is not an MNIST file'):
         assert part in str(error.value)
     assert list(tmp_path.iterdir()) == []
@@ -215,17 +215,17 @@ def test_a_file_does_not_bear_its_name_before_it_is_complete(tmp_path, monkeypat
         raise OSError(28, 'No space left on device')
     monkeypatch.setattr(os, 'fsync', full_disk)
     with mirrors(monkeypatch, 'whole'), pytest.raises(UserError, match='cannot be written .No space left'):
-        data.mnist(folder=tmp_path)
+        data.mnist.load(folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_network_that_stays_silent_is_given_up_within_the_timeout(tmp_path, monkeypatch):
     silence = threading.Event()
     monkeypatch.setattr(urllib.request, 'urlopen', lambda url, timeout: silence.wait(30))
-    monkeypatch.setattr(data, 'TIMEOUT', 0.05)
+    monkeypatch.setattr(data.mnist, 'TIMEOUT', 0.05)
     start = time.monotonic()
     with pytest.raises(UserError, match='one.invalid: no answer in 0.05 seconds; two.invalid: no answer'):
-        data.mnist(folder=tmp_path)
+        data.mnist.load(folder=tmp_path)
     assert time.monotonic() - start < 10
     silence.set()
 
@@ -240,7 +240,7 @@ def test_a_mirror_that_stalls_in_the_middle_gives_way_to_the_next(tmp_path, monk
 
     monkeypatch.setattr(urllib.request, 'urlopen', lambda url, timeout: (
         Stalling() if 'one.invalid' in url else Answer(ZIPPED[IMAGES if IMAGES in url else LABELS])))
-    assert same_as_stored(*data.mnist(folder=tmp_path))
+    assert same_as_stored(*data.mnist.load(folder=tmp_path))
 
 
 # ---- choosing
@@ -384,11 +384,11 @@ def test_what_lies_beyond_black_or_white_is_clipped_and_the_rest_rounded():
 
 @pytest.mark.skipif(not REAL_MNIST, reason='TINYGAN_DATA does not name a folder with MNIST')
 def test_the_real_mnist_is_read_and_passes_its_checksums(monkeypatch):
-    monkeypatch.setattr(data, 'SHA256', real_sha256)
-    images, labels = data.mnist('train', REAL_MNIST, download=False)
+    monkeypatch.setattr(data.mnist, 'SHA256', real_sha256)
+    images, labels = data.mnist.load('train', REAL_MNIST, download=False)
     assert images.shape == (60000, 28, 28, 1) and images.dtype == np.uint8
     assert round(images.mean(), 3) == 33.318 and labels[:5].tolist() == [5, 0, 4, 1, 9]
-    images, labels = data.mnist('test', REAL_MNIST, download=False)
+    images, labels = data.mnist.load('test', REAL_MNIST, download=False)
     assert images.shape == (10000, 28, 28, 1)
     assert np.bincount(labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 

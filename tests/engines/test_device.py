@@ -1,4 +1,5 @@
 """The same source on a device as on the CPU: on a stand-in for CuPy it gives NumPy's bits and never waits."""
+import copy
 import importlib
 import os
 import signal
@@ -12,17 +13,19 @@ import pytest
 from commands import measure_here, same_arrays
 from cuda_on_host import COMPILER
 
-from tinygan import data, gradcheck, layers, losses, optim, toomcook
-from tinygan.arrays import array_module, select_device, to_numpy
+from tinygan import data, gradcheck, losses, optim
+from tinygan.arrays import array_module, to_numpy
+from tinygan.run.device import select_device
 from tinygan.errors import UserError
 from tinygan.gan import GAN, draw_z, generate
-from tinygan.cuda import NotCovered
+from tinygan.engines import start
+from tinygan.engines.cuda import NotCovered
 from tinygan.network import Sequential
 from tinygan.recipes import RECIPES
 
-ROOT = Path(__file__).resolve().parent.parent
-LAUNCHES = {'bce': 481, 'bce_smooth': 481, 'minimax': 477, 'lsgan': 445, 'lsgan_chi2': 445,      # in a DCGAN's step
-            'mse': 451}
+ROOT = Path(__file__).resolve().parent.parent.parent
+LAUNCHES = {'bce': 745, 'bce_smooth': 745, 'minimax': 741, 'lsgan': 709, 'lsgan_chi2': 709,      # in a DCGAN's step
+            'mse': 715}
 OPTIMISERS = {name: getattr(optim, name) for name in ('SGD', 'Momentum', 'RMSprop', 'Adam')}
 
 
@@ -34,13 +37,6 @@ def cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, 'cupy', fake_cupy)
     fake_cupy.count.clear()
     return fake_cupy
-
-
-@pytest.fixture
-def plain(monkeypatch):
-    """Without what is for NumPy alone: the same numbers, but other last bits."""
-    monkeypatch.setattr(toomcook, 'FEWEST_CHANNELS', 1000)
-    monkeypatch.setattr(layers, 'channel_dot', lambda x, y: layers.channel_sum(x * y))
 
 
 @pytest.fixture
@@ -73,7 +69,7 @@ def equal_bits(on_device, on_cpu):
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 @pytest.mark.parametrize('name', gradcheck.LAYERS)
-def test_a_layer_computes_the_same_bits_on_the_device(cupy, plain, name, dtype):
+def test_a_layer_computes_the_same_bits_on_the_device(cupy, name, dtype):
     make, shape = gradcheck.LAYERS[name]
     found = []
     for xp in cupy, np:
@@ -110,7 +106,7 @@ def test_an_optimiser_computes_the_same_bits_on_the_device(cupy, name):
 
 
 @pytest.mark.parametrize('loss', losses.LOSSES)
-def test_steps_of_training_compute_the_same_bits_and_stay_on_the_device(cupy, plain, loss):
+def test_steps_of_training_compute_the_same_bits_and_stay_on_the_device(cupy, loss):
     on_device, on_cpu = small_gan(cupy, loss), small_gan(np, loss)
     for seed in range(3):
         metrics = on_device.step(*minibatch(cupy, seed)), on_cpu.step(*minibatch(np, seed))
@@ -143,6 +139,18 @@ def test_a_step_never_waits_copies_nothing_in_and_keeps_to_its_launches(cupy, lo
     assert cupy.count['syncs'] == 1
 
 
+def test_a_copy_of_a_network_of_the_device_stays_there(cupy):
+    G = small_gan(cupy).G
+    twin = copy.deepcopy(G)
+    assert isinstance(twin.parameters, cupy.ndarray) and twin.leaves()[1].w.shape == G.leaves()[1].w.shape
+    assert G.summary(3).splitlines()[-1].endswith('(N, 28, 28, 1)')
+
+
+def test_a_run_on_the_device_begins_where_it_was_left(cupy, monkeypatch):
+    monkeypatch.setattr('tinygan.engines.CapturedGAN', lambda gan, batches, tf32, first: (tf32, first))
+    assert start(small_gan(cupy), None, 7, tf32=True) == (True, 7)
+
+
 def test_bytes_and_noise_are_all_that_training_copies_in(cupy):
     gan, batch = small_gan(cupy), np.zeros((4, 28, 28, 1), np.uint8)
     cupy.count.clear()
@@ -151,7 +159,7 @@ def test_bytes_and_noise_are_all_that_training_copies_in(cupy):
     assert (cupy.count['syncs'], cupy.count['h2d']) == (0, 3 * 2)
 
 
-def test_a_state_of_the_device_is_numpy_all_through_and_goes_on_on_the_cpu(cupy, plain):
+def test_a_state_of_the_device_is_numpy_all_through_and_goes_on_on_the_cpu(cupy):
     on_device, on_cpu = small_gan(cupy), small_gan(np)
     on_device.step(*minibatch(cupy))
     state = on_device.state()
@@ -163,9 +171,8 @@ def test_a_state_of_the_device_is_numpy_all_through_and_goes_on_on_the_cpu(cupy,
         np.testing.assert_array_equal(on_device.state()[name], vector, err_msg=name)
 
 
-def test_the_gradient_checks_of_layers_and_losses_pass_on_the_device(cupy, monkeypatch):
-    monkeypatch.setattr(gradcheck, 'RECIPES', {})               # whole networks take ten seconds here
-    rows = list(gradcheck.all_checks(cupy))
+def test_the_gradient_checks_of_layers_and_losses_pass_on_the_device(cupy):
+    rows = list(gradcheck.all_checks(xp=cupy))
     assert {what for what, _, _ in rows} == {*gradcheck.LAYERS, *gradcheck.LOSSES}
     assert max(error for _, _, error in rows) < gradcheck.TOLERANCE
     assert cupy.count['launches'] > 10_000
@@ -285,7 +292,7 @@ def test_a_device_that_computes_wrongly_is_not_chosen(cupy, monkeypatch):
 
 def test_cpu_never_imports_cupy(trap):
     def choose(device):
-        code = f'from tinygan.arrays import select_device; print(select_device({device!r})[1])'
+        code = f'from tinygan.run.device import select_device; print(select_device({device!r})[1])'
         return subprocess.run([sys.executable, '-c', code], env={**os.environ, 'PYTHONPATH': trap},
                               capture_output=True, text=True, timeout=60)
     assert choose('cpu').stdout == 'cpu: NumPy, as asked\n'
@@ -297,7 +304,7 @@ def test_a_run_trained_on_the_device_goes_on_without_it(cupy, command, trap, mon
     if not kernels:
         def refuse(*_):
             raise NotCovered('this GAN')
-        monkeypatch.setattr('tinygan.cuda.CapturedGAN', refuse)
+        monkeypatch.setattr('tinygan.engines.CapturedGAN', refuse)
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.setenv('MPLCONFIGDIR', str(tmp_path / 'mpl'))
     train_mnist = importlib.import_module('train_mnist')
