@@ -21,10 +21,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from runs import SAMPLES, Judge, mean_and_std, samples_of  # noqa: E402
 from tinygan import data, losses  # noqa: E402
-from tinygan.gan import GAN, draw_z
-from tinygan.images import grid, save_png
+from tinygan.data.minibatches import Minibatches
+from tinygan.run.pictures import grid, save_png
 from tinygan.layers import BatchNorm2d, LeakyReLU, ReLU
-from tinygan.recipes import RECIPES
+from tinygan.recipes import RECIPES, make_gan
 from tinygan.network import Sequential
 
 RESULTS = Path(__file__).parent / 'results'
@@ -77,11 +77,11 @@ def quality():
 
 def gradient_norms(recipe, steps=100):
     """Norms of G's gradient over the first steps, under both of the GAN paper's losses for G, as recipe trains."""
-    gan = GAN.from_recipe(recipe)
-    images = data.ImageSet(data.mnist('train')[0])
+    gan = make_gan(recipe)
+    batches = Minibatches(data.ImageSet(data.mnist.load('train')[0]), recipe)
     found = []
     for step in range(1, steps + 1):
-        x, z = data.normalise(images.batch(step - 1, recipe.batch_size), np), draw_z(0, step, recipe.batch_size, recipe.z_dim)
+        x, z, *_ = batches(step)
         gan.step(x, z)
         fake, norms = gan.G(z), []
         gan.D.freeze()

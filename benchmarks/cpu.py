@@ -1,4 +1,4 @@
-"""A training step on the CPU: ours beside PyTorch's, same networks, weights and minibatches, taken in turn.
+"""A training step on the CPU: our engine and our plain core beside PyTorch, same networks, weights and minibatches, in turn.
 
     python benchmarks/cpu.py [--recipe dcgan] [--rounds 7] [--out FILE.json]
 
@@ -20,33 +20,39 @@ from pathlib import Path
 import numpy as np
 
 from tinygan import layers
-from tinygan.gan import GAN, draw_z
-from tinygan.lanes import Lanes
-from tinygan.recipes import RECIPES
+from tinygan.engines import Plain
+from tinygan.engines.lanes import Lanes
+from tinygan.gan import draw_z
+from tinygan.recipes import RECIPES, make_gan
 
 STEPS = 10                          # of each contender in a round
-NAMES = 'tinygan', 'torch, tutorial', 'torch, tuned'
+NAMES = 'tinygan', 'tinygan, plain', 'torch, tutorial', 'torch, tuned'
 
 
-def contender(name, recipe):
-    """Its function (x, z) -> losses that takes a training step."""
-    gan = GAN.from_recipe(recipe)
-    if name == 'tinygan':
-        taker = Lanes(gan, recipe.batch_size)
-        return lambda x, z: [float(loss) for name, loss in taker.step(x, z).items() if 'loss' in name]
+def contender(name, recipe, batches):
+    """A function that takes a training step on minibatch `number` and returns the losses."""
+    gan = make_gan(recipe)
+    if name.startswith('tinygan'):
+        engine = Plain(gan, batches) if name.endswith('plain') else Lanes(gan, batches, recipe.batch_size)
+        return lambda number: [float(value) for key, value in engine.step(number).items() if 'loss' in key]
     from torch_gan import TorchGAN
-    return TorchGAN(gan.G, gan.D, recipe.lr, (recipe.beta1, recipe.beta2), tuned=name.endswith('tuned')).step
+    torch_gan = TorchGAN(gan.G, gan.D, recipe.lr, (recipe.beta1, recipe.beta2), tuned=name.endswith('tuned'))
+    return lambda number: torch_gan.step(*batches(number)[:2])
 
 
-def minibatch(recipe, step):
-    x = np.random.default_rng(step).uniform(-1, 1, (recipe.batch_size, *recipe.shape)).astype(np.float32)
-    return x, draw_z(0, step, recipe.batch_size, recipe.z_dim)
+def minibatches(recipe):
+    """The same STEPS minibatches again and again: x, z and the number."""
+    def minibatch(number):
+        x = np.random.default_rng(number).uniform(-1, 1, (recipe.batch_size, *recipe.shape)).astype(np.float32)
+        return x, draw_z(0, number, recipe.batch_size, recipe.z_dim)
+    made = [minibatch(number) for number in range(STEPS)]
+    return lambda number: (*made[number % STEPS], number)
 
 
 def gflop(recipe):
     """10^9 multiplications and additions in the products of a step."""
-    gan = GAN.from_recipe(recipe)
-    x, z = minibatch(recipe, 0)
+    gan = make_gan(recipe)
+    x, z, _ = minibatches(recipe)(0)
     total = 0
     # D's products: forward and both gradients on real and fake, forward and input gradient for G; G's: all three once
     for network, passes in ((gan.D, 8), (gan.G, 3)):
@@ -72,16 +78,16 @@ def sgemm():
 
 def measure(recipe, rounds):
     """{name: [seconds a step, one a round]}, and sgemm's seconds per GFLOP the same way."""
-    parties = {name: contender(name, recipe) for name in NAMES}
+    batches = minibatches(recipe)
+    parties = {name: contender(name, recipe, batches) for name in NAMES}
     times = {name: [] for name in [*parties, 'sgemm']}
-    batches = [minibatch(recipe, step) for step in range(STEPS)]
-    first = [step(*batches[0]) for step in parties.values()]
+    first = [step(0) for step in parties.values()]
     np.testing.assert_allclose(first, [first[0]] * len(first), rtol=1e-4, err_msg='not the same networks')
     for _ in range(rounds):
         for name, step in parties.items():
             start = time.perf_counter()
-            for batch in batches:
-                step(*batch)
+            for number in range(STEPS):
+                step(number)
             times[name].append((time.perf_counter() - start) / STEPS)
         times['sgemm'].append(min(sgemm() for _ in range(3)))
         time.sleep(0.1)             # BLAS's threads look for more work for a while
@@ -90,17 +96,16 @@ def measure(recipe, rounds):
 
 def time_per_layer(recipe, steps=5):
     """Milliseconds a step spends in each layer's forward and backward, all its calls together, in the first lane."""
-    gan, rows = GAN.from_recipe(recipe), {}
-    taker = Lanes(gan, recipe.batch_size)
-    taker.step(*minibatch(recipe, 0))
-    for name, network in (('G', gan.G), ('D', gan.D)):
+    rows, engine = {}, Lanes(make_gan(recipe), minibatches(recipe), recipe.batch_size)
+    engine.step(0)
+    for name, network in (('G', engine.gan.G), ('D', engine.gan.D)):
         for i, layer in enumerate(network.layers):
             for method in 'forward', 'backward':
                 timed = _timed(getattr(layer, method), rows, f'{name} {i} {type(layer).__name__}', method, steps)
                 setattr(layer, method, timed)
-    for step in range(steps):
-        taker.step(*minibatch(recipe, step))
-    taker.close()
+    for number in range(steps):
+        engine.step(number)
+    engine.close()
     return rows
 
 
@@ -131,9 +136,9 @@ def peak_memory(recipe_name, name):
 
 def train_alone(recipe_name, name):
     recipe = RECIPES[recipe_name]
-    step = contender(name, recipe)
-    for i in range(3):
-        step(*minibatch(recipe, i))
+    step = contender(name, recipe, minibatches(recipe))
+    for number in range(3):
+        step(number)
 
 
 def children(pid):

@@ -29,13 +29,13 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
-import train_mnist  # noqa: E402
-from tinygan.arrays import select_device, to_numpy  # noqa: E402
-from tinygan.checkpoint import atomically  # noqa: E402
-from tinygan.cuda import CapturedGAN, NotCovered  # noqa: E402
+from tinygan.arrays import to_numpy  # noqa: E402
+from tinygan.data.minibatches import Minibatches  # noqa: E402
+from tinygan.engines.cuda import CapturedGAN, NotCovered  # noqa: E402
 from tinygan.errors import Parser, UserError, count, one_line_errors  # noqa: E402
-from tinygan.gan import GAN  # noqa: E402
-from tinygan.recipes import RECIPES  # noqa: E402
+from tinygan.recipes import RECIPES, make_gan  # noqa: E402
+from tinygan.run.checkpoint import atomically  # noqa: E402
+from tinygan.run.device import find_precision, select_device  # noqa: E402
 from gpu_account import account, elapsed, numbers_of, play, repeat, turns_of  # noqa: E402
 from gpu_report import LAYERS, OURS, driver, show_account, show_times, show_waits, versions  # noqa: E402
 from torch_gpu import LEAD, Failed, Variants, attempt, dataset  # noqa: E402
@@ -66,8 +66,8 @@ class Setting:
     def captured(self, precision=None):
         """A CapturedGAN that has made no step yet."""
         recipe, tf32 = self.recipe, (precision or self.precision) == 'tf32'
-        gan = GAN.from_recipe(recipe, 0, self.xp)
-        return CapturedGAN(gan, self.images, recipe.shape, recipe.black, self.N, recipe.z_dim, 0, tf32)
+        gan = make_gan(recipe, 0, self.xp)
+        return CapturedGAN(gan, Minibatches(self.images, recipe._replace(batch_size=self.N)), tf32)
 
 
 # Is it right? -----------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ class Setting:
 def checks(setting):
     """(passed, what was found) of one check after another."""
     yield replays_equal_launches(setting)
-    tf32 = train_mnist.find_precision(None, setting.xp) == 'tf32'
+    tf32 = find_precision(None, setting.xp) == 'tf32'
     for precision in ['fp32', 'tf32'] if tf32 else ['fp32']:
         limit = TOLERANCE[precision]
         for name, error in errors_of_a_step(setting, precision).items():
@@ -99,7 +99,7 @@ def errors_of_a_step(setting, precision):
     """{network: |its gradient - NumPy's| / |NumPy's|}, from the same weights, z and x. G's gradient comes through D as
     it was before its update: Adam's first step follows the gradient's sign, and rounding decides that of the smallest.
     """
-    captured, layers, errors = setting.captured(precision), GAN.from_recipe(setting.recipe), {}
+    captured, layers, errors = setting.captured(precision), make_gan(setting.recipe), {}
     for gan in captured.gan, layers:
         gan.optim_G.lr = gan.optim_D.lr = 0.0
     for number in numbers_of(layers):
@@ -140,7 +140,7 @@ def captured_blocks(setting):
 def layer_blocks(setting):
     """The same of GAN.step on CuPy's arrays, in float32, with x and z on the GPU; it makes LAYER_STEPS."""
     recipe, xp, N, rng = setting.recipe, setting.xp, setting.N, np.random.default_rng(0)
-    gan, numbers = GAN.from_recipe(recipe, 0, xp), itertools.count(1)
+    gan, numbers = make_gan(recipe, 0, xp), itertools.count(1)
     x, z = (xp.asarray(rng.standard_normal((N, *shape), np.float32))
             for shape in (recipe.shape, (recipe.z_dim,)))
 
@@ -181,17 +181,16 @@ import json, sys, time
 laps = [time.perf_counter()]
 import cupy, numpy as np
 from tinygan import data
-from tinygan.arrays import select_device
-from tinygan.cuda import CapturedGAN
-from tinygan.gan import GAN
-from tinygan.recipes import RECIPES
+from tinygan.run.device import select_device
+from tinygan.data.minibatches import Minibatches
+from tinygan.engines.cuda import CapturedGAN
+from tinygan.recipes import RECIPES, make_gan
 laps.append(time.perf_counter())
 select_device('gpu')
 laps.append(time.perf_counter())
-recipe, N = RECIPES[sys.argv[1]], int(sys.argv[2])
-images = data.ImageSet(np.zeros((N, *recipe.shape), np.uint8))
-gan = GAN.from_recipe(recipe, 0, cupy)
-CapturedGAN(gan, images, recipe.shape, recipe.black, N, recipe.z_dim, 0, sys.argv[3] == 'tf32').step(1)
+recipe = RECIPES[sys.argv[1]]._replace(batch_size=int(sys.argv[2]))
+images = data.ImageSet(np.zeros((recipe.batch_size, *recipe.shape), np.uint8))
+CapturedGAN(make_gan(recipe, 0, cupy), Minibatches(images, recipe), sys.argv[3] == 'tf32').step(1)
 cupy.cuda.Device().synchronize()
 laps.append(time.perf_counter())
 seconds = [round(after - before, 2) for before, after in zip(laps, laps[1:])]
@@ -259,7 +258,7 @@ def find_setting(options):
     except UserError as error:
         problem = str(error).removeprefix('--device gpu: ').removesuffix(', or use --device cpu')
         raise UserError(f'there is no GPU to measure: {problem}') from None
-    precision, recipe = train_mnist.find_precision(options.precision, xp), RECIPES[options.recipe]
+    precision, recipe = find_precision(options.precision, xp), RECIPES[options.recipe]
     images, N = dataset(recipe, download=True), options.batch_size or recipe.batch_size
     images.steps_per_epoch(N)                     # UserError if there are not so many images
     setting = Setting(options.recipe, images, N, precision, xp)

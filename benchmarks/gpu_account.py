@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tinygan import cuda
-from tinygan.cuda.device import Device
+from tinygan.engines import cuda
+from tinygan.engines.cuda.device import Device
 
 REPEATS = 50                        # of each kernel, when it is timed alone
 PRODUCT, COPY = 8192, 2**30         # a square matrix and bytes, so many that they show the GPU's rates

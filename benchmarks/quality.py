@@ -21,11 +21,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from runs import SAMPLES, Judge, samples_of  # noqa: E402
-from tinygan import data, evaluate  # noqa: E402
+from tinygan import data  # noqa: E402
+from tinygan.judge import evaluate  # noqa: E402
 from tinygan.__main__ import sample_noise  # noqa: E402
-from tinygan.gan import GAN, draw_z, generate  # noqa: E402
-from tinygan.images import grid, save_png  # noqa: E402
-from tinygan.recipes import RECIPES  # noqa: E402
+from tinygan.gan import draw_z, generate  # noqa: E402
+from tinygan.run.pictures import grid, save_png  # noqa: E402
+from tinygan.recipes import RECIPES, make_gan  # noqa: E402
 
 RESULTS, KEPT = Path(__file__).parent / 'results', Path('runs/quality')
 IMAGES = 60000                                    # of an epoch
@@ -86,13 +87,13 @@ def keep(name, seed, epoch, images):
 def by_pytorch(seed, epochs, keep):
     """dcgan's networks, trained by PyTorch from the same weights on the same minibatches and noise."""
     from torch_gan import TorchGAN, to_tinygan
-    recipe, images = RECIPES['dcgan'], data.ImageSet(data.mnist('train')[0], seed)
-    gan = GAN.from_recipe(recipe, seed)
+    recipe, images = RECIPES['dcgan'], data.ImageSet(data.mnist.load('train')[0], seed)
+    gan = make_gan(recipe, seed)
     torch_gan = TorchGAN(gan.G, gan.D, recipe.lr, (recipe.beta1, recipe.beta2), tuned=True)
-    per_epoch = images.steps_per_epoch(recipe.batch_size)
+    per_epoch, batches = images.steps_per_epoch(recipe.batch_size), Minibatches(images, recipe, seed)
     for step in range(1, max(epochs) * per_epoch + 1):
-        x = data.normalise(images.batch(step - 1, recipe.batch_size), np)
-        torch_gan.step(x, draw_z(seed, step, recipe.batch_size, recipe.z_dim))
+        x, z, *_ = batches(step)
+        torch_gan.step(x, z)
         epoch, rest = divmod(step, per_epoch)
         if rest == 0 and epoch in epochs:
             to_tinygan(torch_gan.G, gan.G)

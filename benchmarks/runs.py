@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_mnist  # noqa: E402
 from tinygan import data  # noqa: E402
 from tinygan.__main__ import open_generator, sample_noise  # noqa: E402
-from tinygan.evaluate import apply_classifier, frechet_distance, load_classifier  # noqa: E402
+from tinygan.judge.evaluate import apply_classifier, frechet_distance, load_classifier  # noqa: E402
 
 SAMPLES = 10000
 
@@ -18,14 +18,14 @@ class Judge:
 
     def __init__(self, **settings):
         self.classifier = load_classifier(**settings)
-        self.test = apply_classifier(self.classifier, data.mnist('test')[0])[0]
+        self.test = apply_classifier(self.classifier, data.mnist.load('test')[0])[0]
 
     def distance(self, images):
         return frechet_distance(apply_classifier(self.classifier, images)[0], self.test)
 
     def real(self):
         """The distance of as many real training images."""
-        return self.distance(data.mnist('train')[0][:SAMPLES])
+        return self.distance(data.mnist.load('train')[0][:SAMPLES])
 
 
 def samples_of(folder, flags, seed, steps):

@@ -24,12 +24,12 @@ def _module(layer):
         module.weight, module.bias = tensor(layer.gamma), tensor(layer.beta)
     elif kind is layers.LeakyReLU:
         module = nn.LeakyReLU(layer.slope, inplace=True)
-    elif kind is layers.Reshape:
+    elif kind is layers.Reshape and len(layer.shape) == 3:
         H, W, C = layer.shape
         module = nn.Unflatten(1, (C, H, W))
     else:
         module = {layers.ReLU: lambda: nn.ReLU(True), layers.Tanh: nn.Tanh, layers.Sigmoid: nn.Sigmoid,
-                  layers.Flatten: nn.Flatten}[kind]()
+                  layers.Flatten: nn.Flatten, layers.Reshape: nn.Flatten}[kind]()
     if getattr(layer, 'b', None) is not None:
         module.bias = tensor(layer.b)
     return [module]

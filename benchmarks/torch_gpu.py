@@ -32,8 +32,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tinygan import data  # noqa: E402
-from tinygan.gan import GAN  # noqa: E402
-from tinygan.recipes import RECIPES  # noqa: E402
+from tinygan.recipes import RECIPES, make_gan  # noqa: E402
 
 LEAD = 20                           # steps before those that are timed: somebody else has just had the GPU
 WARM_UP = 30                        # steps after which whatever chooses kernels has chosen
@@ -44,8 +43,8 @@ BLOCK_SECONDS = 30
 def dataset(recipe, download):
     """MNIST in the recipe's shape; where it cannot be had, noise, which takes as long to train on."""
     try:
-        return data.ImageSet(data.fit(data.mnist('train', download=download)[0], recipe.shape))
-    except data.Unavailable:
+        return data.ImageSet(data.fit(data.mnist.load('train', download=download)[0], recipe.shape))
+    except data.mnist.Unavailable:
         pixels = np.random.default_rng(0).integers(0, 256, (60000, *recipe.shape), dtype=np.uint8)
         return data.ImageSet(pixels, name='noise')
 
@@ -58,7 +57,7 @@ class Training:
         from torch_gan import to_torch
         if (recipe.loss, recipe.order, recipe.D_rests_at) != ('bce', 'both', None):
             raise NotImplementedError('only for cross-entropy and an update of both networks in each step')
-        gan = GAN.from_recipe(recipe)
+        gan = make_gan(recipe)
         self.G, self.D = (to_torch(net).to(device, memory_format=torch.channels_last)
                           for net in (gan.G, gan.D))
         betas, on_gpu = (recipe.beta1, recipe.beta2), device == 'cuda'
