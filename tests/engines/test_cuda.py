@@ -1,4 +1,4 @@
-"""The kernels of tinygan/cuda and the captured step: as the layers compute, on a GPU and, wherever there is a C++
+"""The kernels of engines/cuda and the captured step: as the layers compute, on a GPU and, wherever there is a C++
 compiler, on the CPU, where cuda_on_host.py runs the same source."""
 import ctypes
 import importlib.metadata

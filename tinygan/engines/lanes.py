@@ -34,10 +34,10 @@ class Lanes:
     """Takes the steps of a GAN on all cores: step(number) is GAN.step on the minibatch batches(number), of N images.
 
     The vectors of the GAN's state move to memory that all processes see. Load a state, and choose learning rates and other
-    settings, before the first step: afterwards the other lanes would not see that they change. There are as
-    many lanes as BLAS may use cores, or fewer if N cannot be divided by that, and only one where processes cannot be forked
-    with their memory. During a step BLAS has one thread. Raises UserError when another lane has ended: a system that runs
-    out of memory kills processes.
+    settings, before the first step: afterwards the other lanes would not see that they change. There are as many lanes as
+    BLAS may use cores, or fewer if N cannot be divided by that, and only one where processes cannot be forked with their
+    memory. During a step BLAS has one thread. Raises UserError when another lane has ended: a system that runs out of
+    memory kills processes.
     """
     log_every = 10
 

@@ -1,0 +1,1 @@
+"""How good the samples are: a classifier, and distances on its features."""

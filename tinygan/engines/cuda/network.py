@@ -1,6 +1,6 @@
 """A network as a row of kernel launches over arrays that are allocated once.
 
-layers.py stays the reference: a Stage computes what its layers compute, with their own parameters, gradients and
+The core's layers stay the reference: a Stage computes what its layers compute, with their own parameters, gradients and
 running statistics. But what follows a product is fused, and nothing is allocated while it runs, so that a whole
 training step can be captured in a CUDA graph.
 """
