@@ -1,9 +1,9 @@
 """What a layer is, and a network: layers in a row, whose parameters are one flat vector."""
 import copy
-import inspect
 
 import numpy as np
 
+from . import show
 from .arrays import array_module
 
 
@@ -37,19 +37,7 @@ class Layer:
         raise AttributeError(f'{type(self).__name__} has no attribute {name}')
 
     def __repr__(self):
-        """The layer as it was made, Conv2d(1, 64, 4, stride=2, padding=1), from attributes named as the arguments."""
-        shown = []
-        for name, argument in inspect.signature(type(self)).parameters.items():
-            value = getattr(self, name, argument.default)
-            if value is argument.empty:           # it was not kept
-                shown.append('...')
-            elif argument.kind == argument.VAR_POSITIONAL:
-                shown += map(repr, value)
-            elif argument.default is argument.empty and argument.kind != argument.KEYWORD_ONLY:
-                shown.append(repr(value))
-            elif repr(value) != repr(argument.default):
-                shown.append(f'{name}={value!r}')
-        return f'{type(self).__name__}({", ".join(shown)})'
+        return show.as_made(self)
 
     def leaves(self):
         return [self]
@@ -138,19 +126,7 @@ class Sequential(Layer):
     def summary(self, *shape):
         """A line for each layer, with its settings and how many parameters it has; given the shape of an input without
         its N, as in G.summary(100), also the shape of what leaves the layer."""
-        lines = [('Sequential', f'{self.parameters.size:,}', shape)]
-        x = array_module(self.parameters).zeros((1, *shape), self.parameters.dtype)
-        for leaf in (copy.deepcopy(self).eval() if shape else self).leaves():      # a copy: looking must change nothing
-            x = leaf(x) if shape else x
-            size = sum(getattr(leaf, name).size for name in leaf.parameter_names)
-            lines.append((f'  {leaf}', f'{size:,}' if size else '', x.shape[1:]))
-        width = max(len(name) for name, _, _ in lines)
-        return '\n'.join(f'{name:{width}}{size:>12}   {sizes(out) if shape else ""}'.rstrip()
-                         for name, size, out in lines)
-
-
-def sizes(shape):
-    return '(' + ', '.join(map(str, ('N', *shape))) + ')'
+        return show.summary(self, *shape)
 
 
 def pack(xp, owners):
