@@ -1,11 +1,28 @@
 """What gpu.py shows on a screen: with its checks at most forty lines. And what it says of the machine."""
 import importlib.metadata
+import os
 import platform
 import subprocess
+import time
+from pathlib import Path
 
 import numpy as np
 
-OURS, LAYERS = 'ours, captured', 'ours, plain layers'
+LAYERS = 'ours, plain layers'
+
+
+def ours(precision):
+    return f'ours, {precision}'
+
+
+def theirs(variant):
+    return f'PyTorch, {variant}'
+
+
+def machine(xp):
+    """On what, with what and when all is measured."""
+    return {'device': xp.cuda.runtime.getDeviceProperties(0)['name'].decode(), 'driver': driver(),
+            'versions': versions(xp), 'date': time.strftime('%Y-%m-%d'), 'commit': commit()}
 
 
 def versions(xp):
@@ -20,9 +37,19 @@ def versions(xp):
 
 def driver():
     """The version of NVIDIA's driver, as nvidia-smi knows it."""
+    return first_word('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader')
+
+
+def commit():
+    """Of this source. A copy without its history is told in TINYGAN_COMMIT."""
+    here = str(Path(__file__).resolve().parent)
+    return os.environ.get('TINYGAN_COMMIT') or first_word('git', '-C', here, 'rev-parse', '--short', 'HEAD')
+
+
+def first_word(*command):
+    """What a command says, or None."""
     try:
-        return subprocess.run(['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
-                              capture_output=True, text=True, timeout=30).stdout.split()[0]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.split()[0]
     except (OSError, IndexError, subprocess.TimeoutExpired):
         return None
 
@@ -31,20 +58,21 @@ def show_times(result):
     about = result['versions']
     print(f"\n{result['device']}, driver {result['driver']}, CUDA {about['cuda']}, CuPy {about['cupy']}, "
           f"PyTorch {about['torch']}\nrecipe {result['recipe']}, batch {result['batch_size']}, "
-          f"{result['precision']}, data {result['data']}, {result['runs']} rounds\n")
-    print(f'{"ms a step":24} {"median":>9} {"min":>9} {"max":>9} {"/ ours":>7}')
-    times = {OURS: result['ms_per_step'], LAYERS: result['eager_layers_ms'],
-             **{f'PyTorch, {name}': row for name, row in result['pytorch_ms'].items()}}
-    columns = '{median:9.4f} {min:9.4f} {max:9.4f} {times_ours:7.2f}'
+          f"data {result['data']}, {result['runs']} rounds, commit {result['commit']}\n")
+    print(f'{"ms a step":28} {"median":>9} {"min":>9} {"max":>9} {"/ ours, " + result["precision"]:>12}')
+    times = {**{ours(precision): row for precision, row in result['ms_per_step'].items()},
+             LAYERS: result['eager_layers_ms'],
+             **{theirs(name): row for name, row in result['pytorch_ms'].items()}}
+    columns = '{median:9.4f} {min:9.4f} {max:9.4f} {times_ours:12.2f}'
     for name, row in times.items():
-        print(f'{name:24} ' + (row.get('failed') or columns.format(**row)), flush=True)
+        print(f'{name:28} ' + (row.get('failed') or columns.format(**row)), flush=True)
 
 
 def show_waits(name, row):
-    print(f'{name:24} ' + ', '.join(f'{key} {value}' for key, value in row.items()).replace("'", ''), flush=True)
+    print(f'{name:28} ' + ', '.join(f'{key} {value}' for key, value in row.items()).replace("'", ''), flush=True)
 
 
-def show_account(totals, rows, most=12):
+def show_account(totals, rows, most=8):
     if 'failed' in totals:
         print('kernels one by one:', totals['failed'])
         return

@@ -1,31 +1,25 @@
 """The same GAN in PyTorch, as fast as PyTorch's documentation knows to make it, for gpu.py to measure.
 
-    python benchmarks/torch_gpu.py VARIANT RECIPE BATCH_SIZE tf32|fp32 [cuda|cpu]
+    python benchmarks/torch_gpu.py VARIANT tf32|bf16 RECIPE BATCH_SIZE [cuda|cpu]
 
     eager           PyTorch as it comes
     graph           a whole step, captured by hand in a CUDA graph
     compile         G and both losses by torch.compile(mode='max-autotune'), which makes CUDA graphs itself
     compile_graph   G and both losses by the same without its graphs, and a whole step captured by hand
 
-All of them: channels_last, TF32 if asked for, cudnn.benchmark, Adam in one fused kernel, the images as uint8
-on the GPU and the noise drawn there, D's parameters without gradients while G learns, nothing read back
-between steps. They are spared D(x) and D(G(z)), which our step reports as well.
+All of them: channels_last, products in TF32 or, by autocast, in bfloat16, cudnn.benchmark, Adam in one fused
+kernel, the images as uint8 on the GPU and the noise drawn there, D's parameters without gradients while G
+learns, nothing read back between steps. They are spared D(x) and D(G(z)), which our step reports as well.
 
-Each runs in a process of its own, a TorchProcess: a search for kernels that takes too long can be ended, and
-what goes wrong in one spoils no other measurement. When it is ready it writes a line of JSON, {"ready": true}
-or {"failed": why}, and for each number of steps that it then reads another, {"ms": milliseconds a step}.
+It is a process that torch_process.py starts and talks to. It loads PyTorch, the networks and the images, and
+waits for a line before it tries out and compiles. When it is ready it writes a line of JSON, {"ready": true} or
+{"failed": why}, and for each number of steps that it then reads another, {"ms": milliseconds a step}.
 """
-import contextlib
-import importlib.util
 import json
 import os
-import select
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-import traceback
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +27,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tinygan import data  # noqa: E402
 from tinygan.recipes import RECIPES, make_gan  # noqa: E402
+from torch_process import why  # noqa: E402
 
 LEAD = 20                           # steps before those that are timed: somebody else has just had the GPU
 WARM_UP = 30                        # steps after which whatever chooses kernels has chosen
-READY = {'compile': 200, 'compile_graph': 120, 'graph': 40, 'eager': 40}     # seconds it may take to be so
-BLOCK_SECONDS = 30
 
 
 def dataset(recipe, download):
@@ -52,7 +45,7 @@ def dataset(recipe, download):
 class Training:
     """G and D with the weights that ours start from; step() trains them on the next minibatch of `images`."""
 
-    def __init__(self, recipe, images, N, device):
+    def __init__(self, recipe, images, N, precision, device):
         import torch
         from torch_gan import to_torch
         if (recipe.loss, recipe.order, recipe.D_rests_at) != ('bce', 'both', None):
@@ -65,6 +58,7 @@ class Training:
             torch.optim.Adam(net.parameters(), recipe.lr, betas, fused=True, capturable=on_gpu)
             for net in (self.G, self.D))
         self.N, self.z_dim, self.black = N, recipe.z_dim, recipe.black
+        self.autocast = partial(torch.autocast, device, torch.bfloat16, enabled=precision == 'bf16')
         self.images = torch.tensor(images, device=device)
         self.index = torch.zeros(N, dtype=torch.int64, device=device)         # of a minibatch's images
         self.number, self.order = 0, None
@@ -85,13 +79,18 @@ class Training:
         self.number += 1
 
     def play(self):
-        """GAN.step. It leaves no gradients behind: a capture then takes them from memory of its own."""
-        fake = self.generate(self.noise())
-        self.loss_D(self.images[self.index], fake.detach()).backward()
+        """GAN.step. It leaves no gradients behind: a capture then takes them from memory of its own. Nor does
+        autocast leave weights in bfloat16: it forgets them at the end of each `with`."""
+        with self.autocast():
+            fake = self.generate(self.noise())
+            loss = self.loss_D(self.images[self.index], fake.detach())
+        loss.backward()
         self.optim_D.step()
         self.optim_D.zero_grad()
         self.D.requires_grad_(False)
-        self.loss_G(fake).backward()
+        with self.autocast():
+            loss = self.loss_G(fake)
+        loss.backward()
         self.D.requires_grad_(True)
         self.optim_G.step()
         self.optim_G.zero_grad()
@@ -144,17 +143,22 @@ class Training:
                 raise RuntimeError('it runs, but does not train')
 
 
-def prepare(variant, recipe, N, precision, device):
-    """The Training of that variant, warmed up: whatever a step may choose or compile, it has."""
+def load(precision, recipe, N, device):
+    """A Training that has made no step yet."""
     import torch
     if device == 'cuda':
         if not torch.cuda.is_available():
             raise RuntimeError(f'PyTorch {torch.__version__} finds no GPU')
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == 'tf32'
-        torch.backends.cudnn.fp32_precision = 'tf32' if precision == 'tf32' else 'ieee'       # torch.compile asks here
+        torch.set_float32_matmul_precision('high')                  # TF32
+        torch.backends.cudnn.fp32_precision = 'tf32'                # torch.compile asks here
         torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
-    training = Training(recipe, dataset(recipe, download=False).images, N, device)
+    return Training(recipe, dataset(recipe, download=False).images, N, precision, device)
+
+
+def prepare(training, variant):
+    """Make it that variant, and warm it up: whatever a step may choose or compile, it has."""
+    import torch
     if variant == 'compile':
         training.compile('max-autotune')
         training.begin = torch.compiler.cudagraph_mark_step_begin   # the memory of the step before may go
@@ -165,7 +169,6 @@ def prepare(variant, recipe, N, precision, device):
     for _ in range(WARM_UP):
         training.step()
     training.check()
-    return training
 
 
 def milliseconds(step, steps, device):
@@ -187,7 +190,7 @@ def milliseconds(step, steps, device):
     return start.elapsed_time(end) / steps
 
 
-def main(variant, recipe, N, precision, device='cuda'):
+def main(variant, precision, recipe, N, device='cuda'):
     replies = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)                                 # what PyTorch prints is no reply
 
@@ -195,115 +198,15 @@ def main(variant, recipe, N, precision, device='cuda'):
         replies.write(json.dumps(words) + '\n')
 
     try:
-        training = prepare(variant, RECIPES[recipe], int(N), precision, device)
+        training = load(precision, RECIPES[recipe], int(N), device)
+        sys.stdin.readline()                      # it is this one's turn
+        prepare(training, variant)
         reply(ready=True)
         for line in sys.stdin:
             reply(ms=milliseconds(training.step, int(line), device))
     except Exception as error:
         reply(failed=why(error))
         raise
-
-
-# The other side, which asks ---------------------------------------------------------------------------------
-
-class Failed(Exception):
-    """Why something could not be measured, in one line."""
-
-
-def why(error):
-    line = (str(error).strip() or 'no reason given').splitlines()[0][:200]
-    return line if isinstance(error, Failed) else f'{type(error).__name__}: {line}'
-
-
-def attempt(measure, *arguments):
-    """What measure returns, or {'failed': why}: what cannot be had takes nothing else with it."""
-    try:
-        return measure(*arguments)
-    except Exception as error:
-        if not isinstance(error, Failed):
-            traceback.print_exc()
-        return {'failed': why(error)}
-
-
-class TorchProcess:
-    """A variant in a process of its own. What takes too long or goes wrong there raises Failed here."""
-
-    def __init__(self, variant, recipe, N, precision, device='cuda'):
-        self.errors, self.deadline = tempfile.TemporaryFile('w+'), time.monotonic() + READY[variant]
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, variant, recipe, str(N), precision, device], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
-            start_new_session=True)               # to be ended together with the compilers that it starts
-
-    def wait(self):
-        """Until it is ready."""
-        self.reply(self.deadline - time.monotonic(), 'not ready in time')
-
-    def block(self, steps):
-        """Milliseconds a step."""
-        with contextlib.suppress(BrokenPipeError):          # it has ended, and reply finds out why
-            self.process.stdin.write(f'{steps}\n')
-            self.process.stdin.flush()
-        return self.reply(BLOCK_SECONDS, f'no answer in {BLOCK_SECONDS} s')['ms']
-
-    def reply(self, seconds, otherwise):
-        ready, _, _ = select.select([self.process.stdout], [], [], max(0, seconds))
-        line = self.process.stdout.readline() if ready else json.dumps({'failed': otherwise})
-        words = json.loads(line) if line else {'failed': f'it ended: {self.last_words()}'}
-        if 'failed' in words:
-            self.stop()
-            raise Failed(words['failed'])
-        return words
-
-    def last_words(self):
-        self.process.wait()
-        self.errors.seek(0)
-        return (self.errors.read().strip().splitlines() or ['without a word'])[-1][:200]
-
-    def stop(self):
-        """End it, if it still runs. Nothing can be asked of it then."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        for pipe in self.process.stdin, self.process.stdout, self.errors:
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-
-class Variants:
-    """PyTorch's variants. The first, one to compile, begins at once; the others one after another, since each
-    finds its fastest kernels by timing them. As a context it ends them all."""
-
-    def __init__(self, quick, *setting):
-        self.setting, self.processes = setting, {}
-        self.names = ['compile', 'compile_graph'] * (not quick) + ['graph', 'eager']
-        self.installed = importlib.util.find_spec('torch') is not None
-
-    def __enter__(self):
-        if self.installed:
-            self.start(self.names[0])
-        return self
-
-    def __exit__(self, *_):
-        for process in self.processes.values():
-            process.stop()
-
-    def start(self, name):
-        if name not in self.processes:
-            self.processes[name] = TorchProcess(name, *self.setting)
-        return self.processes[name]
-
-    def blocks(self):
-        """{name: a function from steps to milliseconds a step, or {'failed': why}}, when all are ready."""
-        if not self.installed:
-            return dict.fromkeys(reversed(self.names), {'failed': 'PyTorch is not installed'})
-        found = {name: attempt(self.block, name) for name in self.names}
-        return dict(reversed(found.items()))
-
-    def block(self, name):
-        process = self.start(name)
-        process.wait()
-        return process.block
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """benchmarks/gpu.py, as far as it goes without a GPU: on the stand-in for CuPy, with PyTorch on the CPU."""
 import json
+import operator
 import os
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from tinygan.recipes import RECIPES, make_gan
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 import gpu  # noqa: E402
 import gpu_account  # noqa: E402
+import gpu_waits  # noqa: E402
 import torch_gpu  # noqa: E402
+import torch_process  # noqa: E402
 
 needs_compiler = pytest.mark.skipif(cuda_on_host.COMPILER is None, reason='no C++ compiler for the kernels')
 N = 4
@@ -169,7 +172,7 @@ def test_a_wrong_kernel_does_not_pass(setting, monkeypatch):
     monkeypatch.setattr(Device, 'sums', lambda self, kernel, *arguments: (
         None if kernel == 'activation_sums' else sums(self, kernel, *arguments)))
     passed = [good for good, _ in gpu.checks(setting)]
-    assert passed[0] and not any(passed[1:3])
+    assert passed == [True, False, False]
 
 
 # Measuring --------------------------------------------------------------------------------------------------
@@ -183,15 +186,15 @@ def test_parties_take_turns_and_one_that_fails_leaves_the_others():
         def block(steps):
             turns.append(name)
             if (answer := next(answers)) is None:
-                raise torch_gpu.Failed('it broke')
+                raise torch_process.Failed('it broke')
             return answer
         return block
-    blocks = {gpu.OURS: party('ours', 1, 2, 4), 'quick': party('quick', 3, 2, 20),
+    blocks = {'ours': party('ours', 1, 2, 4), 'quick': party('quick', 3, 2, 20),
               'broken': party('broken', 1, None), 'absent': {'failed': 'never there'}}
     times = gpu.measure(blocks, 3)
     assert turns == ['ours', 'quick', 'broken', 'ours', 'quick', 'broken', 'ours', 'quick']
     assert times['broken'] == {'failed': 'it broke'} and times['absent'] == {'failed': 'never there'}
-    assert gpu.summary(times['quick'], times[gpu.OURS]) == {'median': 3, 'min': 2, 'max': 20, 'times_ours': 3}
+    assert gpu.summary(times['quick'], times['ours']) == {'median': 3, 'min': 2, 'max': 20, 'times_ours': 3}
 
 
 @needs_compiler
@@ -218,29 +221,33 @@ def test_the_whole_benchmark_on_the_stand_in(setting, images, monkeypatch, capsy
     monkeypatch.setattr(gpu, 'setup_times', lambda setting: {'empty cache': {'import': 1.0}})
     monkeypatch.setattr(gpu, 'ten_epochs', lambda setting: json.loads(file.read_text())['start'])   # it is saved by then
     monkeypatch.setattr(fake_cupy.cuda.runtime, 'runtimeGetVersion', lambda: 13020, raising=False)
-    monkeypatch.setattr(torch_gpu.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(torch_process.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setenv('TINYGAN_COMMIT', 'abc1234')
     file = tmp_path / 'new' / 'gpu.json'
     arguments = ['--recipe', 'tiny', '--batch-size', str(N), '--quick', '--out', str(file)]
     assert gpu.main(arguments) == 0
     out = capsys.readouterr().out
-    assert out.count('PASS') == 5 and 'FAIL' not in out and 'ours alone' in out
-    assert len(out.splitlines()) <= 40 - 2                  # with PyTorch compiled there are two more
+    assert out.count('PASS') == 3 and 'FAIL' not in out and 'ours alone' in out
+    assert len(out.splitlines()) <= 40 - 4                  # with PyTorch compiled there are four more
     result = json.loads(file.read_text())
     assert not list(file.parent.glob('*.part'))
     for key in ('device', 'driver', 'date', 'setup_s'):
         assert key in result
+    assert result['commit'] == 'abc1234'
     assert result['versions'].keys() == {'python', 'numpy', 'cupy', 'cuda', 'torch'}
     assert result['versions']['cuda'] == '13.2'
     asked = {'recipe': 'tiny', 'batch_size': N, 'precision': 'tf32', 'runs': 3, 'checks': 'passed'}
     assert {key: result[key] for key in asked} == asked
     assert result['command'].startswith('python benchmarks/gpu.py --recipe tiny')
-    for row in result['ms_per_step'], result['eager_layers_ms']:
+    assert list(result['ms_per_step']) == ['tf32', 'fp32'] and result['ms_per_step']['tf32']['times_ours'] == 1
+    for row in *result['ms_per_step'].values(), result['eager_layers_ms']:
         assert 0 < row['min'] <= row['median'] <= row['max']
-    assert result['pytorch_ms'] == dict.fromkeys(('eager', 'graph'), {'failed': 'PyTorch is not installed'})
+    variants = 'graph tf32', 'graph bf16', 'eager tf32', 'eager bf16'
+    assert result['pytorch_ms'] == dict.fromkeys(variants, {'failed': 'PyTorch is not installed'})
     assert result['ten_epochs_s'] == {'failed': "KeyError: 'start'"}
     totals, rows = result['totals'], result['account']
     assert totals['launches'] == len(rows) and totals['flop'] == sum(row['flop'] for row in rows)
-    assert totals['step_ms'] == result['ms_per_step']['median']
+    assert totals['step_ms'] == result['ms_per_step']['tf32']['median']
     floor = totals['floor_ms']
     assert floor['launch by launch'] >= max(floor['flop'], floor['bytes']) > 0
     assert all(row.keys() == {'kernel', 'where', 'grid', 'block', 'us', 'flop', 'bytes', 'share_of_matmul'}
@@ -249,7 +256,7 @@ def test_the_whole_benchmark_on_the_stand_in(setting, images, monkeypatch, capsy
 
 def test_ten_epochs_are_those_of_the_real_training_loop(images):
     setting = gpu.Setting('dcgan', images, 4, 'fp32', None)
-    times = gpu.ten_epochs(setting, '--device', 'cpu', '--data', 'digits', '--max-steps', '2')
+    times = gpu_waits.ten_epochs(setting, '--device', 'cpu', '--data', 'digits', '--max-steps', '2')
     assert times['steps'] == 2
     assert min(times['start'], times['end']) > 0
     assert times['total'] == pytest.approx(times['start'] + times['training'] + times['end'], abs=0.03)
@@ -257,20 +264,20 @@ def test_ten_epochs_are_those_of_the_real_training_loop(images):
 
 def test_a_process_that_fails_gives_its_last_line(images, no_cupy):
     setting = gpu.Setting('dcgan', images, 4, 'fp32', None)
-    with pytest.raises(torch_gpu.Failed, match='^train_mnist.py: error: --device gpu: CuPy is not installed'):
-        gpu.ten_epochs(setting)
-    with pytest.raises(torch_gpu.Failed, match=r"^ModuleNotFoundError: No module named 'cupy'$"):
-        gpu.setup_times(setting)
+    with pytest.raises(torch_process.Failed, match='^train_mnist.py: error: --device gpu: CuPy is not installed'):
+        gpu_waits.ten_epochs(setting)
+    with pytest.raises(torch_process.Failed, match=r"^ModuleNotFoundError: No module named 'cupy'$"):
+        gpu_waits.setup_times(setting)
 
 
 # PyTorch ----------------------------------------------------------------------------------------------------
 
-def test_a_step_of_pytorch_is_our_step(tiny, images):
-    pytest.importorskip('torch')
-    import torch
+@pytest.mark.parametrize('precision, limits', [('tf32', (1e-5, 1e-2, 1e-6)), ('bf16', (2e-1, 4e-1, 1e-2))])
+def test_a_step_of_pytorch_is_our_step(precision, limits, tiny, images):
+    torch = pytest.importorskip('torch')
     gan, x = make_gan(tiny), data.normalise(images.images[10:26], np)
     z = np.random.default_rng(1).standard_normal((16, tiny.z_dim), np.float32)
-    theirs = torch_gpu.Training(tiny, images.images, 16, 'cpu')
+    theirs = torch_gpu.Training(tiny, images.images, 16, precision, 'cpu')
     theirs.index.copy_(torch.arange(10, 26))
     theirs.noise = lambda: torch.from_numpy(z)
     before = {name: getattr(gan, name).parameters.copy() for name in 'GD'}
@@ -281,13 +288,13 @@ def test_a_step_of_pytorch_is_our_step(tiny, images):
             (gan, name), (theirs, name), (theirs, f'optim_{name}')))
         parameters = list(network.parameters())
         gradients = [optim.state[parameter]['exp_avg'] / (1 - tiny.beta1) for parameter in parameters]
-        assert distance(gradients, ours.gradients) < 1e-5
-        assert distance(parameters, ours.parameters, before[name]) < 1e-2
+        statistics = [buffer for key, buffer in network.named_buffers() if 'running' in key]
+        distances = (distance(gradients, ours.gradients), distance(parameters, ours.parameters, before[name]),
+                     distance(statistics, ours.statistics))
+        assert all(map(operator.lt, distances, limits))
         settings = [optim.param_groups[0][key] for key in ('lr', 'betas', 'eps')]
         assert settings == [tiny.lr, (tiny.beta1, tiny.beta2), 1e-8]
         assert all(parameter.grad is None and parameter.requires_grad for parameter in parameters)
-        statistics = [buffer for key, buffer in network.named_buffers() if 'running' in key]
-        assert distance(statistics, ours.statistics) < 1e-6
 
 
 def distance(theirs, ours, start=0):
@@ -299,7 +306,7 @@ def distance(theirs, ours, start=0):
 
 def test_pytorch_goes_through_the_images_of_an_epoch_once(tiny, images):
     torch = pytest.importorskip('torch')
-    training = torch_gpu.Training(tiny, images.images, 8, 'cpu')
+    training = torch_gpu.Training(tiny, images.images, 8, 'tf32', 'cpu')
     for _ in range(2):
         seen = []
         for _ in range(5):
@@ -312,34 +319,35 @@ def test_pytorch_goes_through_the_images_of_an_epoch_once(tiny, images):
     with pytest.raises(RuntimeError, match='does not train'):
         training.check()
     with pytest.raises(NotImplementedError, match='cross-entropy'):
-        torch_gpu.Training(RECIPES['lsgan'], images.images, 8, 'cpu')
+        torch_gpu.Training(RECIPES['lsgan'], images.images, 8, 'tf32', 'cpu')
 
 
 def test_a_variant_is_prepared_and_timed(tiny, images, monkeypatch):
     pytest.importorskip('torch')
     monkeypatch.setattr(torch_gpu, 'dataset', lambda recipe, download: images)
     monkeypatch.setattr(torch_gpu, 'WARM_UP', 2)
-    training = torch_gpu.prepare('eager', tiny, 8, 'fp32', 'cpu')
+    training = torch_gpu.load('bf16', tiny, 8, 'cpu')
+    torch_gpu.prepare(training, 'eager')
     assert training.number == 2 + 3
     assert torch_gpu.milliseconds(training.step, 2, 'cpu') > 0
     assert training.number == 2 + 3 + torch_gpu.LEAD + 2
 
 
 @pytest.mark.parametrize('deed, replies', [
-    ('types.SimpleNamespace(step=0)',
-     [{'ready': True}, {'ms': 0.5}, {'failed': 'ZeroDivisionError: division by zero'}]),
+    ('None', [{'ready': True}, {'ms': 0.5}, {'failed': 'ZeroDivisionError: division by zero'}]),
     ('None.G', [{'failed': "AttributeError: 'NoneType' object has no attribute 'G'"}])])
 def test_a_variant_answers_in_lines_of_json(deed, replies):
     code = f'''import sys, types
 sys.path.insert(0, {str(ROOT / 'benchmarks')!r})
 import torch_gpu
-def prepare(*arguments):
+def load(*arguments):
     print('not a reply')
-    return {deed}
-torch_gpu.prepare, torch_gpu.milliseconds = prepare, lambda step, steps, device: 1 / steps
-torch_gpu.main('eager', 'dcgan', '4', 'fp32')
+    return types.SimpleNamespace(step=0)
+torch_gpu.load, torch_gpu.prepare = load, lambda training, variant: {deed}
+torch_gpu.milliseconds = lambda step, steps, device: 1 / steps
+torch_gpu.main('eager', 'tf32', 'dcgan', '4')
 '''
-    done = subprocess.run([sys.executable, '-c', code], input='2\n0\n3\n', capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-c', code], input='now\n2\n0\n3\n', capture_output=True, text=True)
     assert list(map(json.loads, done.stdout.splitlines())) == replies
     assert 'not a reply' in done.stderr and done.returncode == 1
 
@@ -353,20 +361,20 @@ REPLIES = {                                       # what a process does, and wha
 @pytest.mark.parametrize('deed', REPLIES)
 def test_a_process_of_pytorch_that_never_gets_ready(deed, tmp_path, monkeypatch):
     with doing(deed, tmp_path, monkeypatch, 0.3 if 'sleep' in deed else 30) as variants:
-        assert variants.blocks()['graph'] == {'failed': REPLIES[deed]}
+        assert variants.blocks()['graph bf16'] == {'failed': REPLIES[deed]}
         assert all(process.process.poll() is not None for process in variants.processes.values())
 
 
 def test_a_process_of_pytorch_is_asked_for_blocks(tmp_path, monkeypatch):
-    deed = 'print(json.dumps({"ready": True}), flush=True)\nfor line in sys.stdin:\n' \
+    deed = 'sys.stdin.readline()\nprint(json.dumps({"ready": True}), flush=True)\nfor line in sys.stdin:\n' \
            '    print(json.dumps({"ms": 1 / (int(line) - 1)}), flush=True)'
     with doing(deed, tmp_path, monkeypatch) as variants:
         blocks = variants.blocks()
-        assert list(blocks) == ['eager', 'graph']
-        assert blocks['eager'](3) == blocks['graph'](3) == 0.5
-        with pytest.raises(torch_gpu.Failed, match='it ended: ZeroDivisionError'):
-            blocks['graph'](1)
-        assert blocks['eager'](2) == 1
+        assert list(blocks) == ['graph tf32', 'graph bf16', 'eager tf32', 'eager bf16']
+        assert blocks['eager bf16'](3) == blocks['graph tf32'](3) == 0.5
+        with pytest.raises(torch_process.Failed, match='it ended: ZeroDivisionError'):
+            blocks['graph tf32'](1)
+        assert blocks['eager tf32'](2) == 1
     assert all(process.process.poll() is not None for process in variants.processes.values())
 
 
@@ -374,7 +382,6 @@ def doing(deed, folder, monkeypatch, seconds=30):
     """Variants whose processes do that, and have so many seconds to get ready."""
     script = folder / 'torch_gpu.py'
     script.write_text(f'import json, sys, time\n{deed}\n')
-    monkeypatch.setattr(torch_gpu, '__file__', str(script))
-    monkeypatch.setattr(torch_gpu, 'READY', dict.fromkeys(torch_gpu.READY, seconds))
-    monkeypatch.setattr(torch_gpu.importlib.util, 'find_spec', lambda name: True)
-    return torch_gpu.Variants(True, 'dcgan', 4, 'fp32')
+    monkeypatch.setattr(torch_process, 'SCRIPT', script)
+    monkeypatch.setattr(torch_process.importlib.util, 'find_spec', lambda name: True)
+    return torch_process.Variants(True, seconds, 'dcgan', 4)
