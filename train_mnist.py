@@ -97,8 +97,8 @@ def parse(arguments):
     add('--instance-noise', type=number(float, 0), metavar='SD', help="standard deviation of noise on what D sees")
     add('--z-dim', type=count, metavar='N', help="size of z")
     add('--loss', choices=LOSSES, help="what D and G minimise")
-    add('--precision', choices=['fp32', 'tf32'],
-        help='of matrix products on a GPU: tf32 is faster, with factors of 10 bits (default: tf32, if the GPU has it)')
+    add('--precision', choices=['fp32', 'tf32', 'bf16'],
+        help='of matrix products on a GPU: tf32 has factors of 10 bits, bf16 of 7 (default: tf32, if the GPU has it)')
     add('--plain', action='store_true', default=None, help='train with the core alone: slower, and exactly what the source says')
     add('--seed', type=seed, metavar='N', help='of all random numbers (default: 0)')
     add('--out', type=path, metavar='RUN', help='the folder to fill (default: a new one in runs/)')
@@ -188,9 +188,9 @@ def gan_of(config, xp):
 def start_engine(gan, images, run, xp):
     """What takes the run's steps, and a line about it."""
     config = run.config
-    tf32 = xp is not np and find_precision(config['precision'], xp) == 'tf32'    # a GPU's run may go on on a CPU
+    precision = 'fp32' if xp is np else find_precision(config['precision'], xp)  # a GPU's run may go on on a CPU
     batches = Minibatches(images, recipe_of(config), config['seed'], xp)
-    engine = engines.start(gan, batches, run.step + 1, config['plain'], tf32)
+    engine = engines.start(gan, batches, run.step + 1, config['plain'], precision)
     if engine.about:
         print(engine.about, flush=True)
     return engine

@@ -28,7 +28,7 @@ select_device('gpu')
 laps.append(time.perf_counter())
 recipe = RECIPES[sys.argv[1]]._replace(batch_size=int(sys.argv[2]))
 images = data.ImageSet(np.zeros((recipe.batch_size, *recipe.shape), np.uint8))
-CapturedGAN(make_gan(recipe, 0, cupy), Minibatches(images, recipe), sys.argv[3] == 'tf32').step(1)
+CapturedGAN(make_gan(recipe, 0, cupy), Minibatches(images, recipe), sys.argv[3]).step(1)
 cupy.cuda.Device().synchronize()
 laps.append(time.perf_counter())
 seconds = [round(after - before, 2) for before, after in zip(laps, laps[1:])]

@@ -95,17 +95,17 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
         ('gan', "int(state['G.t'])", '0', 'test_gan.py -k bit_for_bit'),
     'noise is drawn from the same stream every step':
         ('gan', "random_stream(seed, 'noise', step)", "random_stream(seed, 'noise')", 'test_gan.py -k noise'),
-    'a kernel reads a tile that others are still copying':
-        ('engines/cuda/conv.cu', '        __syncthreads();                           // everybody', '        // everybody',
+    'a kernel reads a tile that others are still writing':
+        ('engines/cuda/product.cuh', '        __syncthreads();                           // this step', '        // this step',
          'engines/test_cuda.py -k products and host and DCGAN'),
-    'a kernel does not wait for its own copies':
-        ('engines/cuda/conv.cu', 'wait_copies<STAGES - 2>();', '', 'engines/test_cuda.py -k products and host and DCGAN'),
+    'a kernel gives the tensor cores the first half of a row twice':
+        ('engines/cuda/product.cuh', 'k + lane / 16 * CHUNK', 'k', 'engines/test_cuda.py -k products and host and DCGAN'),
     'a kernel gives a pixel the weights of its neighbour':
         ('engines/cuda/conv.cu', 'kh = rh + n / C / S + P', 'kh = n / C / S + P', 'engines/test_cuda.py -k products and host and odd'),
     'a kernel leaves it to the tensor cores to cut off bits':
         ('engines/cuda/device.cuh', 'x * 1.00035f', 'x', 'engines/test_cuda.py -k tf32_keeps and host'),
     'a kernel loses the last slice of a sum':
-        ('engines/cuda/conv.cu', 'z < slices; z++', 'z < slices - 1; z++', 'engines/test_cuda.py -k products and host and slices'),
+        ('engines/cuda/product.cuh', 'z < slices; z++', 'z < slices - 1; z++', 'engines/test_cuda.py -k products and host and slices'),
     'a kernel lets the running statistics see the fakes before the real images':
         ('engines/cuda/pointwise.cu', 'int g = gridDim.z - 1; g >= 0; g--', 'int g = 0; g < gridDim.z; g++',
          'engines/test_cuda.py -k computes_what and host and channels'),

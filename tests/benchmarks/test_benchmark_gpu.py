@@ -172,9 +172,9 @@ def test_a_wrong_kernel_does_not_pass(setting, monkeypatch):
     monkeypatch.setattr(Device, 'sums', lambda self, kernel, *arguments: (
         None if kernel == 'activation_sums' else sums(self, kernel, *arguments)))
     passed = [good for good, _ in gpu.checks(setting)]
-    assert passed == [True, False, False]
+    assert passed == [True, False, False, False]
     monkeypatch.setattr(gpu, 'errors_of_a_step', lambda setting, precision: {'D': 0.0, 'G': float('nan')})
-    assert [good for good, _ in gpu.checks(setting)][1:] == [False, False]
+    assert [good for good, _ in gpu.checks(setting)][1:] == [False, False, False]
 
 
 # Measuring --------------------------------------------------------------------------------------------------
@@ -229,8 +229,8 @@ def test_the_whole_benchmark_on_the_stand_in(setting, images, monkeypatch, capsy
     arguments = ['--recipe', 'tiny', '--batch-size', str(N), '--quick', '--out', str(file)]
     assert gpu.main(arguments) == 0
     out = capsys.readouterr().out
-    assert out.count('PASS') == 3 and 'FAIL' not in out and 'ours alone' in out
-    assert len(out.splitlines()) <= 40 - 4                  # with PyTorch compiled there are four more
+    assert out.count('PASS') == 4 and 'FAIL' not in out and 'ours alone' in out
+    assert len(out.splitlines()) <= 42 - 4                  # with PyTorch compiled there are four more
     result = json.loads(file.read_text())
     assert not list(file.parent.glob('*.part'))
     for key in ('device', 'driver', 'date', 'setup_s'):
@@ -241,7 +241,7 @@ def test_the_whole_benchmark_on_the_stand_in(setting, images, monkeypatch, capsy
     asked = {'recipe': 'tiny', 'batch_size': N, 'precision': 'tf32', 'runs': 3, 'checks': 'passed'}
     assert {key: result[key] for key in asked} == asked
     assert result['command'].startswith('python benchmarks/gpu.py --recipe tiny')
-    assert list(result['ms_per_step']) == ['tf32', 'fp32'] and result['ms_per_step']['tf32']['times_ours'] == 1
+    assert list(result['ms_per_step']) == ['tf32', 'bf16', 'fp32'] and result['ms_per_step']['tf32']['times_ours'] == 1
     for row in *result['ms_per_step'].values(), result['eager_layers_ms']:
         assert 0 < row['min'] <= row['median'] <= row['max']
     variants = 'graph tf32', 'graph bf16', 'eager tf32', 'eager bf16'

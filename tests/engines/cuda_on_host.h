@@ -59,16 +59,9 @@ static dim3 blockDim, gridDim;
 
 namespace on_host {
 
-const int WARP = 32, MAX_THREADS = 1024, STACK_BYTES = 1 << 16, MAX_COPIES = 128;
+const int WARP = 32, MAX_THREADS = 1024, STACK_BYTES = 1 << 16;
 const unsigned WHOLE_WARP = 0xffffffff;
 const char RETURNED[] = "", BARRIER[] = "__syncthreads()", WARP_BARRIER[] = "__syncwarp()";
-
-struct Copy {
-    void* to;
-    const void* from;               // null: fill with zeros
-    int bytes, group;
-    unsigned began;                 // a time of races_on_host.h
-};
 
 struct Fiber {
     bool begun;
@@ -80,8 +73,6 @@ struct Fiber {
     void (*operation)(Fiber* warp); // and what is to be done once its whole warp is there,
     void* operands[3];              // with these
     int source;
-    Copy copies[MAX_COPIES];        // asynchronous, not there yet
-    int copying, committed;         // how many copies, how many groups
 };
 
 static Fiber *fibers, *current;     // `current` is null while the scheduler runs
@@ -200,7 +191,6 @@ static void run_warp(int first, int lanes, bool reverse) {
 static void run_block(bool reverse) {
     int threads = blockDim.x * blockDim.y * blockDim.z, warps = (threads + WARP - 1) / WARP;
     memset(shared_memory, 0xff, shared_bytes);
-    for (int thread = 0; thread < threads; thread++) fibers[thread].copying = fibers[thread].committed = 0;
     do {
         for (int turn = 0; turn < warps; turn++) {
             int first = WARP * (reverse ? warps - 1 - turn : turn);
@@ -278,26 +268,36 @@ static const char* run(void (*body)(), const char* const* names, int max_threads
 
 // What a whole warp does at once, when all its threads have come to it.
 
-UNWATCHED static float tf32_value(unsigned bits) {      // the hardware does not look at the last 13 bits
-    bits &= 0xffffe000;
+UNWATCHED static float value(unsigned bits) {
     float value;
     memcpy(&value, &bits, 4);
     return value;
 }
 
+#if BF16
+const int DEPTH_OF_MMA = 16;                // two numbers to 32 bits, at k = 2t and 2t + 1, 2t + 8 and 2t + 9
+UNWATCHED static int k_of(int t, int half, int n) { return 2 * t + 8 * half + n; }
+UNWATCHED static float number(unsigned bits, int n) { return value(n ? bits & 0xffff0000 : bits << 16); }
+#else
+const int DEPTH_OF_MMA = 8;                 // TF32: the hardware does not look at the last 13 bits
+UNWATCHED static int k_of(int t, int half, int) { return t + 4 * half; }
+UNWATCHED static float number(unsigned bits, int) { return value(bits & 0xffffe000); }
+#endif
+
 typedef float Row __attribute__((vector_size(32)));
 
 UNWATCHED static void multiply(Fiber* warp) {
-    float a[16][8];                         // of which thread t holds rows t/4 (+ 8), columns t%4 (+ 4)
-    Row b[8], product[16] = {};
-    for (int lane = 0; lane < WARP; lane++) {
-        const unsigned* mine = static_cast<unsigned*>(warp[lane].operands[1]);
-        for (int i = 0; i < 4; i++) a[lane / 4 + i % 2 * 8][lane % 4 + i / 2 * 4] = tf32_value(mine[i]);
-        mine = static_cast<unsigned*>(warp[lane].operands[2]);
-        for (int i = 0; i < 2; i++) b[lane % 4 + i * 4][lane / 4] = tf32_value(mine[i]);
-    }
+    float a[16][DEPTH_OF_MMA];              // of which thread 4q + t holds rows q (+ 8)
+    Row b[DEPTH_OF_MMA], product[16] = {};
+    for (int lane = 0; lane < WARP; lane++)
+        for (int n = 0; n < DEPTH_OF_MMA / 8; n++) {
+            const unsigned* mine = static_cast<unsigned*>(warp[lane].operands[1]);
+            for (int i = 0; i < 4; i++) a[lane / 4 + i % 2 * 8][k_of(lane % 4, i / 2, n)] = number(mine[i], n);
+            mine = static_cast<unsigned*>(warp[lane].operands[2]);
+            for (int i = 0; i < 2; i++) b[k_of(lane % 4, i, n)][lane / 4] = number(mine[i], n);
+        }
     for (int row = 0; row < 16; row++)
-        for (int k = 0; k < 8; k++) product[row] += a[row][k] * b[k];
+        for (int k = 0; k < DEPTH_OF_MMA; k++) product[row] += a[row][k] * b[k];
     for (int lane = 0; lane < WARP; lane++) {
         float* mine = static_cast<float*>(warp[lane].operands[0]);
         for (int i = 0; i < 4; i++) mine[i] += product[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
@@ -325,36 +325,27 @@ template <class T> T value_of(const char* place, unsigned mask, T value, int sou
     return value;
 }
 
-// An asynchronous copy is there when the thread that issued it has waited for it, and not before.
-
-UNWATCHED static void issue(void* to, const void* from, bool valid, int bytes, int line) {
-    if (reinterpret_cast<size_t>(to) % bytes || reinterpret_cast<size_t>(from) % bytes)
-        fail("copy%d in line %d from %p to %p: not a multiple of %d", bytes, line, from, to, bytes);
-    if (shared_bytes && (to < shared_memory || to >= shared_memory + shared_bytes))
-        fail("copy%d in line %d to %p, which is not in shared memory", bytes, line, to);
-    if (current->copying == MAX_COPIES) fail("over %d copies under way in line %d", MAX_COPIES, line);
-    use(to, bytes, WRITES);
-    if (valid) use(from, bytes, READS);
-    memset(to, 0xff, bytes);                // no longer the old bytes, for whoever still reads them
-    current->copies[current->copying++] = {to, valid ? from : nullptr, bytes, current->committed, now};
+// Four matrices of eight rows of 16 bytes: lane 8 i + j says where row j of matrix i lies. Each lane gets 4 bytes of a row, or
+// two numbers of 2 bytes of a column.
+template <bool TRANSPOSED> UNWATCHED void load(Fiber* warp) {
+    for (int lane = 0; lane < WARP; lane++)
+        for (int i = 0; i < 4; i++) {
+            unsigned short two[2];
+            for (int n = 0; n < 2; n++) {
+                int row = TRANSPOSED ? lane % 4 * 2 + n : lane / 4, column = TRANSPOSED ? lane / 4 : lane % 4 * 2 + n;
+                memcpy(&two[n], static_cast<const unsigned short*>(warp[8 * i + row].operands[1]) + column, 2);
+            }
+            memcpy(static_cast<unsigned*>(warp[lane].operands[0]) + i, two, 4);
+        }
 }
 
-UNWATCHED static void arrive(int groups_still_under_way) {
-    int kept = 0;
-    for (int i = 0; i < current->copying; i++) {
-        Copy copy = current->copies[i];
-        if (copy.group >= current->committed - groups_still_under_way) {
-            current->copies[kept++] = copy;
-            continue;
-        }
-        copy_began = copy.began;
-        use(copy.to, copy.bytes, WRITES);
-        if (copy.from) use(copy.from, copy.bytes, READS);
-        copy_began = ~0u;
-        if (copy.from) memcpy(copy.to, copy.from, copy.bytes);
-        else memset(copy.to, 0, copy.bytes);
-    }
-    current->copying = kept;
+UNWATCHED static void begin_load(unsigned* to, const void* row, int line) {
+    if (reinterpret_cast<size_t>(row) % 16) fail("a row at %p in line %d: not a multiple of 16", row, line);
+    if (shared_bytes && (row < shared_memory || row >= shared_memory + shared_bytes))
+        fail("a row at %p in line %d, which is not in shared memory", row, line);
+    use(row, 16, READS);
+    current->operands[0] = to;
+    current->operands[1] = const_cast<void*>(row);
 }
 
 struct SourceLine { const char* file; unsigned line, column; };
@@ -423,18 +414,24 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 
 // What a .cu source has inline PTX for, and leaves to this file where HOST_SHIM is defined.
 
-inline void mma(float* c, const unsigned* a, const unsigned* b, int line = __builtin_LINE()) {
+inline void mma(float* c, const unsigned* a, unsigned b0, unsigned b1, int line = __builtin_LINE()) {
+    unsigned b[] = {b0, b1};
     void** operands = on_host::current->operands;
     operands[0] = c;
     operands[1] = const_cast<unsigned*>(a);
-    operands[2] = const_cast<unsigned*>(b);
+    operands[2] = b;
     on_host::wait_at("mma()", line, on_host::multiply);
 }
-inline void copy16(void* to_shared, const void* from_global, bool valid, int line = __builtin_LINE()) {
-    on_host::issue(to_shared, from_global, valid, 16, line);
+inline void load_matrices(unsigned* to, const void* row, int line = __builtin_LINE()) {
+    on_host::begin_load(to, row, line);
+    on_host::wait_at("load_matrices()", line, on_host::load<false>);
 }
-inline void copy4(void* to_shared, const void* from_global, bool valid, int line = __builtin_LINE()) {
-    on_host::issue(to_shared, from_global, valid, 4, line);
+inline void load_transposed(unsigned* to, const void* row, int line = __builtin_LINE()) {
+    on_host::begin_load(to, row, line);
+    on_host::wait_at("load_transposed()", line, on_host::load<true>);
 }
-inline void commit_copies() { on_host::current->committed++; }
-template <int N> void wait_copies() { on_host::arrive(N); }
+inline unsigned two_bf16(float low, float high) {
+    unsigned bits[] = {__float_as_uint(low), __float_as_uint(high)};
+    for (unsigned& b : bits) b = (b & 0x7fffffff) > 0x7f800000 ? 0x7fff : (b + 0x7fff + (b >> 16 & 1)) >> 16;
+    return bits[0] | bits[1] << 16;
+}

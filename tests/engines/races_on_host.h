@@ -8,8 +8,7 @@
 // - in a block, a __syncthreads() between them, or in a warp a __syncwarp(); shuffles and mma() order no memory;
 // - of two blocks, that one has called atomicAdd after its access and the other before, on the same address, and that
 //   each has a __threadfence() between access and atomicAdd. Where these are of different threads, there must be a
-//   __syncthreads() too, and the fence in either thread, on its side of the barrier;
-// - of an asynchronous copy, these before it begins or after the thread that began it has waited for it.
+//   __syncthreads() too, and the fence in either thread, on its side of the barrier.
 //
 // Not seen: memory that is neither an argument nor shared; that threads use different bytes of a word, which is taken
 // for a race; and addresses that a block has added to before the last one.
@@ -20,6 +19,12 @@ namespace on_host {
 
 enum Use { READS, WRITES, ADDS };
 const char *const DOES[] = {"reads", "writes", "adds to"}, *const HAS[] = {"read", "written", "added to"};
+
+#if BF16
+const int WORD = 2;                                     // bytes
+#else
+const int WORD = 4;
+#endif
 
 struct Access { unsigned thread, time; };               // which of the whole grid; time 0 if there was none
 
@@ -41,7 +46,7 @@ static const void** counters;                           // where each block has 
 static unsigned* published;                             // and before what time each thread's accesses are seen by then
 
 // Time goes on where something is ordered, and from block to block.
-static unsigned now, block_began, barrier, warp_barriers[MAX_THREADS / WARP], counted, copy_began;
+static unsigned now, block_began, barrier, warp_barriers[MAX_THREADS / WARP], counted;
 // Blocks and threads are numbered in the whole grid; `threads` is how many a block has.
 static unsigned block, threads, first_thread, me, counting_thread;
 static Fences fences[MAX_THREADS];
@@ -49,14 +54,14 @@ static Fences fences[MAX_THREADS];
 static void watch_launch(char* memory, size_t bytes, const char* const* names) {
     arrays = memory, array_bytes = (bytes + 3) / 4 * 4, parameters = names;
     threads = blockDim.x * blockDim.y * blockDim.z;
-    size_t blocks = 1UL * gridDim.x * gridDim.y * gridDim.z, count = (array_bytes + shared_bytes) / 4 + 1;
+    size_t blocks = 1UL * gridDim.x * gridDim.y * gridDim.z, count = (array_bytes + shared_bytes) / WORD + 1;
     mapped_bytes = count * sizeof(Word) + blocks * (sizeof *counters + threads * sizeof *published);
     void* zeros = mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (zeros == MAP_FAILED) mapped_bytes = 0, fail("no memory to look for races");
     counters = static_cast<const void**>(zeros);
     words = reinterpret_cast<Word*>(counters + blocks);
     published = reinterpret_cast<unsigned*>(words + count);
-    now = 0, copy_began = ~0u;
+    now = 0;
 }
 
 static void forget_launch() {
@@ -95,7 +100,6 @@ UNWATCHED static bool ordered(Access before, bool in_shared_memory) {
     if (before.time < block_began)                      // in another block
         return in_shared_memory || (fences[me - first_thread].after_count && before.time < published[before.thread] &&
                                     counters[before.thread / threads] == counters[block]);
-    if (before.time >= copy_began) return false;
     unsigned warp = (me - first_thread) / WARP;
     return before.time < barrier ||
         ((before.thread - first_thread) / WARP == warp && before.time < warp_barriers[warp]);
@@ -136,7 +140,7 @@ UNWATCHED static void use(const void* memory, size_t bytes, Use use) {
     bool in_shared_memory = offset < shared_bytes;
     if (in_shared_memory) offset += array_bytes;
     else if ((offset = at - arrays) >= array_bytes) return;             // a thread's own, or constant
-    for (Word* word = words + offset / 4; word < words + (offset + bytes + 3) / 4; word++, at += 4)
+    for (Word* word = words + offset / WORD; word < words + (offset + bytes + WORD - 1) / WORD; word++, at += WORD)
         if (use != READS || !(is_new(word->reads[0]) || is_new(word->reads[1])))
             use_word(*word, at, use, in_shared_memory);
 }

@@ -26,7 +26,7 @@ from tinygan.recipes import RECIPES, make_gan
 from tinygan.run.device import select_device
 
 # float32 is up to 1e-6 off float64 here; a number cut to TF32's 10 bits as device.cuh does it is 1.8e-4 off on average
-TOLERANCE = {'fp32': 5e-6, 'tf32': 1e-3}
+TOLERANCE = {'fp32': 5e-6, 'tf32': 1e-3, 'bf16': 6e-3}
 LAUNCHES = {'dcgan': 48, 'fast': 59, 'dcgan_gap': 52, 'lsgan': 48, 'dcgan64': 70, 'tutorial64': 87, 'lsgan64': (45, 59)}
 needs_compiler = pytest.mark.skipif(cuda_on_host.COMPILER is None,
                                     reason='no C++ compiler to run the kernels on the CPU')
@@ -43,10 +43,10 @@ def cupy(request, monkeypatch):
     return fake_cupy
 
 
-@pytest.fixture(params=['fp32', 'tf32'])
+@pytest.fixture(params=['fp32', 'tf32', 'bf16'])
 def precision(request, cupy):
-    if request.param == 'tf32' and int(cupy.cuda.Device().compute_capability) < 80:
-        pytest.skip('this GPU has no TF32')
+    if request.param != 'fp32' and int(cupy.cuda.Device().compute_capability) < 80:
+        pytest.skip('this GPU has neither TF32 nor bfloat16')
     return request.param
 
 
@@ -69,7 +69,7 @@ extern "C" __global__ void arrivals(int* arrived, int* last) {
 @pytest.mark.parametrize('block', [(128,), (32, 8), (1, 64)])
 def test_of_the_blocks_that_finish_a_sum_one_is_the_last(cupy, block):
     """And knows it in all its threads. (If more than one thread counted a block, each of these would be the last.)"""
-    kernel = cupy.RawModule(code=ARRIVALS, options=('-std=c++17', '-DTF32=0')).get_function('arrivals')
+    kernel = cupy.RawModule(code=ARRIVALS, options=('-std=c++17', '-DTF32=0', '-DBF16=0')).get_function('arrivals')
     arrived, last = cupy.zeros(3, np.int32), cupy.zeros(3, np.int32)
     for times in 1, 2:
         kernel((4, 3), block, (arrived, last))
@@ -92,7 +92,7 @@ def test_products_are_those_of_conv_in_float64(cupy, precision, geometry, rng, m
     x, w, dy, b, c = (rng.standard_normal(shape) for shape in
                       ((N, H, W, C), (K, K, C, F), (N, OH, OW, F), (F,), (C,)))
     on_device = [cupy.asarray(a.astype(np.float32)) for a in (x, w, dy, b, c)]
-    product = Product(Device(cupy, precision == 'tf32'), Sizes(H, W, C, OH, OW, F, K, S, P), on_device[1], None)
+    product = Product(Device(cupy, precision), Sizes(H, W, C, OH, OW, F, K, S, P), on_device[1], None)
     y, dx, dw = (poisoned(cupy, a.shape) for a in (dy, x, w))
     product.forward(on_device[0], y, N)
     product.input_grad(on_device[2], dx, N)
@@ -109,7 +109,7 @@ def test_tf32_keeps_10_bits_and_errs_to_both_sides_alike(cupy, rng):
     def product(x, w):
         x, w = (cupy.asarray(a.astype(np.float32)) for a in (x, w))
         y = poisoned(cupy, (len(x), w.shape[1]))
-        Product(Device(cupy, True), Sizes(1, 1, len(w), 1, 1, w.shape[1]), w, None).forward(x, y, len(x))
+        Product(Device(cupy, 'tf32'), Sizes(1, 1, len(w), 1, 1, w.shape[1]), w, None).forward(x, y, len(x))
         return to_numpy(y)
 
     x, w = np.exp(rng.standard_normal((64, 512))), np.exp(rng.standard_normal((512, 16)))
@@ -123,7 +123,7 @@ def test_tf32_keeps_10_bits_and_errs_to_both_sides_alike(cupy, rng):
 def test_a_product_adds_its_bias_and_goes_through_its_activation(cupy, rng):
     x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 3, 5), (3, 3, 4, 5), (4,)))
     on_device = [cupy.asarray(a) for a in (x, w, b)]
-    product = Product(Device(cupy, False), Sizes(5, 5, 4, 3, 3, 5, 3, 1, 0), *on_device[1:])
+    product = Product(Device(cupy, 'fp32'), Sizes(5, 5, 4, 3, 3, 5, 3, 1, 0), *on_device[1:])
     linear = conv.input_grad(x, w, (5, 5), 1, 0) + b
     for activation, expected in (((0, 0.2), np.where(linear > 0, linear, 0.2 * linear)), ((1, 1.0), np.tanh(linear)),
                                  ((2, 1.0), 1 / (1 + np.exp(-linear)))):
@@ -159,7 +159,7 @@ def test_a_network_computes_what_its_layers_do(cupy, rng, name):
     x = rng.standard_normal((2 * N, *shape)).astype(np.float32)
     ours, layers = (Sequential(*make(rng=np.random.default_rng(1))).to(xp) for xp in (cupy, np))
     arrays = {'x': cupy.asarray(x), 'dx': poisoned(cupy, x.shape)}
-    kernels = Network(Device(cupy, False), ours, shape, 2 * N, 2, **arrays)
+    kernels = Network(Device(cupy, 'fp32'), ours, shape, 2 * N, 2, **arrays)
     dy = rng.standard_normal(kernels.y.shape).astype(np.float32)
     kernels.dy[...] = cupy.asarray(dy)
     kernels.forward(2 * N, 2)
@@ -199,9 +199,9 @@ def small_gan(xp, recipe, z_dim=5, width=4):
                recipe.instance_noise)
 
 
-def captured_gan(xp, recipe, N=3, tf32=False, number=1, gan=None, seed=0):
+def captured_gan(xp, recipe, N=3, precision='fp32', number=1, gan=None, seed=0):
     gan = gan or small_gan(xp, recipe)
-    return CapturedGAN(gan, Minibatches(images_for(recipe), recipe._replace(batch_size=N, z_dim=5), seed), tf32, number)
+    return CapturedGAN(gan, Minibatches(images_for(recipe), recipe._replace(batch_size=N, z_dim=5), seed), precision, number)
 
 
 VARIANTS = {name: recipe for name, recipe in RECIPES.items()} | {
@@ -289,7 +289,7 @@ def test_a_whole_dcgan_in_its_real_width(cupy, precision):
     """With its tiles full, its sums in slices, numbers copied four at a time."""
     recipe = RECIPES['dcgan']
     gan, plain = (make_gan(recipe._replace(z_dim=5), 0, xp) for xp in (cupy, np))
-    captured = captured_gan(cupy, recipe, 2, precision == 'tf32', gan=gan)
+    captured = captured_gan(cupy, recipe, 2, precision, gan=gan)
     captured.step(1)
     plain.step(to_numpy(captured.x[2:]), to_numpy(captured.z))
     close(captured.x[:2], make_gan(recipe._replace(z_dim=5)).G(to_numpy(captured.z)), 5 * TOLERANCE[precision])
@@ -333,7 +333,7 @@ def test_results_do_not_depend_on_the_order_of_blocks_and_threads(monkeypatch):
     states = []
     for reverse in False, True:
         monkeypatch.setattr(cuda_on_host, 'reverse', reverse)
-        captured = captured_gan(fake_cupy, RECIPES['dcgan'], tf32=True)
+        captured = captured_gan(fake_cupy, RECIPES['dcgan'], precision='tf32')
         captured.step(1)
         states.append(captured.state())
     for name, array in states[0].items():
@@ -342,7 +342,7 @@ def test_results_do_not_depend_on_the_order_of_blocks_and_threads(monkeypatch):
 
 def launch(what, cupy):
     """A kernel in which threads wait for each other, on zeros, whose result no race would change."""
-    device, rows, C, N = Device(cupy, False), 300, 40, 40
+    device, rows, C, N = Device(cupy, 'fp32'), 300, 40, 40
 
     def zeros(*sizes):
         return [cupy.zeros(size, np.float32) for size in sizes]
@@ -380,10 +380,8 @@ RACES = {                                         # what is wrong: (the kernels,
     'a loss is read before it is there': ('loss', '__syncthreads();\n    double2 total', 'double2 total'),
     'a loss is summed where the one before it still lies':
         ('loss', '__syncthreads();                           // for the next call', '//'),
-    'a tile is read while others copy it': ('product', '__syncthreads();                           // everybody', '//'),
-    'a tile is copied while others read it':
-        ('product', 'fetch(step + STAGES - 1);                  // in', 'fetch(step + STAGES); //'),
-    'a tile is read before it has come': ('product', 'wait_copies<STAGES - 2>()', 'wait_copies<STAGES - 1>()'),
+    'a tile is read while others write it': ('product', '__syncthreads();                           // this step', '//'),
+    'a tile is written while others read it': ('product', 'left_reader.write(a[(step + 1) % 2])', 'left_reader.write(a[step % 2])'),
     'blocks leave their shares in the same place': ('product', '(slice * tiles + tile) * NUMBERS', 'tile * NUMBERS')}
 
 
@@ -430,7 +428,7 @@ def philox(counter, key):
 def test_noise_is_philox_and_normal(cupy):
     n, seed, number = 4099, (3 << 32) + 5, 17
     z, count = poisoned(cupy, (n,)), cupy.asarray(np.array([number], np.int32))
-    Device(cupy, False).each('noise', -(-n // 4), z, n, count, np.uint32(5), np.uint32(3))
+    Device(cupy, 'fp32').each('noise', -(-n // 4), z, n, count, np.uint32(5), np.uint32(3))
     i = np.arange(-(-n // 4), dtype=np.uint32)
     counters = np.stack([i, np.full_like(i, number), 0 * i, 0 * i], 1)
     bits = philox(counters, (seed & 0xffffffff, seed >> 32)).astype(float)
@@ -446,7 +444,7 @@ def test_metrics_are_read_before_newer_ones_take_their_place():
 
 
 def test_what_has_no_kernels_is_refused_by_name(cupy):
-    device = Device(cupy, False)
+    device = Device(cupy, 'fp32')
     x = cupy.zeros((2, 4, 4, 2), np.float32)
     for what, layers in (('BatchNorm2d after', [Conv2d(2, 3, 3), ReLU(), BatchNorm2d(3)]),
                          ('Tanh after', [Conv2d(2, 3, 3), Tanh(), Tanh()]),
@@ -507,9 +505,11 @@ SIZES = {'conv': constants(14, 14, 64, 7, 7, 128, 4, 2, 1, BIASES=128, CLASSES=4
 @pytest.mark.parametrize('architecture', ['sm_75', 'sm_80', 'sm_90'])
 @pytest.mark.parametrize('name', SIZES)
 def test_kernels_compile_for_a_gpu_without_spilling(name, architecture):
-    """sm_75 in float32, the others in TF32. What registers cannot hold, spilled numbers or arrays
+    """sm_75 in float32, sm_80 in TF32, sm_90 in bfloat16. What registers cannot hold, spilled numbers or arrays
     on the stack, is in memory: slow."""
-    log = Nvrtc().compile(gpu.source(name.split()[0], **SIZES[name]), '-std=c++17', '--ptxas-options=-v',
-                          f'--gpu-architecture={architecture}', f'-DTF32={int(architecture != "sm_75")}')
+    by_cupy = '-ftz=true', '--device-as-default-execution-space'          # CuPy 14 adds these
+    log = Nvrtc().compile(gpu.source(name.split()[0], **SIZES[name]), '-std=c++17', '--ptxas-options=-v', *by_cupy,
+                          f'--gpu-architecture={architecture}', f'-DTF32={int(architecture == "sm_80")}',
+                          f'-DBF16={int(architecture == "sm_90")}')
     outside = re.findall(r'(\d+) bytes stack frame, (\d+) bytes spill stores', log)
     assert len(outside) >= 3 and set(outside) == {('0', '0')}, log

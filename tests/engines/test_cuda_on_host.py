@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(cuda_on_host.COMPILER is None,
 
 SOURCE = r'''
 #ifndef HOST_SHIM
-#error "a real device has its own mma, copy16 ..."
+#error "a real device has its own mma, load_matrices ..."
 #endif
 #define SIDE 8
 #define THREADS (32 * SIDE)
@@ -80,7 +80,7 @@ extern "C" __global__ void early_return(int* x, int n) {
 extern "C" __global__ void diverged_warp(float* x) {
     unsigned a[4] = {}, b[2] = {};
     float c[4] = {};
-    if (threadIdx.x != 7) mma(c, a, b);
+    if (threadIdx.x != 7) mma(c, a, b[0], b[1]);
     x[threadIdx.x] = c[0];
 }
 
@@ -94,36 +94,17 @@ extern "C" __global__ void old_memory(float* x) {          // also in a template
     remembered<SIDE>()[threadIdx.x] = 1;
 }
 
-// Doubles tiles of 256 numbers, each copied while the one before is in use; every flag takes one guard away.
-extern "C" __global__ void pipeline(const float* x, float* y, int tiles, int has_wait, int has_barrier,
-                                    int has_second_barrier) {
-    __shared__ __align__(16) float tile[2][256];
-    int thread = threadIdx.x;
-    copy16(&tile[0][thread * 4], x + thread * 4, true);
-    commit_copies();
-    for (int i = 0; i < tiles; i++) {
-        bool more = i + 1 < tiles;
-        copy16(&tile[(i + 1) % 2][thread * 4], more ? x + (i + 1) * 256 + thread * 4 : x, more);
-        commit_copies();
-        if (has_wait) wait_copies<1>();
-        if (has_barrier) __syncthreads();
-        for (int k = 0; k < 4; k++) y[i * 256 + thread + k * 64] = 2 * tile[i % 2][(thread + k * 64) ^ 37];
-        if (has_second_barrier) __syncthreads();
-    }
+// Thread t says that its row lies at `shift` numbers behind row t of 8.
+extern "C" __global__ void loads(const float* x, unsigned* y, int transposed, int shift, int from_shared) {
+    __shared__ __align__(16) float rows[128 + 4];
+    for (int i = 0; i < 4; i++) rows[4 * threadIdx.x + i] = x[4 * threadIdx.x + i];
+    __syncwarp();
+    const float* row = (from_shared ? rows : x) + 4 * threadIdx.x + shift;
+    if (transposed) load_transposed(y + 4 * threadIdx.x, row);
+    else load_matrices(y + 4 * threadIdx.x, row);
 }
 
-extern "C" __global__ void copies(const float* x, float* y, int to, int from) {
-    __shared__ __align__(16) float buffer[12];
-    copy16(buffer + to, x + from, true);
-    copy4(buffer + 4, x + 9, true);
-    copy4(buffer + 5, nullptr, false);
-    commit_copies();
-    copy16(buffer + 8, nullptr, false);
-    wait_copies<0>();
-    for (int i = 0; i < 12; i++) y[blockIdx.x * 12 + i] = buffer[i];
-}
-
-extern "C" __global__ void copy_to_global(const float* x, float* y) { copy16(y, x, true); }
+extern "C" __global__ void two(const float* x, unsigned* y) { y[threadIdx.x] = two_bf16(x[2 * threadIdx.x], x[2 * threadIdx.x + 1]); }
 
 extern "C" __global__ void product(const float* a, const float* b, float* c) {
     int row = threadIdx.x / 4, column = threadIdx.x % 4;
@@ -131,7 +112,7 @@ extern "C" __global__ void product(const float* a, const float* b, float* c) {
     float fc[4] = {1, 1, 1, 1};
     for (int i = 0; i < 4; i++) fa[i] = __float_as_uint(a[(row + i % 2 * 8) * 8 + column + i / 2 * 4]);
     for (int i = 0; i < 2; i++) fb[i] = __float_as_uint(b[(column + i * 4) * 8 + row]);
-    mma(fc, fa, fb);
+    mma(fc, fa, fb[0], fb[1]);
     for (int i = 0; i < 4; i++) c[(row + i / 2 * 8) * 8 + column * 2 + i % 2] = fc[i];
 }
 
@@ -181,19 +162,6 @@ extern "C" __global__ void writes(int* x, int first, int count) {      // and th
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (first <= i && i < first + count) *x = 0;
     else atomicAdd(x, 0);
-}
-
-extern "C" __global__ void copied(float* x, float* y, int waits) {
-    __shared__ float kept;
-    if (threadIdx.x == 0) copy4(&kept, x, true);
-    commit_copies();
-    if (waits) wait_copies<0>();
-    __syncthreads();
-    if (threadIdx.x == 1) *x = 1;
-    __syncthreads();
-    wait_copies<0>();
-    __syncthreads();
-    y[threadIdx.x] = kept;
 }
 
 extern "C" __global__ void count_up(int* total) { atomicAdd(total, 1); }
@@ -342,41 +310,38 @@ def test_shared_memory_holds_nan_in_every_block_anew(cupy):
     assert np.isnan(out.get()).all()
 
 
-def pipelines(cupy, **flags):
-    """Doubled tiles from the pipeline in either order, each rightly or not."""
-    x = numbers(5 * 256)
-    flags = [i32({'wait': 1, 'barrier': 1, 'second_barrier': 1, **flags}[name])
-             for name in ('wait', 'barrier', 'second_barrier')]
-
-    def run():
-        y = cupy.zeros(x.size, f32)
-        kernel('pipeline')((1,), (64,), (cupy.asarray(x), y, i32(5), *flags))
-        return np.array_equal(y.get(), 2 * x.reshape(5, 256)[:, np.arange(256) ^ 37].ravel())
-    return in_both_orders(run)
+@pytest.mark.parametrize('transposed', [0, 1])
+def test_a_warp_loads_four_matrices(cupy, transposed):
+    x = np.arange(256, dtype=np.uint16)
+    matrices = x.reshape(4, 8, 8).swapaxes(1, 2) if transposed else x.reshape(4, 8, 8)
+    expected = matrices.reshape(4, 32, 2).swapaxes(0, 1)                    # thread 4q + t: numbers 2t, 2t+1 of row q
+    y = cupy.zeros((32, 4), u32)
+    for _ in in_both_orders(lambda: kernel('loads')((1,), (32,), (cupy.asarray(x.view(f32)), y, *map(i32, (transposed, 0, 1))))):
+        np.testing.assert_array_equal(y.get().view(np.uint16).reshape(32, 4, 2), expected)
 
 
-def test_asynchronous_copies_need_their_wait_and_both_barriers(cupy):
-    assert pipelines(cupy) == [True, True]
-    assert pipelines(cupy, wait=0) == [False, False]
-    for barrier in 'barrier', 'second_barrier':
-        races('shared memory', lambda: pipelines(cupy, **{barrier: 0}))
+def test_rows_of_matrices_are_aligned_and_in_shared_memory(cupy):
+    x, y = cupy.zeros(132, f32), cupy.zeros((32, 4), u32)
+    for shift, from_shared, what in (2, 1, 'not a multiple of 16'), (0, 0, 'not in shared memory'):
+        with pytest.raises(KernelError, match=what):
+            kernel('loads')((1,), (32,), (x, y, i32(0), i32(shift), i32(from_shared)))
 
 
-def test_copies_arrive_at_the_wait_for_their_group(cupy):
-    x, y = numbers(16), cupy.zeros((200, 12), f32)
-    kernel('copies')((200,), (1,), (cupy.asarray(x), y, i32(0), i32(4)))    # none goes over to the next block
-    np.testing.assert_array_equal(y.get(), 200 * [[*x[4:8], x[9], 0] + 6 * [np.nan]])       # the last: not committed
+def test_numbers_are_rounded_to_the_nearest_bfloat16_ties_to_even(cupy):
+    x = np.array([1, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8 - 2**-20, np.inf, np.nan, 3e38, 0], f32)
+    y = cupy.zeros(4, u32)
+    kernel('two')((1,), (4,), (cupy.asarray(x), y))
+    found = (y.get().view(np.uint16).astype(u32) << 16).view(f32)
+    np.testing.assert_array_equal(found, [1, 1, 1 + 2**-6, -1 - 2**-7, np.inf, np.nan, 226.0 * 2**120, 0])
 
 
-@pytest.mark.parametrize('to, from_', [(1, 0), (0, 2)])
-def test_a_misaligned_copy_is_an_error(cupy, to, from_):
-    with pytest.raises(KernelError, match='copy16 in line .* not a multiple of 16'):
-        kernel('copies')((1,), (1,), (cupy.zeros(16, f32), cupy.zeros(12, f32), i32(to), i32(from_)))
-
-
-def test_an_asynchronous_copy_goes_to_shared_memory_only(cupy):
-    with pytest.raises(KernelError, match='not in shared memory'):
-        kernel('copy_to_global')((1,), (1,), (cupy.zeros(4, f32), cupy.zeros(4, f32)))
+def test_tensor_cores_multiply_bfloat16(cupy):
+    a, b = (numbers(n, 16, seed=n).view(u32) >> 16 for n in (16, 8))       # cut to their first halves
+    pairs = [np.ascontiguousarray(x[:, ::2] | x[:, 1::2] << 16) for x in (a, b)]
+    c = cupy.zeros((16, 8), f32)
+    kernel('product', '-DBF16=1')((1,), (32,), (*(cupy.asarray(x) for x in (pairs[0].view(f32), pairs[1].T.copy().view(f32))), c))
+    a, b = ((x << 16).view(f32).astype(float) for x in (a, b))
+    np.testing.assert_allclose(c.get(), 1 + a @ b.T, rtol=0, atol=3e-6)
 
 
 def test_tensor_cores_multiply_what_is_left_of_the_operands_without_their_last_13_bits(cupy):
@@ -443,12 +408,6 @@ def test_a_race_is_found_where_the_same_is_written_but_not_where_it_is_added(cup
     in_both_orders(lambda: run(0, 0))
     for first, count in (0, 3), (0, 2), (1, 2), (0, 1), (1, 1), (2, 1):
         in_both_orders(lambda: races('x', run, first, count))
-
-
-def test_a_copy_under_way_is_in_a_race_with_what_barriers_around_it_do_not_order(cupy):
-    x, y = cupy.zeros(1, f32), cupy.zeros(2, f32)
-    in_both_orders(lambda: kernel('copied')((1,), (2,), (x, y, i32(1))))
-    in_both_orders(lambda: races('x', kernel('copied'), (1,), (2,), (x, y, i32(0))))
 
 
 def test_a_kernel_sees_views_of_one_memory_as_one_memory(cupy):

@@ -147,8 +147,8 @@ def test_a_copy_of_a_network_of_the_device_stays_there(cupy):
 
 
 def test_a_run_on_the_device_begins_where_it_was_left(cupy, monkeypatch):
-    monkeypatch.setattr('tinygan.engines.CapturedGAN', lambda gan, batches, tf32, first: (tf32, first))
-    assert start(small_gan(cupy), None, 7, tf32=True) == (True, 7)
+    monkeypatch.setattr('tinygan.engines.CapturedGAN', lambda gan, batches, precision, first: (precision, first))
+    assert start(small_gan(cupy), None, 7, precision='tf32') == ('tf32', 7)
 
 
 def test_bytes_and_noise_are_all_that_training_copies_in(cupy):

@@ -19,7 +19,7 @@ from .threads import one_thread
 CORE = 'tinygan.layers', 'tinygan.network', 'tinygan.optim'
 
 
-def start(gan, batches, first=1, plain=False, tf32=False):
+def start(gan, batches, first=1, plain=False, precision='fp32'):
     """An engine for a GAN and its minibatches, whose first step has the number `first`. Plain is GAN.step itself; tf32 is for
     products on a GPU. engine.about is a line about what was chosen, or None."""
     if plain:
@@ -29,7 +29,7 @@ def start(gan, batches, first=1, plain=False, tf32=False):
             return Plain(gan, batches, f'{foreign} is not ours: training with the plain core')
         return Lanes(gan, batches, batches.N)
     try:
-        return CapturedGAN(gan, batches, tf32, first)
+        return CapturedGAN(gan, batches, precision, first)
     except NotCovered as what:
         return Plain(gan, batches, f'there are no kernels for {what}: going on layer by layer, in float32')
 

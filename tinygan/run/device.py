@@ -42,8 +42,8 @@ def first_line(error):
 
 
 def find_precision(asked, xp):
-    """'tf32' or 'fp32': what was asked for, else tf32 where there is a GPU that has it."""
+    """'fp32', 'tf32' or 'bf16': what was asked for, else tf32 where there is a GPU that has it."""
     capable = xp is not np and int(xp.cuda.Device().compute_capability) >= 80
-    if asked == 'tf32' and not capable:
-        raise UserError('--precision tf32: only GPUs since Ampere (compute capability 8.0) have TF32; leave it out')
+    if asked in ('tf32', 'bf16') and not capable:
+        raise UserError(f'--precision {asked}: only GPUs since Ampere (compute capability 8.0) have it; leave it out')
     return asked or ('tf32' if capable else 'fp32')

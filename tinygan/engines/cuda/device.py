@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 MULTIPROCESSORS = 132                             # of an H100: sums are divided into as many blocks as keep those busy
+FILES = {'conv': ('device.cuh', 'product.cuh', 'conv.cu'), 'pointwise': ('device.cuh', 'pointwise.cu')}
 SHARES, COUNTERS = 2**22, 4096                    # numbers of memory that blocks share: see last_to_arrive
 
 
@@ -15,8 +16,8 @@ class NotCovered(Exception):
 class Device:
     """The compiled kernels, a stream beside the current one, and memory in which several blocks finish one sum."""
 
-    def __init__(self, cupy, tf32):
-        self.cupy, self.tf32 = cupy, tf32
+    def __init__(self, cupy, precision):
+        self.cupy, self.precision = cupy, precision
         self.side, self.forked, self.done = cupy.cuda.Stream(), cupy.cuda.Event(), cupy.cuda.Event()
         self.shares, self.side_shares = cupy.empty(SHARES, np.float32), cupy.empty(SHARES, np.float32)
         self.double_shares = cupy.empty(SHARES // 4, np.float64)
@@ -37,7 +38,7 @@ class Device:
 
     def compile(self, name, **constants):
         """launch(kernel, grid, block, *arguments) for the kernels of a .cu file, compiled with these constants."""
-        options = '-std=c++17', f'-DTF32={int(self.tf32)}'
+        options = '-std=c++17', *(f'-D{name.upper()}={int(name == self.precision)}' for name in ('tf32', 'bf16'))
         module = self.cupy.RawModule(code=source(name, **constants), options=options)
         kernels = {}
 
@@ -64,10 +65,9 @@ class Device:
 
 
 def source(name, **constants):
-    """The text of a .cu file with what it includes in front."""
-    folder = Path(__file__).parent
+    """The text of a .cu file with what it needs in front."""
     text = ''.join(f'const int {constant} = {value};\n' for constant, value in constants.items())
-    return text + (folder / 'device.cuh').read_text() + (folder / f'{name}.cu').read_text()
+    return text + ''.join(Path(__file__).with_name(file).read_text() for file in FILES[name])
 
 
 def c_type(argument):

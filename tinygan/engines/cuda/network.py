@@ -14,7 +14,7 @@ from ...layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, Le
                       Tanh)
 from .device import MULTIPROCESSORS, NotCovered, ceil
 
-TILE, DEPTH, THREADS = 64, 16, 128                # as in conv.cu
+TILE, DEPTH, THREADS = 64, 32, 128                # as in conv.cu
 MOST_SLICES = 128                                 # the last block adds them, while the others are done
 LEAKY_RELU, TANH, SIGMOID = 0, 1, 2               # as in device.cuh
 LINEAR = LEAKY_RELU, 1.0                          # an activation is a kind and a slope
@@ -88,7 +88,7 @@ class Product:
         width = TILE if columns > 8 else 8
         down, across = ceil(rows, TILE), ceil(columns, width)
         tiles, room = down * across, self.device.shares.size
-        slices = min(3 * MULTIPROCESSORS // tiles, MOST_SLICES, depth // (8 * DEPTH), room // (tiles * TILE * width))
+        slices = min(3 * MULTIPROCESSORS // tiles, MOST_SLICES, depth // (4 * DEPTH), room // (tiles * TILE * width))
         return down, across, max(1, slices)
 
 

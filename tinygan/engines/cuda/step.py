@@ -15,6 +15,7 @@ CROSS_ENTROPY, LEAST_SQUARES = 0, 1               # as in pointwise.cu
 LOSSES = {bce_with_logits: (CROSS_ENTROPY, 1.0), minimax_generator: (CROSS_ENTROPY, -1.0),         # and their weights
           least_squares: (LEAST_SQUARES, 1.0), mean_squared_error: (LEAST_SQUARES, 2.0)}
 METRICS = 'loss_D', 'D_x', 'D_G_z1', 'loss_G', 'D_G_z2'                   # the first three of an update of D
+NAMES = {'fp32': 'float32', 'tf32': 'TF32', 'bf16': 'bfloat16'}           # of precisions, of products
 LOG_ROWS = 128                                    # steps whose metrics can be read before newer ones take their place
 
 
@@ -28,7 +29,7 @@ class CapturedGAN:
     """
     log_every = 100                 # steps between two looks at the metrics, which wait for the GPU
 
-    def __init__(self, gan, batches, tf32, first=1):
+    def __init__(self, gan, batches, precision, first=1):
         import cupy
         if not (type(gan.optim_D) is type(gan.optim_G) is Adam and gan.G.parameters.dtype == np.float32):
             raise NotCovered('an optimiser other than Adam, or float64')
@@ -37,8 +38,8 @@ class CapturedGAN:
         self.gan, self.images, self.shape, self.black = gan, batches.images, batches.shape, batches.black
         self.N, self.seed, shape, N = batches.N, batches.seed, batches.shape, batches.N
         self.sampler = gan.sampler
-        self.about = f'a captured step of kernels in {"TF32" if tf32 else "float32"}'
-        self.device = Device(cupy, tf32)
+        self.about = f'a captured step of kernels in {NAMES[precision]}'
+        self.device = Device(cupy, precision)
         self.z = cupy.empty((N, batches.z_dim), np.float32)
         self.x = cupy.empty((2 * N, *shape), np.float32)                  # fake images, and behind them real ones
         self.dfake = cupy.empty((N, *shape), np.float32)
