@@ -102,6 +102,8 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
         ('engines/cuda/product.cuh', 'k + lane / 16 * CHUNK', 'k', 'engines/test_cuda.py -k products and host and DCGAN'),
     'a kernel gives a pixel the weights of its neighbour':
         ('engines/cuda/conv.cu', 'kh = rh + n / C / S + P', 'kh = n / C / S + P', 'engines/test_cuda.py -k products and host and odd'),
+    'a kernel gives the tensor cores the first half of a column twice':
+        ('engines/cuda/product.cuh', 'k + lane % 8 + lane / 16 * 8', 'k + lane % 8', 'engines/test_cuda.py -k products and bf16 and host and DCGAN'),
     'a kernel leaves it to the tensor cores to cut off bits':
         ('engines/cuda/device.cuh', 'x * 1.00035f', 'x', 'engines/test_cuda.py -k tf32_keeps and host'),
     'a kernel loses the last slice of a sum':

@@ -20,8 +20,8 @@ CORE = 'tinygan.layers', 'tinygan.network', 'tinygan.optim'
 
 
 def start(gan, batches, first=1, plain=False, precision='fp32'):
-    """An engine for a GAN and its minibatches, whose first step has the number `first`. Plain is GAN.step itself; tf32 is for
-    products on a GPU. engine.about is a line about what was chosen, or None."""
+    """An engine for a GAN and its minibatches, whose first step has the number `first`. Plain is GAN.step itself;
+    precision is that of products on a GPU. engine.about is a line about what was chosen, or None."""
     if plain:
         return Plain(gan, batches)
     if isinstance(gan.G.parameters, np.ndarray):

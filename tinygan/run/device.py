@@ -45,5 +45,5 @@ def find_precision(asked, xp):
     """'fp32', 'tf32' or 'bf16': what was asked for, else tf32 where there is a GPU that has it."""
     capable = xp is not np and int(xp.cuda.Device().compute_capability) >= 80
     if asked in ('tf32', 'bf16') and not capable:
-        raise UserError(f'--precision {asked}: only GPUs since Ampere (compute capability 8.0) have it; leave it out')
+        raise UserError(f'--precision {asked}: only GPUs since Ampere (compute capability 8.0) have it; use fp32')
     return asked or ('tf32' if capable else 'fp32')

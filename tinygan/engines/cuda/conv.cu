@@ -10,11 +10,10 @@
 //     input_grad     (image, u, v)          c           (patch, f)          dy of the patch     w
 //     weight_grad    (kh, kw, c)            f           (image, i, j)       x in the patch      dy
 //
-// This is what libraries call an implicit GEMM and, where few tiles have long sums, split-K. In float32 a number is as it
-// was. For tensor cores, which add in float32, it is rounded on its way into shared memory: TF32 keeps 10 of the 23 bits
-// behind the point, bfloat16 keeps 7 and takes half the room.
+// This is what libraries call an implicit GEMM and, where few tiles have long sums, split-K. In TF32 and
+// bfloat16 they run on tensor cores, which add in float32 but read 10 or 7 of the 23 bits behind a number's point.
 
-const int TILE = 64;
+const int TILE = 64, BLOCKS = 3;                                   // of which a multiprocessor shall hold BLOCKS at once
 const int WIDTH_C = C % 4 ? 1 : 4, WIDTH_F = F % 4 ? 1 : 4;        // numbers of a pixel that can be read at once
 const int WIDTH_W = W_ALIGNED ? WIDTH_F : 1;
 const int CLASS_C = S * S * C / CLASSES;                           // columns of a product of input_grad
@@ -64,7 +63,7 @@ __device__ __forceinline__ Found in_patch(const float* x, Place patch, Column co
 }
 
 // y = cols @ w, and perhaps + b and through an activation
-extern "C" __global__ void __launch_bounds__(THREADS, 3) forward(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) forward(
         const float* x, const float* w, const float* b, float* y, int N, int activation, float slope,
         float* shares, int* arrived) {
     const unsigned M = N * OH * OW, DEEP = K * K * C;
@@ -78,11 +77,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) forward(
 }
 
 // dw = cols.T @ dy
-extern "C" __global__ void __launch_bounds__(THREADS, 3) weight_grad(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) weight_grad(
         const float* x, const float* dy, float* dw, int N, float* shares, int* arrived) {
     const unsigned M = K * K * C, DEEP = N * OH * OW;
     product<TILE_W, TILE_F, false, WIDTH_C, false, WIDTH_F>(M, F, DEEP,
-        matrix([=](unsigned m) { return Column(m); },
+        matrix([=](unsigned m) { return Column(min(m, M - WIDTH_C)); },             // behind the last: not kept, but read
                [=](Column column, unsigned step, unsigned k) {
                    return in_patch(x, patch(DEPTH * step + k, DEEP), column);
                }),
@@ -100,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) weight_grad(
 // EACH - 1, i = u + first + di and kh = r + P - S (first + di), the same for all pixels of a class, those of one r. Each
 // class is a product of its own, over (di, dj, f), and blockIdx.z says which. But if all classes together have few channels
 // (CLASSES is 1), they are the columns (rh, rw, c) of one product, over the REACH patches that any class needs.
-extern "C" __global__ void __launch_bounds__(THREADS, 3) input_grad(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) input_grad(
         const float* dy, const float* w, const float* b, float* dx, int N, int activation, float slope) {
     const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, EACH = (K + S - 1) / S;
     const int REACH = EACH + (CLASSES == 1 && P % S);              // one more: those of the last class may end one later

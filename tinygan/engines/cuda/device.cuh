@@ -1,8 +1,9 @@
-// What the kernels need of the GPU beyond C++: its tensor cores, and the way several blocks finish one sum. The first have
-// no header in CuPy's compiler: they are PTX, the GPU's assembly.
+// What the kernels need of the GPU beyond C++: its tensor cores, and the way several blocks finish one sum. CuPy's compiler has
+// no header for tensor cores, so they are written in PTX, the GPU's assembly.
 
 // A tensor core cuts off all but 10 of the 23 bits behind the point of what it reads. So x is enlarged by as much as it
-// thereby loses on average. (Rounding takes four instructions, and is hardly better: 2.9e-4 for 3.1e-4 in a product.)
+// thereby loses on average. (Rounding takes four instructions, and is hardly better: an error of 2.9e-4
+// instead of 3.1e-4 in a product.)
 __device__ __forceinline__ float tf32(float x) { return x * 1.00035f; }
 
 #ifndef HOST_SHIM                              // the tests, which run the kernels on a CPU, bring their own
@@ -33,13 +34,14 @@ __device__ __forceinline__ void load_transposed(unsigned* to, const void* row) {
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                  : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
 }
-#endif
+
 // Two numbers rounded to bfloat16, side by side
 __device__ __forceinline__ unsigned two_bf16(float low, float high) {
     unsigned bits;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
     return bits;
 }
+#endif
 #endif
 
 // For blocks that each have left their share of a result in global memory: true for the last of them to call, which

@@ -38,7 +38,7 @@ class Device:
 
     def compile(self, name, **constants):
         """launch(kernel, grid, block, *arguments) for the kernels of a .cu file, compiled with these constants."""
-        options = '-std=c++17', *(f'-D{name.upper()}={int(name == self.precision)}' for name in ('tf32', 'bf16'))
+        options = '-std=c++17', *(f'-D{kind.upper()}={int(kind == self.precision)}' for kind in ('tf32', 'bf16'))
         module = self.cupy.RawModule(code=source(name, **constants), options=options)
         kernels = {}
 

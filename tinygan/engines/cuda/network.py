@@ -14,7 +14,7 @@ from ...layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, Le
                       Tanh)
 from .device import MULTIPROCESSORS, NotCovered, ceil
 
-TILE, DEPTH, THREADS = 64, 32, 128                # as in conv.cu
+TILE, DEPTH, THREADS = 64, 32, 128                # as in conv.cu and product.cuh
 MOST_SLICES = 128                                 # the last block adds them, while the others are done
 LEAKY_RELU, TANH, SIGMOID = 0, 1, 2               # as in device.cuh
 LINEAR = LEAKY_RELU, 1.0                          # an activation is a kind and a slope
@@ -83,8 +83,8 @@ class Product:
                     self.no_bias if b is None else b, dx, N, *activation)
 
     def grid(self, rows, columns, depth):
-        """Tiles down and across, and into how many slices the sum is divided: at most three blocks a multiprocessor, as
-        the others would wait for one with a fourth."""
+        """Tiles down and across, and into how many slices the sum is divided: as many blocks as a GPU holds at once, three
+        a multiprocessor, as one more would begin when others have ended, and all would wait for it."""
         width = TILE if columns > 8 else 8
         down, across = ceil(rows, TILE), ceil(columns, width)
         tiles, room = down * across, self.device.shares.size

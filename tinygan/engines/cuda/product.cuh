@@ -1,23 +1,23 @@
 // result[m][n] = the sum over k of left[m][k] * right[k][n], for matrices whose numbers lie anywhere in memory: in tiles, on
-// tensor cores in TF32 or bfloat16, or in float32. What conv.cu needs of a product.
+// tensor cores in TF32 or bfloat16, or in float32. conv.cu says what the matrices are.
 
 #if BF16
-typedef unsigned short Number;                                     // the first half of a float
+typedef unsigned short Number;                                     // bfloat16: the upper half of a rounded float
 #else
 typedef float Number;
 #endif
 const int DEPTH = 32, THREADS = 128;
-const int CHUNK = 16 / sizeof(Number);                             // numbers in a row of what load_matrices loads
+const int CHUNK = 16 / sizeof(Number);                             // numbers in 16 bytes, a row of load_matrices
 
-// WIDTH numbers, 1 or 4, into shared memory, as exact as the products take them
+// WIDTH numbers, 1 or 4, into shared memory, as the products take them
 template<int WIDTH> __device__ void put(Number* to, const float* x) {
 #if BF16
     if (WIDTH == 4) *(uint2*)to = make_uint2(two_bf16(x[0], x[1]), two_bf16(x[2], x[3]));
     else *to = two_bf16(x[0], 0);
 #else
-    auto rounded = [](float x) { return TF32 ? tf32(x) : x; };
-    if (WIDTH == 4) *(float4*)to = make_float4(rounded(x[0]), rounded(x[1]), rounded(x[2]), rounded(x[3]));
-    else *to = rounded(x[0]);
+    auto prepared = [](float x) { return TF32 ? tf32(x) : x; };
+    if (WIDTH == 4) *(float4*)to = make_float4(prepared(x[0]), prepared(x[1]), prepared(x[2]), prepared(x[3]));
+    else *to = prepared(x[0]);
 #endif
 }
 
@@ -31,8 +31,8 @@ template<int LINES, bool ALONG_K> struct alignas(16) Tile {
     __device__ Number& at(int line, int k) { return ALONG_K ? numbers[line][k] : numbers[k][line]; }
 
     // A thread's share of 16 lines by 2 CHUNKs, in the order in which mma wants a left piece: both halves of the lines for
-    // the first CHUNK, then for the second. Two right pieces have it as 0 and 2, 1 and 3. With OF 8 lines, both halves are
-    // the same.
+    // the first CHUNK, then for the second. Of 16 columns, a right matrix has two pieces: registers 0 and 2, then 1 and
+    // 3. With OF 8 lines, both halves are the same.
     template<int OF> __device__ void pieces(int line, int k, unsigned* piece) {
         const int lane = threadIdx.x % 32;
         if (ALONG_K)
@@ -78,7 +78,8 @@ template<int LINES, bool ALONG_K, int WIDTH, class Matrix> struct Reader {
     decltype(matrix.line(0u)) lines[ROUNDS];
     float numbers[ROUNDS][WIDTH];
 
-    // The line and k of this thread in a round. Along k, neighbouring groups of threads are 4 lines apart: in other banks.
+    // The line and k of this thread in a round. Along k, neighbouring groups of threads are 4 lines apart: in other banks,
+    // if they write bfloat16.
     __device__ static unsigned index(int round) { return (round * THREADS + threadIdx.x % THREADS) * WIDTH; }
     __device__ static bool inside(int round) {
         return LINES * DEPTH % (THREADS * WIDTH) == 0 || index(round) < LINES * DEPTH;
