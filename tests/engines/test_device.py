@@ -15,7 +15,7 @@ from cuda_on_host import COMPILER
 
 from tinygan import data, gradcheck, losses, optim
 from tinygan.arrays import array_module, to_numpy
-from tinygan.run.device import select_device
+from tinygan.run.device import find_precision, select_device
 from tinygan.errors import UserError
 from tinygan.gan import GAN, draw_z, generate
 from tinygan.engines import start
@@ -149,6 +149,18 @@ def test_a_copy_of_a_network_of_the_device_stays_there(cupy):
 def test_a_run_on_the_device_begins_where_it_was_left(cupy, monkeypatch):
     monkeypatch.setattr('tinygan.engines.CapturedGAN', lambda gan, batches, precision, first: (precision, first))
     assert start(small_gan(cupy), None, 7, precision='tf32') == ('tf32', 7)
+
+
+@pytest.mark.parametrize('capability, usual', [('75', 'fp32'), ('90', 'tf32')])
+def test_a_precision_is_refused_where_the_gpu_lacks_it(cupy, monkeypatch, capability, usual):
+    monkeypatch.setattr(cupy.cuda.Device, 'compute_capability', capability)
+    assert find_precision(None, cupy) == usual and find_precision('fp32', cupy) == 'fp32'
+    for asked in 'tf32', 'bf16':
+        if usual == 'tf32':
+            assert find_precision(asked, cupy) == asked
+        else:
+            with pytest.raises(UserError, match=f'--precision {asked}.*use fp32'):
+                find_precision(asked, cupy)
 
 
 def test_bytes_and_noise_are_all_that_training_copies_in(cupy):
