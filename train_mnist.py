@@ -24,7 +24,7 @@ from tinygan.judge import evaluate
 from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES, find_recipe, make_gan
 from tinygan.run.checkpoint import Run, check_unused
-from tinygan.run.device import find_precision, select_device
+from tinygan.run.device import PRECISIONS, find_precision, select_device
 from tinygan.run.pictures import grid
 from tinygan.run.progress import Progress, catch_signals
 
@@ -97,7 +97,7 @@ def parse(arguments):
     add('--instance-noise', type=number(float, 0), metavar='SD', help="standard deviation of noise on what D sees")
     add('--z-dim', type=count, metavar='N', help="size of z")
     add('--loss', choices=LOSSES, help="what D and G minimise")
-    add('--precision', choices=['fp32', 'tf32', 'bf16'],
+    add('--precision', choices=PRECISIONS,
         help='of matrix products on a GPU: tf32 has factors of 10 bits, bf16 of 7 (default: tf32, if the GPU has it)')
     add('--plain', action='store_true', default=None, help='train with the core alone: slower, and exactly what the source says')
     add('--seed', type=seed, metavar='N', help='of all random numbers (default: 0)')

@@ -3,10 +3,10 @@
 #
 # Versions, the tests that need a GPU, benchmarks/gpu.py --quick, compute-sanitizer over a captured step, a short
 # training run. At most four minutes: each part has a limit, and what fails or hangs does not stop the rest. FOLDER
-# (/tmp/first_contact) gets what they print; the last thing printed here is a page about all of them.
+# (a new temporary one) gets what they print; the last thing printed here is a page about all of them, and where it is.
 set -u
 cd "$(dirname "$0")/.." || exit
-out=${1:-/tmp/first_contact}
+out=${1:-$(mktemp -d)}
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit
 rm -f "$out"/{versions,tests,quick,sanitizer,training,summary}.txt "$out"/{quick.json,sample.png}
 scratch=$(mktemp -d) || exit
@@ -95,6 +95,7 @@ show 36
 
 # Each array in an allocation of its own, so that memcheck knows where it ends
 cat >"$scratch/steps.py" <<'END'
+import sys
 import cupy, numpy as np
 from tinygan import data
 from tinygan.data.minibatches import Minibatches
@@ -103,13 +104,14 @@ from tinygan.recipes import RECIPES, make_gan
 cupy.cuda.set_allocator(None)
 recipe = RECIPES['dcgan']._replace(batch_size=16)
 images = data.ImageSet(np.zeros((2 * recipe.batch_size, *recipe.shape), np.uint8))
-captured = CapturedGAN(make_gan(recipe, 0, cupy), Minibatches(images, recipe), precision='tf32')
+captured = CapturedGAN(make_gan(recipe, 0, cupy), Minibatches(images, recipe), precision=sys.argv[1])
 for number in 1, 2, 3:                        # kernel by kernel, captured, replayed
     print({name: round(float(value), 4) for name, value in captured.step(number).items()})
 END
-for tool in memcheck racecheck; do
-    part $tool sanitizer.txt 25 compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 20 \
-        python3 "$scratch/steps.py"
+for check in 'memcheck tf32' 'racecheck tf32' 'memcheck bf16' 'racecheck bf16'; do
+    read -r tool precision <<<"$check"
+    part "$check" sanitizer.txt 25 compute-sanitizer --tool "$tool" --error-exitcode 9 --print-limit 20 \
+        python3 "$scratch/steps.py" "$precision"
     show 4 'Error|Invalid|Race|hazard|Warning'
     show 3
 done

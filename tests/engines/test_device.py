@@ -155,6 +155,8 @@ def test_a_run_on_the_device_begins_where_it_was_left(cupy, monkeypatch):
 def test_a_precision_is_refused_where_the_gpu_lacks_it(cupy, monkeypatch, capability, usual):
     monkeypatch.setattr(cupy.cuda.Device, 'compute_capability', capability)
     assert find_precision(None, cupy) == usual and find_precision('fp32', cupy) == 'fp32'
+    with pytest.raises(UserError, match='--precision fp8: there is fp32, tf32, bf16'):
+        find_precision('fp8', cupy)
     for asked in 'tf32', 'bf16':
         if usual == 'tf32':
             assert find_precision(asked, cupy) == asked

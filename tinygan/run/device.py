@@ -5,6 +5,8 @@ from ..errors import UserError
 
 INSTALL_CUPY = "install CuPy with pip install 'cupy-cuda12x[ctk]' (CUDA 12) or 'cupy-cuda13x[ctk]' (CUDA 13)"
 
+PRECISIONS = 'fp32', 'tf32', 'bf16'               # of products on a GPU
+
 
 def select_device(device):
     """The array module for device 'cpu', 'gpu' or 'auto', and one line that says what was chosen and why.
@@ -43,7 +45,9 @@ def first_line(error):
 
 def find_precision(asked, xp):
     """'fp32', 'tf32' or 'bf16': what was asked for, else tf32 where there is a GPU that has it."""
+    if asked not in (None, *PRECISIONS):          # a run of another version, say
+        raise UserError(f'--precision {asked}: there is {", ".join(PRECISIONS)}')
     capable = xp is not np and int(xp.cuda.Device().compute_capability) >= 80
-    if asked in ('tf32', 'bf16') and not capable:
+    if asked in PRECISIONS[1:] and not capable:
         raise UserError(f'--precision {asked}: only GPUs since Ampere (compute capability 8.0) have it; use fp32')
     return asked or ('tf32' if capable else 'fp32')
