@@ -17,17 +17,17 @@ import tinygan
 from tinygan import data, engines
 from tinygan.arrays import random_stream
 from tinygan.data.minibatches import Minibatches
-from tinygan.engines.threads import one_thread
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, path, seed
-from tinygan.gan import generate
-from tinygan.judge import evaluate
+from tinygan.judge.frozen import VERSION, distance_from_mnist
 from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES, find_recipe, make_gan
 from tinygan.run.checkpoint import Run, check_unused
 from tinygan.run.device import PRECISIONS, find_precision, select_device
+from tinygan.run.generator import draw
 from tinygan.run.pictures import grid
 from tinygan.run.progress import Progress, catch_signals
 
+EVALUATED = 2000                                  # samples: fewer than `tinygan evaluate` draws, and so a larger distance
 SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'epochs'
 
 
@@ -41,14 +41,14 @@ def train(engine, distance, run, last, options):
         for step in range(run.step + 1, last + 1):
             run.log(step, engine.step(step))      # GAN.step: D learns, then G
             if measured := is_due(step, options.evaluate_every):
-                samples = draw(engine.sampler, config, 'evaluation', evaluate.SAMPLES)
+                samples = samples_of(engine.sampler, config, 'evaluation', EVALUATED)
                 run.record_distance(distance(samples), engine.state())
 
             stop = step == last or bool(signals)  # asked once: a signal may come at any moment
             if stop or is_due(step, engine.log_every) or measured or step == progress.first:
                 progress.show(step, run.flush())
             if name := due_sample(step, per_epoch, options.sample_every):
-                run.save_sample(name, grid(draw(engine.sampler, config, 'preview', 64)))
+                run.save_sample(name, grid(samples_of(engine.sampler, config, 'preview', 64)))
             if stop or is_due(step, per_epoch) or is_due(step, options.checkpoint_every):
                 run.save(step, engine.state())
             if stop:
@@ -57,11 +57,10 @@ def train(engine, distance, run, last, options):
     return signals[0] if signals else None
 
 
-@one_thread()
-def draw(sampler, config, purpose, n):
+def samples_of(sampler, config, purpose, n):
     """n images, uint8, by G (or its average) as it is now, of z that depend on the run's seed and the purpose alone."""
     z = random_stream(config['seed'], purpose).standard_normal((n, config['z_dim']), np.float32)
-    return data.to_uint8(generate(sampler, z), RECIPES[config['recipe']].black)
+    return draw(sampler, z, RECIPES[config['recipe']].black)
 
 
 def is_due(step, every):
@@ -76,8 +75,8 @@ def due_sample(step, per_epoch, every):
         return f'step_{step:06d}'
 
 
-def parse(arguments):
-    parser = Parser(description="Train a GAN, written by hand, on MNIST. Where no default is named, it is the recipe's.",
+def parse(arguments, program):
+    parser = Parser(prog=program, description="Train a GAN, written by hand, on MNIST. Where no default is named, it is the recipe's.",
                     formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32))
     add = parser.add_argument
     add('--device', choices=['auto', 'cpu', 'gpu'], default='auto', help='auto uses a GPU if there is a working one')
@@ -106,7 +105,7 @@ def parse(arguments):
     add('--sample-every', type=count, metavar='STEPS', help='sample grids in between, not just one an epoch')
     add('--checkpoint-every', type=count, metavar='STEPS', help='checkpoints in between, not just one an epoch')
     add('--evaluate-every', type=count, metavar='STEPS',
-        help=f'measure the Frechet distance of {evaluate.SAMPLES} samples from MNIST; keep the best G in best.npz')
+        help=f'measure the Frechet distance of {EVALUATED} samples from MNIST; keep the best G in best.npz')
     add('--max-steps', type=count, metavar='N', help='stop after this many steps in all')
     add('--dry-run', action='store_true', help='try everything in three steps, within seconds; keeps nothing')
     options = parser.parse_args(arguments)
@@ -127,7 +126,7 @@ def begin(options, xp):
     folder = options.out or unused_folder(name)
     check_unused(folder)                          # now, not after a download
     shape = RECIPES[name].shape
-    distance = options.evaluate_every and evaluate.distance_from_mnist(shape, options.data_dir)
+    distance = options.evaluate_every and distance_from_mnist(shape)
     images = data.load(options.data, options.data_dir, options.seed or 0, shape)
     config = {'recipe': name, 'data': images.name, 'seed': options.seed or 0, 'precision': options.precision,
               'plain': bool(options.plain)}
@@ -137,7 +136,7 @@ def begin(options, xp):
     config['steps_per_epoch'] = images.steps_per_epoch(config['batch_size'])
     gan = gan_of(config, xp)
     versions = {'tinygan': tinygan.__version__, 'python': platform.python_version(), 'numpy': np.__version__,
-                xp.__name__: xp.__version__, 'platform': platform.platform()}
+                xp.__name__: xp.__version__, 'platform': platform.platform(), 'judge': VERSION}
     return gan, images, distance, Run.start(folder, config, gan.state(), versions)
 
 
@@ -154,7 +153,7 @@ def resume(options, xp):
             raise UserError(f'{options.resume} was begun with {flag} {config.get(setting)} and cannot go on with '
                             f'{asked}: leave out {flag}, or begin a new run')
     shape = find_recipe(config['recipe']).shape
-    distance = options.evaluate_every and evaluate.distance_from_mnist(shape, options.data_dir)
+    distance = options.evaluate_every and distance_from_mnist(shape)
     images = data.load(config['data'], options.data_dir, config['seed'], shape)
     if images.steps_per_epoch(config['batch_size']) != config['steps_per_epoch']:
         raise UserError(f'{options.resume}: {config["data"]} no longer has as many images as when the run began')
@@ -202,20 +201,20 @@ def unused_folder(recipe):
     return next(name for name in names if not Path(name).exists())
 
 
-def main(arguments=None):
-    options = parse(arguments)
+def main(arguments=None, program='python train_mnist.py'):
+    options = parse(arguments, program)
     if not options.dry_run:
-        return run_training(options)
+        return run_training(options, program)
     with tempfile.TemporaryDirectory() as options.out:
         options.max_steps = 3
-        code = run_training(options)
+        code = run_training(options, program)
         Run.open(options.out)
     if not code:
         print('dry run: data, training, samples, checkpoint, GIF and curves work; nothing was kept')
     return code
 
 
-def run_training(options):
+def run_training(options, program):
     xp, device_line = select_device(options.device)
     print(device_line, flush=True)
     find_precision(options.precision, xp)         # refuses a precision that the device lacks
@@ -230,7 +229,7 @@ def run_training(options):
     if not options.dry_run:
         print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')
         if run.step < last:
-            print(f'go on with: python train_mnist.py --resume {shlex.quote(str(run.folder))}')
+            print(f'go on with: {program} --resume {shlex.quote(str(run.folder))}')
     return 128 + caught if caught else 0
 
 

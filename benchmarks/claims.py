@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from runs import SAMPLES, Judge, mean_and_std, samples_of  # noqa: E402
+from runs import SAMPLES, judges, mean_and_std, real_images, samples_of  # noqa: E402
 from tinygan import data, losses  # noqa: E402
 from tinygan.data.minibatches import Minibatches
 from tinygan.run.pictures import grid, save_png
@@ -59,8 +59,8 @@ VARIANTS = {        # what differs from `python train_mnist.py --max-steps 468`
 
 
 def quality():
-    judge, rows = Judge(), []
-    result = {'steps': STEPS, 'samples': SAMPLES, 'real train against real test': judge.real()}
+    (name, judge), rows = next(iter(judges().items())), []
+    result = {'judge': name, 'steps': STEPS, 'samples': SAMPLES, 'real train against real test': judge.distance(real_images())}
     for name, flags in VARIANTS.items():
         distances = []
         for seed in SEEDS:
@@ -70,7 +70,7 @@ def quality():
             if seed == SEEDS[0]:
                 rows.append(images[:16])
         result[name] = mean_and_std(distances)
-        print(f'{name:24} Frechet distance {np.mean(distances):6.1f} +- {np.std(distances, ddof=1):4.1f}  {distances}')
+        print(f'{name:24} Frechet distance {result[name]["mean"]:6.1f} +- {result[name]["std"]:4.1f}  {distances}')
     save_png(RESULTS / 'claims_quality.png', grid(np.concatenate(rows), columns=16))
     return result
 

@@ -5,8 +5,7 @@
 
 The first trains what RUNS lists and keeps 10,000 samples of each run, after the epochs given there, in runs/quality.
 What is kept is not trained again, so several processes can share the work. The second holds all that is kept against
-MNIST's test split, by the evaluator's classifier and by another, of another shape and seed, that has chosen nothing:
-the distances go to benchmarks/results/quality.json, pictures beside it.
+MNIST's test split, by both judges that ship: the distances go to benchmarks/results/quality.json, pictures beside it.
 """
 import argparse
 import json
@@ -20,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from runs import SAMPLES, Judge, samples_of  # noqa: E402
+from runs import SAMPLES, judges, mean_and_std, real_images, samples_of  # noqa: E402
 from tinygan import data  # noqa: E402
-from tinygan.judge import evaluate  # noqa: E402
 from tinygan.__main__ import sample_noise  # noqa: E402
-from tinygan.gan import draw_z, generate  # noqa: E402
+from tinygan.data.minibatches import Minibatches  # noqa: E402
+from tinygan.gan import generate  # noqa: E402
 from tinygan.run.pictures import grid, save_png  # noqa: E402
 from tinygan.recipes import RECIPES, make_gan  # noqa: E402
 
@@ -47,11 +46,6 @@ RUNS = {                                          # name: (options of train_mnis
     'no average of G': ([*FAST, '--average', '0'], (1,)),
     "dcgan's beta2": ([*FAST, '--beta2', '0.999'], (1,)),
 }
-
-
-def build_second(rng):
-    """A classifier of another shape than the evaluator's own."""
-    return evaluate.build_classifier(rng, width=24, features=96)
 
 
 def folder_of(name, seed):
@@ -101,20 +95,17 @@ def by_pytorch(seed, epochs, keep):
 
 
 def judge():
-    """{run: {judge: mean, std and each seed's distance}} of all samples that are kept, and a picture of the first."""
-    judges = {'evaluator': Judge(), 'second classifier': Judge(build=build_second, seed=1)}
-    found = {'real training images': {name: {'mean': judge.real()} for name, judge in judges.items()}}
+    """{run: {judge: mean_and_std of the seeds' distances}} of all samples that are kept, and a picture of the first."""
+    by = judges()
+    found = {'real training images': {name: {'mean': judge.distance(real_images())} for name, judge in by.items()}}
     for name, epoch in ((name, epoch) for name, (_, epochs) in RUNS.items() for epoch in epochs):
         paths = sorted(KEPT.glob(samples_path(name, '*', epoch).name))
         images = [np.load(path) for path in paths]
         if not images:
             continue
         row = found[f'{name}, {epoch} epoch{"s" * (epoch > 1)}'] = {'seeds': [path.stem.split('-')[1] for path in paths]}
-        for judge_name, by in judges.items():
-            distances = [by.distance(of_seed) for of_seed in images]
-            row[judge_name] = {'mean': float(np.mean(distances)), 'each': distances}
-            if len(distances) > 1:
-                row[judge_name]['std'] = float(np.std(distances, ddof=1))
+        for judge_name, judge in by.items():
+            row[judge_name] = mean_and_std([judge.distance(of_seed) for of_seed in images])
         print(f'{name}, {epoch}:', row, flush=True)
         if name in ('dcgan', 'fast'):
             save_png(RESULTS / f'quality_{name}_{epoch}.png', grid(images[0][:32], columns=16))

@@ -1,4 +1,4 @@
-"""Runs of train_mnist.py and how good their samples are: what claims.py and quality.py share."""
+"""Runs of train_mnist.py and how good their samples are: what claims.py, quality.py and ship.py share."""
 import sys
 from pathlib import Path
 
@@ -8,24 +8,20 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_mnist  # noqa: E402
 from tinygan import data  # noqa: E402
 from tinygan.__main__ import open_generator, sample_noise  # noqa: E402
-from tinygan.judge.evaluate import apply_classifier, frechet_distance, load_classifier  # noqa: E402
+from tinygan.judge.frozen import shipped  # noqa: E402
 
 SAMPLES = 10000
 
 
-class Judge:
-    """The Frechet distance of images from MNIST's test split, by a classifier's features."""
+def judges():
+    """The judges that ship, by name and the beginning of their hash."""
+    both = map(shipped, ('judge 1', 'second judge 1'))
+    return {f'{judge.name} ({judge.hash[:8]})': judge for judge in both}
 
-    def __init__(self, **settings):
-        self.classifier = load_classifier(**settings)
-        self.test = apply_classifier(self.classifier, data.mnist.load('test')[0])[0]
 
-    def distance(self, images):
-        return frechet_distance(apply_classifier(self.classifier, images)[0], self.test)
-
-    def real(self):
-        """The distance of as many real training images."""
-        return self.distance(data.mnist.load('train')[0][:SAMPLES])
+def real_images():
+    """SAMPLES real training images."""
+    return data.mnist.load('train')[0][:SAMPLES]
 
 
 def samples_of(folder, flags, seed, steps):
@@ -33,9 +29,11 @@ def samples_of(folder, flags, seed, steps):
     start = ['--resume', folder] if Path(folder).exists() else ['--out', folder, '--seed', seed, '--data', 'mnist', *flags]
     if code := train_mnist.main([*map(str, start), '--device', 'cpu', '--max-steps', str(steps)]):
         sys.exit(code)
-    draw, z_dim = open_generator(folder)
-    return draw(sample_noise(0, SAMPLES, z_dim))
+    draw, config = open_generator(folder)
+    return draw(sample_noise(0, SAMPLES, config['z_dim']))
 
 
 def mean_and_std(distances):
-    return {'each seed': distances, 'mean': np.mean(distances), 'std': np.std(distances, ddof=1)}
+    """Of one distance or more: {'each seed': distances, 'mean': ..., 'std': ...}, without a std if there is but one."""
+    found = {'each seed': distances, 'mean': float(np.mean(distances))}
+    return found | {'std': float(np.std(distances, ddof=1))} if len(distances) > 1 else found

@@ -9,16 +9,15 @@ import sys
 
 import numpy as np
 import pytest
-from commands import (DIVERGING, MEASURED, ROOT, SMALL, STEPS, TINY_DATA, contents, finish, load, measure_here, metrics,
-                      one_line, same_arrays, same_run, start, train, wait_for)
+from commands import (DIVERGING, MEASURED, ROOT, SMALL, STEPS, TINY_DATA, contents, finish, load, metrics, one_line,
+                      same_arrays, same_run, start, train, wait_for)
 from PIL import Image
 
-from tinygan import data
 from tinygan.arrays import random_stream
-from tinygan.gan import generate
-from tinygan.judge import evaluate
+from tinygan.judge.frozen import VERSION, shipped
 from tinygan.recipes import RECIPES
 from tinygan.run.checkpoint import open_checkpoint
+from tinygan.run.generator import draw
 
 
 # ---- what a run leaves behind
@@ -36,7 +35,7 @@ def test_a_run_fills_its_folder(trained):
                       'beta1': 0.5, 'beta2': 0.999, 'average': 0, 'instance_noise': 0, 'z_dim': 100, 'loss': 'bce', 'epochs': 10,
                       'steps_per_epoch': 7500}
     assert versions['numpy'] == np.__version__ and versions['python'].count('.') == 2
-    assert set(versions) == {'tinygan', 'python', 'numpy', 'platform'}
+    assert set(versions) == {'tinygan', 'python', 'numpy', 'platform', 'judge'} and versions['judge'] == VERSION
 
     rows = metrics(run)
     assert [row['step'] for row in rows] == list(range(1, STEPS + 1))
@@ -268,17 +267,15 @@ def test_a_distance_is_shown_as_soon_as_it_is_measured(measured):
         assert f' Frechet {distance:.1f} ' in line
 
 
-def test_the_best_generator_is_that_of_the_lowest_distance_and_its_samples_have_it(measured, monkeypatch):
+def test_the_best_generator_is_that_of_the_lowest_distance_and_its_samples_have_it(measured):
     run = measured[0] / 'unbroken'
     _, config, step, state = open_checkpoint(run / 'best.npz')
     assert step == state['G.t'] == min(distances(run), key=distances(run).get)
 
     G = RECIPES['dcgan'].generator(config['z_dim'])
     G.parameters[:], G.statistics[:] = state['G.parameters'], state['G.statistics']
-    measure_here(monkeypatch)
-    z = random_stream(5, 'evaluation').standard_normal((evaluate.SAMPLES, 100), np.float32)
-    distance = evaluate.distance_from_mnist((28, 28, 1))
-    assert distance(data.to_uint8(generate(G, z))) == pytest.approx(distances(run)[step], rel=1e-4)
+    z = random_stream(5, 'evaluation').standard_normal((64, 100), np.float32)
+    assert shipped().distance(draw(G, z, -1)) == pytest.approx(distances(run)[step], rel=1e-3)
 
 
 def test_a_measured_run_that_is_resumed_equals_an_unbroken_one_bit_for_bit(measured):
@@ -293,10 +290,11 @@ def test_a_run_may_be_measured_only_later_and_then_no_more(measured):
 
 # ---- signals
 
-@pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_saves_first_and_the_run_goes_on_as_if_nothing_had_been(tmp_path, number, code):
+@pytest.mark.parametrize('number, code, program', [
+    (signal.SIGINT, 130, 'python train_mnist.py'), (signal.SIGTERM, 143, 'tinygan train'), (signal.SIGHUP, 129, 'python train_mnist.py')])
+def test_a_signal_saves_first_and_the_run_goes_on_as_if_nothing_had_been(tmp_path, number, code, program):
     run = tmp_path / 'run'
-    process = start(tmp_path, 'train_mnist.py', *SMALL, '--out', 'run', '--seed', '5')
+    process = start(tmp_path, *program.removeprefix('python ').split(), *SMALL, '--out', 'run', '--seed', '5')
     wait_for((run / 'samples' / 'step_000002.png').exists, process)
     process.send_signal(number)
     if number == signal.SIGHUP:                   # closed terminals send more than one
@@ -305,7 +303,7 @@ def test_a_signal_saves_first_and_the_run_goes_on_as_if_nothing_had_been(tmp_pat
     step = load(run)[1]
     assert step >= 2 and [row['step'] for row in metrics(run)] == list(range(1, step + 1))
     assert (run / 'samples.gif').exists() and (run / 'curves.png').exists()
-    assert out.splitlines()[-1] == 'go on with: python train_mnist.py --resume run'
+    assert out.splitlines()[-1] == f'go on with: {program} --resume run'
     assert err.strip() == 'saving; once more to stop at once'
 
     train(tmp_path, '--resume', 'run', '--max-steps', step + 2)

@@ -117,15 +117,6 @@ def test_mnist_asked_for_and_not_to_be_had_is_an_error(command, tmp_path, argume
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_distance_from_mnist_asked_for_where_that_is_not_to_be_had_is_an_error(command, copy, tmp_path):
-    before = contents(copy)
-    for arguments in ['--out', 'new'], ['--resume', copy]:
-        done = command('train_mnist.py', *arguments, '--evaluate-every', 5, check=2,
-                       XDG_CACHE_HOME=str(tmp_path / 'cache'), **NO_NETWORK)
-        assert one_line(done.stderr, 'evaluation needs MNIST: ', 'holds no t10k-images', 'files with TINYGAN_DATA')
-    assert contents(copy) == before and not (tmp_path / 'new').exists()
-
-
 # ---- CuPy that is not there, or explodes
 
 def cupy_that(tmp_path, does):

@@ -4,18 +4,20 @@ import shutil
 import numpy as np
 import pytest
 import threadpoolctl
-from commands import counting_threads, finish, load, one_line, start
+from commands import counting_threads, finish, load, one_line, same_run, start
 from PIL import Image
 
+import tinygan
 from tinygan import gradcheck
-from tinygan.__main__ import main
+from tinygan.__main__ import main, sample_noise
 from tinygan.gan import generate
+from tinygan.judge.frozen import shipped
 from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES
 
 
 def test_samples_are_a_picture_and_if_asked_for_an_array(command, trained, tmp_path):
-    done = command('tinygan', 'sample', trained[0], '--npy', 'samples.npy', check=0)
+    done = command('tinygan', 'sample', trained[0], '--npy', 'samples.npy', '--out', 'grid.png', check=0)
     first, second = done.stdout.splitlines()
     assert first.startswith('grid.png: 64 samples') and second == 'samples.npy: uint8 (64, 28, 28)'
     samples = np.load(tmp_path / 'samples.npy', allow_pickle=False)
@@ -27,6 +29,42 @@ def test_samples_are_a_picture_and_if_asked_for_an_array(command, trained, tmp_p
     for i, sample in enumerate(samples):
         y, x = 2 + i // 8 * 30, 2 + i % 8 * 30
         assert np.array_equal(pixels[y:y + 28, x:x + 28], sample)
+
+
+def test_an_array_asked_for_comes_without_a_picture_and_a_picture_has_as_many_columns_as_rows(command, tmp_path):
+    done = command('tinygan', 'sample', '--npy', 'nine.npy', '-n', 9, check=0)
+    assert done.stdout == 'nine.npy: uint8 (9, 28, 28)\n' and not list(tmp_path.glob('*.png'))
+    done = command('tinygan', 'sample', '-n', 10, '--npy', 'ten.npy', '--out', 'ten.png', check=0)
+    assert done.stdout.splitlines() == ['ten.png: 10 samples, 4 in a row', 'ten.npy: uint8 (10, 28, 28)']
+    for columns, (across, down) in {(): (4, 3), ('--columns', 3): (3, 4), ('--columns', 20): (10, 1)}.items():
+        command('tinygan', 'sample', '-n', 10, *columns, check=0)
+        with Image.open(tmp_path / 'grid.png') as picture:
+            assert picture.size == (2 * (30 * across + 2), 2 * (30 * down + 2))
+
+
+def test_without_a_run_the_trained_generator_draws(command, tmp_path):
+    """Ten digits, each of them, of which judge 1 is sure."""
+    away = {'TINYGAN_DATA': '', 'XDG_CACHE_HOME': str(tmp_path / 'cache')}
+    command('tinygan', 'sample', '--npy', 'samples.npy', '-n', 200, check=0, **away)
+    samples = np.load(tmp_path / 'samples.npy')
+    z = sample_noise(0, 200, 32)
+    assert abs((tinygan.load()(z)[..., 0] + 1) * 127.5 - samples).max() <= 0.6
+    _, p = shipped().look(samples[..., None])
+    assert set(p.argmax(axis=1)) == set(range(10)) and np.median(p.max(axis=1)) > 0.99
+    command('tinygan', 'interpolate', '--gif', 'ways.gif', check=0, **away)
+    command('tinygan', 'arithmetic', '--digits', 9, 4, 6, check=0, **away)
+    assert {path.name for path in tmp_path.iterdir()} == {'samples.npy', 'interpolation.png', 'ways.gif', 'arithmetic.png'}
+
+
+def test_the_command_train_is_the_script(command, tmp_path):
+    """With the same options and the same run."""
+    options = '--device cpu --data digits --batch-size 8 --seed 5 --out'.split()
+    command('train_mnist.py', *options, 'script', '--max-steps', 2, check=0)
+    command('tinygan', 'train', *options, 'command', '--max-steps', 2, check=0)
+    assert same_run(tmp_path / 'script', tmp_path / 'command')
+    assert command('tinygan', 'train', '--help', check=0).stdout.startswith('usage: tinygan train [-h]')
+    assert one_line(command('tinygan', 'train', '--lr', 'x', check=2).stderr, '--lr', program='tinygan')
+    assert ' train ' in command('tinygan', '--help', check=0).stdout
 
 
 def test_samples_depend_on_the_seed_alone_and_more_of_them_begin_with_the_same(command, trained, tmp_path):
@@ -114,12 +152,11 @@ def test_arithmetic_shows_the_concepts_their_means_and_the_sum(command, trained,
     assert all(abs(tile[1, 5] - tile[row, column]).max() > 1 for row in range(3) for column in (4, 6))
 
 
-def test_arithmetic_with_digits_takes_those_the_classifier_is_surest_of(trained, tmp_path, monkeypatch):
+def test_arithmetic_with_digits_takes_those_the_judge_is_surest_of(trained, tmp_path, monkeypatch):
     p = np.full((1000, 10), 0.01)
     for digit, places in {7: (5, 900, 31), 1: (8, 9, 10), 0: (999, 0, 2)}.items():
         p[list(places), digit] = 0.9, 0.8, 0.7
-    monkeypatch.setattr('tinygan.judge.evaluate.load_classifier', lambda show: None)
-    monkeypatch.setattr('tinygan.judge.evaluate.apply_classifier', lambda classifier, images: (None, p[:len(images)]))
+    monkeypatch.setattr('tinygan.judge.frozen.look', lambda classifier, images: (None, p[:len(images)]))
     pictures = []
     for flags in (['--digits', '7', '1', '0'], '--a 5 900 31 --b 8 9 10 --c 999 0 2'.split()):
         main(['arithmetic', str(trained[0]), *flags, '--out', str(tmp_path / 'sum.png')])
@@ -155,7 +192,7 @@ def test_one_kind_can_be_checked_alone(command):
 def test_small_products_are_left_to_one_thread(trained, arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     seen = set()
-    monkeypatch.setattr('tinygan.__main__.generate', counting_threads(generate, seen))
+    monkeypatch.setattr('tinygan.run.generator.generate', counting_threads(generate, seen))
     monkeypatch.setattr(gradcheck, 'check_layer', counting_threads(gradcheck.check_layer, seen))
     with threadpoolctl.threadpool_limits(2, 'blas'):
         main([str(trained[0]) if word == 'RUN' else word for word in arguments.split()])
@@ -178,7 +215,6 @@ Tanh.backward = lambda self, dy: 1.001 * backward(self, dy)
 @pytest.mark.parametrize('arguments, parts', [
     ('', ['COMMAND']),
     ('dream', ['dream', 'sample', 'interpolate', 'gradcheck']),
-    ('sample', ['required: RUN']),
     ('sample absent', ['absent holds no checkpoint']),
     ('interpolate file', ['file holds no checkpoint']),
     ('sample RUN -n 0', ['-n', '0']),
@@ -194,7 +230,9 @@ Tanh.backward = lambda self, dy: 1.001 * backward(self, dy)
     ('interpolate RUN --gif paths.mp4', ["'paths.mp4' does not end in .gif"]),
     ('sample RUN --out absent/picture.png', ['absent/picture.png: No such file or directory']),
     ('sample RUN --npy absent/array.npy', ['absent/array.npy: No such file or directory']),
-    ('sample RUN -n 2000000000', ['memory']),
+    ('sample RUN -n 2000000000 --npy array.npy', ['memory']),
+    ('sample RUN -n 2000000000', ['2,000,000,000 images would have', 'pixels: lower -n, or use --npy FILE without --out']),
+    ('interpolate --rows 1000 --steps 1000', ['pixels: lower --rows or --steps']),
     ('sample absent.npz', ['absent.npz holds no checkpoint']),
     ('interpolate damaged.npz', ['damaged.npz is damaged (']),
 ])

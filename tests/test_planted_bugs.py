@@ -91,6 +91,14 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
          'return self.update_G(fake) | self.update_D(x, fake)', 'test_gan.py -k updated_d'),
     'samples are normalised by their neighbours':
         ('gan', '    G.eval()\n', '', 'test_gan.py -k generating'),
+    'a generator that learns is drawn from as it learns':
+        ('run/generator', '    G.eval()    ', '    # G.eval()', 'run/test_generator.py -k goes_on_learning'),
+    'a judge that somebody has changed judges':
+        ('judge/frozen', 'if sha256 not in (None, self.hash)', 'if False', 'judge/test_frozen.py -k byte_for_byte'),
+    'the covariances count for nothing':
+        ('judge/measures', ' - 2 * trace_of_root', '', 'judge/test_measures.py -k closed_form'),
+    'each real point has a ball of its own, and no neighbour':
+        ('judge/measures', '[:, k:k + 1]', '[:, :1]', 'judge/test_measures.py -k definitions'),
     'a checkpoint forgets how far Adam was':
         ('gan', "int(state['G.t'])", '0', 'test_gan.py -k bit_for_bit'),
     'noise is drawn from the same stream every step':

@@ -1,35 +1,33 @@
-"""python -m tinygan sample | interpolate | arithmetic | evaluate | gradcheck: look at a trained run and measure it, and
-check every gradient."""
+"""tinygan sample | interpolate | arithmetic | evaluate | gradcheck | train: look at what a generator makes, measure it, check
+every gradient, train a run. `python -m tinygan` is the same."""
 import json
+import math
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 
-from . import __version__, gradcheck
+from . import __version__, data, gradcheck
 from .arrays import random_stream
-from .data import to_uint8
 from .engines import convert
 from .engines.threads import one_thread
 from .errors import Parser, UserError, count, named, number, one_line_errors, path, seed
-from .gan import generate
-from .judge import evaluate
+from .judge import report
+from .judge.frozen import Judge, shipped
 from .layers import Conv2d, ConvTranspose2d
 from .recipes import RECIPES, find_recipe
+from .run import generator
+from .run.checkpoint import atomically
 from .run.device import select_device
-from .run.generator import load_with_config
-from .run.pictures import grid, linear, save_gif, save_png, spherical, to_pillow
+from .run.pictures import check_size, grid, linear, save_gif, save_png, spherical, to_pillow
 
 
 def open_generator(run):
-    """z -> uint8 images of a run's generator, and the size of z."""
-    G, config = load_with_config(run)
+    """z -> uint8 images of a run's generator, and what the run was asked for."""
+    G, config = generator.load_with_config(run or generator.TRAINED)
     fast, black = convert(G), find_recipe(config['recipe']).black
-
-    @one_thread()
-    def draw(z):
-        return to_uint8(generate(fast, z), black)
-    return draw, config['z_dim']
+    return lambda z: generator.draw(fast, z, black), config
 
 
 def sample_noise(seed, n, z_dim):
@@ -43,20 +41,26 @@ def as_saved(images):
 
 
 def sample(options):
-    draw, z_dim = open_generator(options.run)
-    images = draw(sample_noise(options.seed, options.n, z_dim))
-    save_png(options.out, grid(images, columns=options.columns))
-    print(f'{options.out}: {options.n} samples, {min(options.n, options.columns)} in a row')
+    n, out = options.n, options.out or (None if options.npy else 'grid.png')
+    columns = min(n, options.columns or math.ceil(math.sqrt(n)))
+    draw, config = open_generator(options.run)
+    if out:
+        check_size(n, columns, find_recipe(config['recipe']).shape, 'lower -n, or use --npy FILE without --out')
+    images = draw(sample_noise(options.seed, n, config['z_dim']))
+    if out:
+        save_png(out, grid(images, columns))
+        print(f'{out}: {n} samples, {columns} in a row')
     if options.npy:
         array = as_saved(images)
-        with open(options.npy, 'wb') as file:
+        with atomically(Path(options.npy)) as file:
             np.save(file, array, allow_pickle=False)
         print(f'{options.npy}: uint8 {array.shape}')
 
 
 def interpolate(options):
-    draw, z_dim = open_generator(options.run)
-    z = sample_noise(options.seed, options.rows + 1, z_dim)
+    draw, config = open_generator(options.run)
+    check_size(options.rows * options.steps, options.steps, find_recipe(config['recipe']).shape, 'lower --rows or --steps')
+    z = sample_noise(options.seed, options.rows + 1, config['z_dim'])
     way = {'spherical': spherical, 'linear': linear}[options.path]
     images = draw(np.concatenate([way(a, b, options.steps) for a, b in zip(z, z[1:])]))
     save_png(options.out, grid(images, columns=options.steps))
@@ -73,8 +77,8 @@ def arithmetic(options):
     Left, three samples each of a, b and c, and under them what G makes of their mean. Right, in the middle,
     G(a - b + c), and around it the same with uniform noise of up to 0.25 added.
     """
-    draw, z_dim = open_generator(options.run)
-    concepts = [options.a, options.b, options.c]
+    draw, config = open_generator(options.run)
+    z_dim, concepts = config['z_dim'], [options.a, options.b, options.c]
     if options.digits and any(concepts) or not options.digits and not all(concepts):
         raise UserError('arithmetic needs either --digits A B C or all of --a, --b and --c')
     picked = surest(draw, z_dim, options) if options.digits else np.array(concepts).T       # three of each, downwards
@@ -92,68 +96,32 @@ def arithmetic(options):
 
 
 def surest(draw, z_dim, options, among=1000):
-    """The places (3, 3) of samples, of each of three digits those three that the classifier is surest of."""
+    """The places (3, 3) of samples, of each of three digits those three that judge 1 is surest of."""
     images = draw(sample_noise(options.seed, among, z_dim))
-    check_digits(as_saved(images), options.run)
-    classifier = evaluate.load_classifier(lambda line: print(line, file=sys.stderr))
-    _, p = evaluate.apply_classifier(classifier, images)
+    report.check_shape(as_saved(images), options.run)
+    _, p = shipped().look(images)
     return (-p[:, options.digits]).argsort(axis=0, kind='stable')[:3]
 
 
-def evaluate_samples(options):
-    images = samples_to_evaluate(options)
-    train, test = evaluate.read_mnist('train'), evaluate.read_mnist('test')
-    classifier = evaluate.load_classifier(lambda line: print(line, file=sys.stderr), train)
-    result = evaluate.evaluate(images, classifier, train[0], test)
-    print(json.dumps(result, indent=2) if options.json else '\n'.join(evaluation_table(result)))
+def evaluate(options):
+    if options.run and options.npy:
+        raise UserError('evaluate needs either a RUN or --npy FILE, not both')
+    judge = Judge(options.judge) if options.judge else None
+    train = data.mnist.load()[0] if options.neighbours else None        # now, not after thousands are drawn
+    images = report.read_samples(options.npy) if options.npy else samples_of(options)
+    result = report.evaluate(images, judge, report.mnist_images(judge))
+    print(json.dumps(result, indent=2) if options.json else '\n'.join(report.table(result)))
     if options.neighbours:
-        evaluate.save_neighbours(options.neighbours, images[:12], train[0])
+        report.save_neighbours(options.neighbours, images[:12], train)
         print(f'{options.neighbours}: samples on the left, beside each its nearest training images', file=sys.stderr)
 
 
-def samples_to_evaluate(options):
-    """New images of a run, or those of a file: uint8 (N, 28, 28, 1)."""
-    if bool(options.run) == bool(options.npy):
-        raise UserError('evaluate needs either a RUN or --npy FILE')
-    if options.npy:
-        with open(options.npy, 'rb') as file:
-            try:
-                array = np.lib.format.read_array(file, allow_pickle=False)
-            except ValueError as error:
-                raise UserError(f'{options.npy} is not an array of numbers that NumPy has saved ({error})') from None
-        return check_digits(array, options.npy)[..., None]
-    draw, z_dim = open_generator(options.run)
-    z = sample_noise(options.seed, options.samples, z_dim)
-    check_digits(as_saved(draw(z[:2])), options.run)          # before thousands are drawn
+def samples_of(options):
+    """New images of a run, if a judge can look at them."""
+    draw, config = open_generator(options.run)
+    z = sample_noise(options.seed, options.samples, config['z_dim'])
+    report.check_shape(as_saved(draw(z[:2])), options.run)    # before thousands are drawn
     return draw(z)
-
-
-def check_digits(array, source):
-    """The array, if MNIST's images can be compared with it, or a UserError."""
-    if array.dtype != np.uint8 or array.shape[1:] != (28, 28) or len(array) < 2:
-        raise UserError(f'{source}: evaluate compares gray images of 28x28 pixels with MNIST, two or more, '
-                        f'uint8 (n, 28, 28), not {array.dtype} {array.shape}')
-    return array
-
-
-def evaluation_table(result):
-    """The lines of the table that says what evaluate.evaluate has found."""
-    columns, classifier = (result['samples'], result['real']), result['classifier']
-
-    def row(text, cells):
-        return f'{text:34}' + ''.join(f'{cell:>20}' for cell in cells)
-    yield row('', ('samples', 'real images'))
-    yield row('number of images', (column['n'] for column in columns))
-    for name, text in (('frechet', 'Frechet distance (0 is best)'), ('score', 'classifier score (1 to 10)'),
-                       ('confident', f'share with a digit of p > {evaluate.CONFIDENT}'),
-                       ('density', 'density (like real: about 1)'), ('coverage', 'coverage (0 to 1)')):
-        yield row(text, (f'{column[name]:.3f} +- {column["interval"][name]:.3f}' for column in columns))
-    for digit in range(10):
-        yield row(f'share of {digit}', (f'{column["digits"][digit] / column["n"]:.3f}' for column in columns))
-    yield row('missing digits', (' '.join(map(str, column['missing'])) or 'none' for column in columns))
-    yield f'\nBoth against the {classifier["test_images"]} images of the test split; +- is a 95% bootstrap interval.'
-    yield (f'Classifier {classifier["id"]} reads {classifier["accuracy"]:.2%} of those right; '
-           'distances measured by another do not compare.')
 
 
 LAYERS = gradcheck.LAYERS | {                     # and those of engines/ that multiply by other means
@@ -188,12 +156,12 @@ def check_gradients(options):
 
 place = number(int, 0, 2 ** 31)
 PICTURE = dict(type=named('.png'), metavar='FILE')
-RUN = dict(type=path, metavar='RUN', help="a run's folder, or a checkpoint file such as its best.npz")
+RUN = dict(type=path, nargs='?', metavar='RUN', help="a run's folder, or a checkpoint file such as its best.npz (default: the "
+           'trained generator that comes with tinygan)')
 
 
 def parse(arguments):
-    parser = Parser(prog='python -m tinygan',
-                    description='Look at a trained run and measure it, and check every gradient.')
+    parser = Parser(prog='tinygan', description='Look at what a generator makes, measure it, check every gradient, train a run.')
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND', parser_class=Parser)
 
@@ -202,13 +170,12 @@ def parse(arguments):
         sub.set_defaults(function=function)
         sub.add_argument('--seed', type=seed, default=0, metavar='N', help='of all random numbers (default: 0)')
         return sub
-    sub = command('sample', sample, 'a grid of samples from a trained run')
+    sub = command('sample', sample, 'new samples: a picture, an array')
     sub.add_argument('run', **RUN)
     sub.add_argument('-n', type=count, default=64, metavar='N', help='how many (default: 64)')
-    sub.add_argument('--columns', type=count, default=8, metavar='N', help='how many in a row (default: 8)')
-    sub.add_argument('--out', **PICTURE, default='grid.png', help='the picture (default: grid.png)')
-    sub.add_argument('--npy', type=named('.npy'), metavar='FILE',
-                     help='also save the samples as an array: uint8, (n, H, W) or (n, H, W, 3)')
+    sub.add_argument('--columns', type=count, metavar='N', help='how many in a row (default: as many as rows)')
+    sub.add_argument('--out', **PICTURE, help='the picture (default: grid.png, or none with --npy)')
+    sub.add_argument('--npy', type=named('.npy'), metavar='FILE', help='an array: uint8, (n, H, W) or (n, H, W, 3)')
     sub = command('interpolate', interpolate, 'strips of images on the way from one z to the next')
     sub.add_argument('run', **RUN)
     sub.add_argument('--rows', type=count, default=6, metavar='N', help='how many paths (default: 6)')
@@ -223,28 +190,40 @@ def parse(arguments):
         sub.add_argument(f'--{concept}', type=place, nargs=3, metavar='I',
                          help='three samples, by their positions in the grid of `sample`, counted from 0')
     sub.add_argument('--digits', type=int, choices=range(10), nargs=3, metavar=('A', 'B', 'C'),
-                     help='instead of positions: the three of 1000 samples that the classifier is surest of, per digit')
+                     help='instead of positions: the three of 1000 samples that judge 1 is surest of, per digit')
     sub.add_argument('--out', **PICTURE, default='arithmetic.png', help='the picture (default: arithmetic.png)')
-    sub = command('evaluate', evaluate_samples, 'how good the samples are: numbers, beside the same for real digits')
-    sub.add_argument('run', **RUN, nargs='?')
+    sub = command('evaluate', evaluate, 'how good the samples are: numbers, beside the same for real digits')
+    sub.add_argument('run', **RUN)
     sub.add_argument('--samples', type=number(int, 2, 2 ** 31), default=10000, metavar='N',
                      help='how many to draw (default: 10000)')
     sub.add_argument('--npy', type=path, metavar='FILE',
                      help='evaluate these images instead of a RUN: an array, uint8 (n, 28, 28)')
+    sub.add_argument('--judge', type=path, metavar='FILE',
+                     help='by a judge of your own, which python -m tinygan.judge.classifier makes')
     sub.add_argument('--json', action='store_true', help='the numbers as JSON instead of a table')
     sub.add_argument('--neighbours', **PICTURE,
                      help='also save a picture: samples beside their nearest training images')
     sub = command('gradcheck', check_gradients, 'every backward against finite differences; exit code 1 if one is wrong')
     sub.add_argument('kinds', nargs='*', metavar='KIND', help='check only these: conv2d, batchnorm2d, bce_with_logits, dcgan ...')
     sub.add_argument('--device', choices=['auto', 'cpu', 'gpu'], default='cpu', help='where to compute (default: cpu)')
+    commands.add_parser('train', help='train a run: train_mnist.py, with the same options')
     return parser.parse_args(arguments)
 
 
 def main(arguments=None):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ['train']:
+        import train_mnist
+        return train_mnist.main(arguments[1:], 'tinygan train')
     options = parse(arguments)
     return options.function(options)
 
 
-if __name__ == '__main__':
+def command_line():
+    """The command `tinygan`."""
     with one_line_errors('tinygan'):
         sys.exit(main())
+
+
+if __name__ == '__main__':
+    command_line()

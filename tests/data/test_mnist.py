@@ -125,12 +125,12 @@ def test_files_that_are_absent_and_not_to_be_downloaded_are_missing(tmp_path):
     with pytest.raises(UserError) as error:
         data.mnist.load(folder=tmp_path, download=False)
     assert str(error.value) == (f'{tmp_path} holds no {IMAGES}[.gz]; name a folder that holds the MNIST '
-                                'files with --data-dir or TINYGAN_DATA, or use --data digits')
+                                'files with TINYGAN_DATA')
 
 
 def test_without_network_the_message_names_the_folder_every_mirror_and_three_ways_out(tmp_path):
     with pytest.raises(UserError) as error:
-        data.mnist.load(folder=tmp_path)
+        data.load('mnist', tmp_path)
     message = str(error.value)
     assert message.startswith(f'{tmp_path} holds no {IMAGES}[.gz] and it could not be downloaded')
     for part in ('one.invalid: Network is unreachable; two.invalid: Network is unreachable',

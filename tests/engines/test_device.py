@@ -10,7 +10,7 @@ from pathlib import Path
 import fake_cupy
 import numpy as np
 import pytest
-from commands import measure_here, same_arrays
+from commands import same_arrays
 from cuda_on_host import COMPILER
 
 from tinygan import data, gradcheck, losses, optim
@@ -323,7 +323,7 @@ def test_a_run_trained_on_the_device_goes_on_without_it(cupy, command, trap, mon
     monkeypatch.setenv('MPLCONFIGDIR', str(tmp_path / 'mpl'))
     train_mnist = importlib.import_module('train_mnist')
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    measure_here(monkeypatch)
+    monkeypatch.setattr(train_mnist, 'EVALUATED', 50)
     options = '--device gpu --data digits --max-steps 2 --batch-size 2 --evaluate-every 2 --out'.split()
     try:
         assert train_mnist.main([*options, str(tmp_path / 'run')]) == 0

@@ -1,12 +1,19 @@
 """The generator of a run as an object that people hold."""
+import json
+
 import numpy as np
 import pytest
+import threadpoolctl
 
 import tinygan
 from tinygan.arrays import random_stream
+from tinygan.data import to_uint8
 from tinygan.errors import UserError
+from tinygan.judge.frozen import SHIPPED
 from tinygan.recipes import RECIPES, make_gan
+from tinygan.run import generator
 from tinygan.run.checkpoint import Run
+from tinygan.run.generator import TRAINED, draw
 
 
 def save(folder, recipe, seed=0):
@@ -47,3 +54,46 @@ def test_where_there_is_no_run_one_sentence_says_so(tmp_path):
     Run.start(tmp_path / 'other', {}, {}, {})
     with pytest.raises(UserError, match='its generator is not the one of recipe None'):
         tinygan.load(tmp_path / 'other')
+
+
+# ---- the one that comes with the package
+
+def test_the_trained_generator_is_small_and_says_how_it_was_made_and_how_good_it_is():
+    assert TRAINED.stat().st_size <= 1e6
+    with np.load(TRAINED, allow_pickle=False) as file:
+        about = json.loads(str(file['about']))
+    assert about['config']['recipe'] == 'fast' and about['step'] == 10 * about['config']['steps_per_epoch']
+    assert about['made by'] == 'python train_mnist.py --recipe fast --seed 0'
+    for name in SHIPPED:
+        assert about['Frechet distance of 10000 samples'][f'{name} ({SHIPPED[name][1][:8]})'] < 2.5
+
+
+def test_it_is_loaded_without_a_run():
+    z = random_stream(0, 'z').standard_normal((3, 32), np.float32)
+    np.testing.assert_array_equal(tinygan.load()(z), tinygan.load(TRAINED)(z))
+
+
+# ---- drawing
+
+def test_what_all_cores_draw_is_what_one_draws(rng):
+    G = tinygan.load()
+    z = rng.standard_normal((300, 32), np.float32)
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        images = draw(G, z, black=-1)
+    np.testing.assert_array_equal(images, to_uint8(tinygan.generate(G, z), -1))
+    assert images.shape == (300, 28, 28, 1) and images.dtype == np.uint8
+
+
+def test_a_generator_that_learns_draws_as_in_evaluation_and_goes_on_learning(rng, monkeypatch):
+    G = RECIPES['fast'].generator(32, rng=rng)
+    z, before = rng.standard_normal((300, 32), np.float32), G.statistics.copy()
+
+    def watched(network, part):
+        assert not network.training               # or one thread would put it back while others draw
+        return tinygan.generate(network, part)
+    monkeypatch.setattr(generator, 'generate', watched)
+    with threadpoolctl.threadpool_limits(2, 'blas'):
+        images = draw(G, z, -1)
+    assert all(leaf.training for leaf in G.leaves()) and G.training
+    np.testing.assert_array_equal(images, draw(G.eval(), z, -1))
+    np.testing.assert_array_equal(G.statistics, before)

@@ -22,9 +22,10 @@ def load(name=None, folder=None, seed=0, shape=(28, 28, 1)):
         try:
             return ImageSet(mnist.load('train', folder)[0], seed)
         except mnist.Unavailable as error:
+            problem = f'{error} or --data-dir, or use --data digits'
             if name or folder or os.environ.get('TINYGAN_DATA'):
-                raise
-            print(_notice(error), file=sys.stderr)
+                raise mnist.Unavailable(problem) from None
+            print(_notice(problem), file=sys.stderr)
     return Digits(seed)
 
 
@@ -33,7 +34,7 @@ def is_folder(name):
     return name not in (None, 'mnist', 'digits')
 
 
-def _notice(error):
+def _notice(problem):
     rule = '*' * 100
-    lines = ['THIS IS NOT MNIST: training on DRAWN DIGITS instead.', *textwrap.wrap(str(error), 96)]
+    lines = ['THIS IS NOT MNIST: training on DRAWN DIGITS instead.', *textwrap.wrap(problem, 96)]
     return '\n'.join([rule, *(f'*  {line}' for line in lines), rule])

@@ -28,7 +28,7 @@ SHA256 = {                                        # of what is inside the .gz: m
     't10k-labels-idx1-ubyte': 'ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2',
 }
 
-MEND = 'name a folder that holds the MNIST files with --data-dir or TINYGAN_DATA, or use --data digits'
+MEND = 'name a folder that holds the MNIST files with TINYGAN_DATA'
 
 
 class Unavailable(UserError):

@@ -22,8 +22,9 @@ import numpy as np
 
 from ..errors import UserError
 from ..network import lay_out
+from . import threads
 from .conversion import convert, convert_gan
-from .threads import blas, one_thread
+from .threads import one_thread
 
 FEWEST = 4                          # images that justify a lane
 MOST = 8                            # lanes: the first must listen to all others
@@ -43,7 +44,7 @@ class Lanes:
 
     def __init__(self, gan, batches, N, cores=None):
         self.batches, self.lane, self.pipes, self.children = batches, 0, [], []
-        self.count = divide(N, cores or blas_threads())
+        self.count = divide(N, cores or threads.cores())
         if self.count > 1:
             share_memory(gan)
         self.original, self.gan, self.sampler = gan, convert_gan(gan, self), convert(gan.sampler)
@@ -186,10 +187,6 @@ def divide(N, cores):
     if not hasattr(os, 'fork') or sys.platform == 'darwin':       # where BLAS does not survive a fork
         return 1
     return max(parts for parts in range(1, max(1, min(cores, N // FEWEST, MOST)) + 1) if N % parts == 0)
-
-
-def blas_threads():
-    return max((library['num_threads'] for library in blas().info() if library['user_api'] == 'blas'), default=1)
 
 
 class Shared:

@@ -1,1 +1,1 @@
-"""How good the samples are: a classifier, and distances on its features."""
+"""How good the samples are: judges that ship, and distances on their features."""

@@ -43,8 +43,8 @@ def atomically(path, mode='wb', previous=None):
         if previous and path.exists():
             os.replace(path, previous)
         os.replace(temporary, path)
-    except OSError as error:                      # a full disk does not say which file it has no room for
-        error.filename = error.filename or str(path)
+    except OSError as error:                      # a full disk does not say which file it has no room for, others say .part
+        error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

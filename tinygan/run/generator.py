@@ -1,21 +1,33 @@
-"""The generator of a run, ready to call."""
+"""The generator of a run, or the one that comes with the package, ready to call."""
+from pathlib import Path
+
+import numpy as np
+
+from ..arrays import array_module
+from ..data import to_uint8
+from ..engines.threads import on_all_cores
 from ..errors import UserError
+from ..gan import generate
 from ..recipes import find_recipe
 from .checkpoint import open_checkpoint
 
+TRAINED = Path(__file__).with_name('trained.npz')                # recipe fast: benchmarks/ship.py made it
+PART = 128                                        # images at a time
 
-def load(run):
-    """G of a run, or the average of it that samples are drawn from, in evaluation mode and on the CPU.
 
-        G = tinygan.load('runs/dcgan')
-        images = G(np.random.randn(16, 100).astype('f'))          # (16, 28, 28, 1), black at -1, white at 1
+def load(run=TRAINED):
+    """G of a run, or the average of it that samples are drawn from, in evaluation mode and on the CPU. Without a run, it
+    is the trained generator that comes with the package.
+
+        G = tinygan.load()
+        images = G(np.random.randn(16, 32).astype('f'))           # (16, 28, 28, 1), black at -1, white at 1
 
     run is a run's folder or a checkpoint file, such as its best.npz. Raises UserError where none can be read.
     """
     return load_with_config(run)[0]
 
 
-def load_with_config(run):
+def load_with_config(run=TRAINED):
     """The same, and what the run was asked for: its recipe, z_dim and other settings."""
     _, config, _, state = open_checkpoint(run)
     sampler = 'average' if 'average.parameters' in state else 'G'
@@ -25,3 +37,15 @@ def load_with_config(run):
     except (KeyError, ValueError):
         raise UserError(f'{run}: its generator is not the one of recipe {config.get("recipe")}') from None
     return G.eval(), config
+
+
+def draw(G, z, black):
+    """uint8 images (N, H, W, C), 0 for `black`, that G in evaluation mode makes of z (N, z_dim); on a CPU by all cores."""
+    if array_module(G.parameters) is not np:
+        return to_uint8(generate(G, z), black)
+    training = G.training
+    G.eval()                                      # here: no thread may change it while others compute
+    parts = [z[start:start + PART] for start in range(0, len(z), PART)]
+    images = on_all_cores(lambda part: to_uint8(generate(G, part), black), parts, 'drawing')
+    G.set_flags(training=training)
+    return np.concatenate(images)

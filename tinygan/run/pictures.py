@@ -1,8 +1,21 @@
 """Pictures of what a generator makes: grids, strips, an animation, and the curves of a training run."""
 import numpy as np
 
+from ..errors import UserError
 
-def grid(images, columns=8, gap=2):
+GAP, SCALE = 2, 2                                 # pixels between images, pixels for each of theirs
+LARGEST = 2 ** 26                                 # picture, in pixels: 17,000 digits
+
+
+def check_size(n, columns, shape, mend):
+    """UserError, with what to do, if a grid of n images (H, W, C) would be larger than any program likes to open."""
+    H, W, _ = shape
+    height, width = (SCALE * (count * (side + GAP) + GAP) for count, side in ((-(-n // columns), H), (columns, W)))
+    if height * width > LARGEST:
+        raise UserError(f'a picture of {n:,} images would have {width:,} x {height:,} pixels: {mend}')
+
+
+def grid(images, columns=8, gap=GAP):
     """Images (N, H, W, C), uint8, side by side in rows: one image, with gray gaps of `gap` pixels."""
     N, H, W, C = images.shape
     columns = min(columns, N)
@@ -21,7 +34,7 @@ def to_pillow(image, scale=1):
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
-def save_png(file, image, scale=2):
+def save_png(file, image, scale=SCALE):
     """Write an image (H, W, C), uint8, to a path or an open file, each pixel scale pixels wide."""
     to_pillow(image, scale).save(file, format='PNG')
 

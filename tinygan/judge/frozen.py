@@ -1,0 +1,75 @@
+"""The judges that ship: a Fréchet distance compares with every other that was measured by the same one.
+
+A judge is a classifier that no longer changes (classifier.py) and what its features of the test images are like: their
+mean and covariance. So it needs neither MNIST nor training. Two come with the package, made by
+
+    python -m tinygan.judge.classifier judge1.npz
+    python -m tinygan.judge.classifier second1.npz --width 24 --features 96 --seed 1
+
+Settings and recipes were chosen by the first. The second has chosen nothing: what both find is no weakness of the first.
+"""
+import hashlib
+import io
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from .classifier import look, restore
+from .measures import frechet_distance
+
+SHIPPED = {                                       # name: (file, its SHA-256)
+    'judge 1': ('judge1.npz', '118cdad849ebfa23aad0a35a3e0784b38ffe3fded4ce4304f66319892a9c8b85'),
+    'second judge 1': ('second1.npz', 'ce6edb4baa948e7247cd6ec0f662dbc007784e3d1d2e3a4ac37d29c103be3c7c'),
+}
+VERSION = f'judge 1 ({SHIPPED["judge 1"][1][:8]})'
+
+
+class Judge:
+    """A judge read from a file. Its name and hash (the file's SHA-256) go with what it finds."""
+
+    def __init__(self, file, name=None, sha256=None):
+        content = Path(file).read_bytes()
+        self.name, self.hash = name or str(file), hashlib.sha256(content).hexdigest()
+        if sha256 not in (None, self.hash):
+            raise UserError(f'{file} is not the file of {name}: install tinygan again')
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                self.mean, self.covariance = arrays['mean'], arrays['covariance']
+                self.about = json.loads(str(arrays['about']))
+                width, F = self.about['width'], self.about['features']
+                self.classifier = restore(width, F, arrays['parameters'], arrays['statistics'])
+                if self.mean.shape != (F,) or self.covariance.shape != (F, F):
+                    raise ValueError('its mean and covariance are not those of its features')
+        except Exception as error:                # whatever zipfile, NumPy and json make of damaged bytes
+            raise UserError(f'{file} is no judge, or a damaged one ({error}): '
+                            'python -m tinygan.judge.classifier makes them') from None
+
+    def look(self, images):
+        """Features (N, F) and probabilities of the ten digits (N, 10), float64, of uint8 images (N, 28, 28, 1)."""
+        return look(self.classifier, images)
+
+    def distance_of(self, features):
+        """The Fréchet distance between images, given by their features (N, F), and the test images."""
+        return frechet_distance(features.mean(axis=0), np.cov(features, rowvar=False), self.mean, self.covariance)
+
+    def distance(self, images):
+        """The same for uint8 images (N, 28, 28, 1), two or more. The smaller N, the larger it is."""
+        return self.distance_of(self.look(images)[0])
+
+
+@cache
+def shipped(name='judge 1'):
+    """The Judge of that name. UserError when its file is not, byte for byte, the one that belongs to this version."""
+    file, sha256 = SHIPPED[name]
+    return Judge(Path(__file__).with_name(file), name, sha256)
+
+
+def distance_from_mnist(shape):
+    """A function: uint8 images (N, *shape) -> their distance by judge 1. UserError when their shape is not MNIST's."""
+    if shape != (28, 28, 1):
+        raise UserError('evaluation compares gray images of 28x28 pixels with MNIST, and this recipe makes others: '
+                        'leave out --evaluate-every')
+    return shipped().distance

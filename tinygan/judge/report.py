@@ -1,0 +1,114 @@
+"""`tinygan evaluate`: what the judges find in samples, beside the same for real digits where MNIST is here.
+
+No number means much alone, so as many real images of the training split are measured in just the same way.
+"""
+import numpy as np
+
+from .. import data
+from ..arrays import random_stream
+from ..errors import UserError
+from ..run.pictures import grid, save_png
+from .frozen import Judge, shipped
+from .measures import Balls, classifier_score, interval, nearest
+
+CONFIDENT = 0.95                                  # a judge is, when it gives one digit that probability
+MISSING = 0.01                                    # a digit is, when less than that share of the images is taken for it
+ROWS = {                                          # of the table: name in a result, text
+    'frechet': 'Frechet distance (0 is best)',
+    'frechet_second': 'the same, second judge',
+    'score': 'classifier score (1 to 10)',
+    'confident': f'share with a digit of p > {CONFIDENT}',
+    'density': 'density (like real: about 1)',
+    'coverage': 'coverage (0 to 1)',
+}
+
+
+def evaluate(images, judge=None, mnist=None):
+    """What is known of uint8 images (N, 28, 28, 1): {'samples': measure(images), 'real': measure(as many real ones), 'judge':
+    ..., 'second_judge': ...}, by the judges that ship or by one of your own. What needs MNIST (density, coverage, 'real')
+    is there if mnist = (training images, test images) is.
+    """
+    judges = [judge] if judge else [shipped(), shipped('second judge 1')]
+    balls, real = None, {}
+    if mnist:
+        train, test = mnist
+        balls = Balls(judges[0].look(test)[0])
+        chosen = random_stream(0, 'real images').permutation(len(train))[:len(images)]
+        real = {'real': measure(train[chosen], judges, balls)}
+    about = {name: {'name': each.name, 'sha256': each.hash, **each.about}
+             for name, each in zip(('judge', 'second_judge'), judges)}
+    return {'samples': measure(images, judges, balls), **real, **about}
+
+
+def measure(images, judges, balls=None):
+    """All numbers for uint8 images (N, 28, 28, 1). Their intervals are those of other samples; only coverage, a mean over
+    the real images, has that of other real ones."""
+    features, p = judges[0].look(images)
+    numbers = {'frechet': (judges[0].distance_of, features)}
+    for second in judges[1:]:
+        numbers['frechet_second'] = second.distance_of, second.look(images)[0]
+    numbers |= {'score': (classifier_score, p), 'confident': (np.mean, p.max(axis=1) > CONFIDENT)}
+    if balls:
+        density, covered = balls.density_and_coverage(features)
+        numbers |= {'density': (np.mean, density), 'coverage': (np.mean, covered)}
+    digits = np.bincount(p.argmax(axis=1), minlength=10)
+    return {'n': len(images), **{name: float(statistic(rows)) for name, (statistic, rows) in numbers.items()},
+            'interval': {name: interval(*number, random_stream(0, name)) for name, number in numbers.items()},
+            'digits': digits.tolist(), 'missing': np.flatnonzero(digits < MISSING * len(images)).tolist()}
+
+
+def table(result):
+    """The lines that say what evaluate has found."""
+    judge, columns = result['judge'], {'samples': result['samples']}
+    if 'real' in result:
+        columns['real images'] = result['real']
+
+    def row(text, cells):
+        return f'{text:34}' + ''.join(f'{cell:>20}' for cell in cells)
+    yield row('', columns)
+    columns = columns.values()
+    yield row('number of images', (column['n'] for column in columns))
+    for name in result['samples']['interval']:
+        yield row(ROWS[name], (f'{column[name]:.3f} +- {column["interval"][name]:.3f}' for column in columns))
+    for digit in range(10):
+        yield row(f'share of {digit}', (f'{column["digits"][digit] / column["n"]:.3f}' for column in columns))
+    yield row('missing digits', (' '.join(map(str, column['missing'])) or 'none' for column in columns))
+    yield f'\nAgainst the {judge["test_images"]} images of the test split of {judge["data"]}; +- is a 95% bootstrap interval.'
+    yield (f'Measured by {judge["name"]} ({judge["sha256"][:8]}), which reads {judge["accuracy"]:.2%} of those right; '
+           'distances by another do not compare.')
+    if 'real' not in result and judge['data'] == 'MNIST':
+        yield 'MNIST is not here: density, coverage and real images beside are left out (TINYGAN_DATA names its folder).'
+
+
+def mnist_images(judge=None):
+    """(training images, test images) of MNIST if they are here and the judge knows them, else None; nothing is fetched."""
+    if judge is None or judge.about['data'] == 'MNIST':
+        try:
+            return [data.mnist.load(split, download=False)[0] for split in ('train', 'test')]
+        except data.mnist.Unavailable:
+            return None
+
+
+def read_samples(path):
+    """The uint8 images (N, 28, 28, 1) that an .npy file holds as (N, 28, 28)."""
+    with open(path, 'rb') as file:
+        try:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+        except ValueError as error:
+            raise UserError(f'{path} is not an array of numbers that NumPy has saved ({error})') from None
+    check_shape(array, path)
+    return array[..., None]
+
+
+def check_shape(array, source):
+    """UserError if a judge cannot look at images (N, 28, 28)."""
+    if array.dtype != np.uint8 or array.shape[1:] != (28, 28) or len(array) < 2:
+        raise UserError(f'{source}: judges look at gray images of 28x28 pixels, two or more, '
+                        f'uint8 (n, 28, 28), not {array.dtype} {array.shape}')
+
+
+def save_neighbours(path, images, train, k=9):
+    """A picture with a row for each of a few images: itself, and to its right the k nearest of train. A generator that
+    has learnt its images by heart shows the same digit twice."""
+    rows = np.concatenate([images[:, None], train[nearest(images, train, k)]], axis=1)
+    save_png(path, grid(rows.reshape(-1, *images.shape[1:]), columns=k + 1))
