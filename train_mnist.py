@@ -18,7 +18,7 @@ from tinygan import data, engines
 from tinygan.arrays import random_stream
 from tinygan.data.minibatches import Minibatches
 from tinygan.errors import Parser, UserError, count, number, one_line_errors, path, seed
-from tinygan.judge.frozen import VERSION, distance_from_mnist
+from tinygan.judge.frozen import check_shape, shipped
 from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES, find_recipe, make_gan
 from tinygan.run.checkpoint import Run, check_unused
@@ -76,7 +76,8 @@ def due_sample(step, per_epoch, every):
 
 
 def parse(arguments, program):
-    parser = Parser(prog=program, description="Train a GAN, written by hand, on MNIST. Where no default is named, it is the recipe's.",
+    parser = Parser(prog=program, description="Train a GAN, written by hand, on MNIST. Where no default is named, it is the "
+                                              "recipe's.",
                     formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32))
     add = parser.add_argument
     add('--device', choices=['auto', 'cpu', 'gpu'], default='auto', help='auto uses a GPU if there is a working one')
@@ -108,7 +109,7 @@ def parse(arguments, program):
         help=f'measure the Frechet distance of {EVALUATED} samples from MNIST; keep the best G in best.npz')
     add('--max-steps', type=count, metavar='N', help='stop after this many steps in all')
     add('--dry-run', action='store_true', help='try everything in three steps, within seconds; keeps nothing')
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(arguments, argparse.Namespace(program=program))
     if options.resume and options.out:
         parser.error('--resume continues in the run\'s own folder: leave out --out')
     if options.dry_run and (options.resume or options.out):
@@ -126,17 +127,17 @@ def begin(options, xp):
     folder = options.out or unused_folder(name)
     check_unused(folder)                          # now, not after a download
     shape = RECIPES[name].shape
-    distance = options.evaluate_every and distance_from_mnist(shape)
+    distance = judge_of(options, f'recipe {name}', shape)
     images = data.load(options.data, options.data_dir, options.seed or 0, shape)
     config = {'recipe': name, 'data': images.name, 'seed': options.seed or 0, 'precision': options.precision,
-              'plain': bool(options.plain)}
+              'plain': bool(options.plain), 'judge': str(shipped())}
     for setting in SETTINGS:
         asked = getattr(options, setting)
         config[setting] = getattr(RECIPES[name], setting) if asked is None else asked
     config['steps_per_epoch'] = images.steps_per_epoch(config['batch_size'])
     gan = gan_of(config, xp)
     versions = {'tinygan': tinygan.__version__, 'python': platform.python_version(), 'numpy': np.__version__,
-                xp.__name__: xp.__version__, 'platform': platform.platform(), 'judge': VERSION}
+                xp.__name__: xp.__version__, 'platform': platform.platform()}
     return gan, images, distance, Run.start(folder, config, gan.state(), versions)
 
 
@@ -153,7 +154,10 @@ def resume(options, xp):
             raise UserError(f'{options.resume} was begun with {flag} {config.get(setting)} and cannot go on with '
                             f'{asked}: leave out {flag}, or begin a new run')
     shape = find_recipe(config['recipe']).shape
-    distance = options.evaluate_every and distance_from_mnist(shape)
+    distance = judge_of(options, f'recipe {config["recipe"]}', shape)
+    if distance and config.get('judge') != str(shipped()):
+        raise UserError(f'{options.resume} was begun with another judge than {shipped()}, and their distances do not compare: leave '
+                        'out --evaluate-every')
     images = data.load(config['data'], options.data_dir, config['seed'], shape)
     if images.steps_per_epoch(config['batch_size']) != config['steps_per_epoch']:
         raise UserError(f'{options.resume}: {config["data"]} no longer has as many images as when the run began')
@@ -168,6 +172,13 @@ def resume(options, xp):
     run.rewind()
     print(f'going on after step {run.step}', flush=True)
     return gan, images, distance, run
+
+
+def judge_of(options, maker, shape):
+    """--evaluate-every's function: uint8 images -> their Frechet distance; None where it was not asked for."""
+    if options.evaluate_every:
+        check_shape(shape, maker)
+        return shipped().distance
 
 
 def recipe_of(config):
@@ -204,17 +215,17 @@ def unused_folder(recipe):
 def main(arguments=None, program='python train_mnist.py'):
     options = parse(arguments, program)
     if not options.dry_run:
-        return run_training(options, program)
+        return run_training(options)
     with tempfile.TemporaryDirectory() as options.out:
         options.max_steps = 3
-        code = run_training(options, program)
+        code = run_training(options)
         Run.open(options.out)
     if not code:
         print('dry run: data, training, samples, checkpoint, GIF and curves work; nothing was kept')
     return code
 
 
-def run_training(options, program):
+def run_training(options):
     xp, device_line = select_device(options.device)
     print(device_line, flush=True)
     find_precision(options.precision, xp)         # refuses a precision that the device lacks
@@ -229,7 +240,7 @@ def run_training(options, program):
     if not options.dry_run:
         print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')
         if run.step < last:
-            print(f'go on with: {program} --resume {shlex.quote(str(run.folder))}')
+            print(f'go on with: {options.program} --resume {shlex.quote(str(run.folder))}')
     return 128 + caught if caught else 0
 
 

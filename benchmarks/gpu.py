@@ -30,7 +30,7 @@ from tinygan.data.minibatches import Minibatches  # noqa: E402
 from tinygan.engines.cuda import CapturedGAN, NotCovered  # noqa: E402
 from tinygan.errors import Parser, UserError, count, one_line_errors  # noqa: E402
 from tinygan.recipes import RECIPES, make_gan  # noqa: E402
-from tinygan.run.checkpoint import atomically  # noqa: E402
+from tinygan.run.files import atomically  # noqa: E402
 from tinygan.run.device import find_precision, select_device  # noqa: E402
 from gpu_account import account, elapsed, numbers_of, play, repeat, turns_of  # noqa: E402
 from gpu_report import LAYERS, machine, ours, show_account, show_times, show_waits, theirs  # noqa: E402

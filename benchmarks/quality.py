@@ -94,17 +94,16 @@ def by_pytorch(seed, epochs, keep):
             keep(epoch, data.to_uint8(generate(gan.G, sample_noise(0, SAMPLES, recipe.z_dim))))
 
 
-def judge():
+def distances_of_all():
     """{run: {judge: mean_and_std of the seeds' distances}} of all samples that are kept, and a picture of the first."""
-    by = judges()
-    found = {'real training images': {name: {'mean': judge.distance(real_images())} for name, judge in by.items()}}
+    found = {'real training images': {name: mean_and_std([judge.distance(real_images())]) for name, judge in judges().items()}}
     for name, epoch in ((name, epoch) for name, (_, epochs) in RUNS.items() for epoch in epochs):
         paths = sorted(KEPT.glob(samples_path(name, '*', epoch).name))
         images = [np.load(path) for path in paths]
         if not images:
             continue
         row = found[f'{name}, {epoch} epoch{"s" * (epoch > 1)}'] = {'seeds': [path.stem.split('-')[1] for path in paths]}
-        for judge_name, judge in by.items():
+        for judge_name, judge in judges().items():
             row[judge_name] = mean_and_std([judge.distance(of_seed) for of_seed in images])
         print(f'{name}, {epoch}:', row, flush=True)
         if name in ('dcgan', 'fast'):
@@ -126,7 +125,7 @@ def main():
         return
     machine = {'machine': platform.platform(), 'python': platform.python_version(), 'numpy': np.__version__,
                'date': time.strftime('%Y-%m-%d'), 'samples': SAMPLES}
-    (RESULTS / 'quality.json').write_text(json.dumps(machine | {'distances': judge()}, indent=1) + '\n')
+    (RESULTS / 'quality.json').write_text(json.dumps(machine | {'distances': distances_of_all()}, indent=1) + '\n')
 
 
 if __name__ == '__main__':

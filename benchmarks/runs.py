@@ -8,15 +8,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_mnist  # noqa: E402
 from tinygan import data  # noqa: E402
 from tinygan.__main__ import open_generator, sample_noise  # noqa: E402
-from tinygan.judge.frozen import shipped  # noqa: E402
+from tinygan.judge.frozen import SHIPPED, shipped  # noqa: E402
 
 SAMPLES = 10000
 
 
 def judges():
     """The judges that ship, by name and the beginning of their hash."""
-    both = map(shipped, ('judge 1', 'second judge 1'))
-    return {f'{judge.name} ({judge.hash[:8]})': judge for judge in both}
+    return {str(shipped(name)): shipped(name) for name in SHIPPED}
 
 
 def real_images():
@@ -29,8 +28,8 @@ def samples_of(folder, flags, seed, steps):
     start = ['--resume', folder] if Path(folder).exists() else ['--out', folder, '--seed', seed, '--data', 'mnist', *flags]
     if code := train_mnist.main([*map(str, start), '--device', 'cpu', '--max-steps', str(steps)]):
         sys.exit(code)
-    draw, config = open_generator(folder)
-    return draw(sample_noise(0, SAMPLES, config['z_dim']))
+    draw, z_dim, _ = open_generator(folder)
+    return draw(sample_noise(0, SAMPLES, z_dim))
 
 
 def mean_and_std(distances):

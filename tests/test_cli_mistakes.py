@@ -41,7 +41,7 @@ from tinygan.errors import UserError
     ('--resume file', ['file holds no checkpoint']),
     ('--resume empty --out new', ['--resume', '--out']),
     ('--evaluate-every 0', ['--evaluate-every', '0']),
-    ('--evaluate-every 5 --recipe dcgan64 --out new', ['28x28 pixels', 'leave out --evaluate-every']),
+    ('--evaluate-every 5 --recipe dcgan64 --out new', ['judges look at gray images of 28x28 pixels, and recipe dcgan64 makes gray ones of 64x64']),
     ('--dry-run --out new', ['--dry-run', '--out']),
     ('--data digits --data-dir empty', ['--data digits', '--data-dir']),
     ('--data digits --out file', ['file', 'irectory']),

@@ -10,7 +10,7 @@ from PIL import Image
 import tinygan
 from tinygan import gradcheck
 from tinygan.__main__ import main, sample_noise
-from tinygan.gan import generate
+from tinygan.data import to_uint8
 from tinygan.judge.frozen import shipped
 from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES
@@ -43,7 +43,7 @@ def test_an_array_asked_for_comes_without_a_picture_and_a_picture_has_as_many_co
 
 
 def test_without_a_run_the_trained_generator_draws(command, tmp_path):
-    """Ten digits, each of them, of which judge 1 is sure."""
+    """All ten digits, and judge 1 is sure of most."""
     away = {'TINYGAN_DATA': '', 'XDG_CACHE_HOME': str(tmp_path / 'cache')}
     command('tinygan', 'sample', '--npy', 'samples.npy', '-n', 200, check=0, **away)
     samples = np.load(tmp_path / 'samples.npy')
@@ -192,7 +192,7 @@ def test_one_kind_can_be_checked_alone(command):
 def test_small_products_are_left_to_one_thread(trained, arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     seen = set()
-    monkeypatch.setattr('tinygan.run.generator.generate', counting_threads(generate, seen))
+    monkeypatch.setattr('tinygan.run.generator.to_uint8', counting_threads(to_uint8, seen))
     monkeypatch.setattr(gradcheck, 'check_layer', counting_threads(gradcheck.check_layer, seen))
     with threadpoolctl.threadpool_limits(2, 'blas'):
         main([str(trained[0]) if word == 'RUN' else word for word in arguments.split()])

@@ -4,7 +4,6 @@ import json
 import math
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -14,20 +13,20 @@ from .engines import convert
 from .engines.threads import one_thread
 from .errors import Parser, UserError, count, named, number, one_line_errors, path, seed
 from .judge import report
-from .judge.frozen import Judge, shipped
+from .judge.frozen import Judge, check_shape, shipped
 from .layers import Conv2d, ConvTranspose2d
 from .recipes import RECIPES, find_recipe
 from .run import generator
-from .run.checkpoint import atomically
+from .run.files import atomically
 from .run.device import select_device
 from .run.pictures import check_size, grid, linear, save_gif, save_png, spherical, to_pillow
 
 
 def open_generator(run):
-    """z -> uint8 images of a run's generator, and what the run was asked for."""
-    G, config = generator.load_with_config(run or generator.TRAINED)
-    fast, black = convert(G), find_recipe(config['recipe']).black
-    return lambda z: generator.draw(fast, z, black), config
+    """z -> uint8 images of a run's generator, the size of z, and the shape (H, W, C) of an image."""
+    G, config = generator.load_with_config(run)
+    fast, recipe = convert(G), find_recipe(config['recipe'])
+    return lambda z: generator.draw(fast, z, recipe.black), config['z_dim'], recipe.shape
 
 
 def sample_noise(seed, n, z_dim):
@@ -43,24 +42,24 @@ def as_saved(images):
 def sample(options):
     n, out = options.n, options.out or (None if options.npy else 'grid.png')
     columns = min(n, options.columns or math.ceil(math.sqrt(n)))
-    draw, config = open_generator(options.run)
+    draw, z_dim, shape = open_generator(options.run)
     if out:
-        check_size(n, columns, find_recipe(config['recipe']).shape, 'lower -n, or use --npy FILE without --out')
-    images = draw(sample_noise(options.seed, n, config['z_dim']))
+        check_size(n, columns, shape, 'lower -n, or use --npy FILE without --out')
+    images = draw(sample_noise(options.seed, n, z_dim))
     if out:
         save_png(out, grid(images, columns))
         print(f'{out}: {n} samples, {columns} in a row')
     if options.npy:
         array = as_saved(images)
-        with atomically(Path(options.npy)) as file:
+        with atomically(options.npy) as file:
             np.save(file, array, allow_pickle=False)
         print(f'{options.npy}: uint8 {array.shape}')
 
 
 def interpolate(options):
-    draw, config = open_generator(options.run)
-    check_size(options.rows * options.steps, options.steps, find_recipe(config['recipe']).shape, 'lower --rows or --steps')
-    z = sample_noise(options.seed, options.rows + 1, config['z_dim'])
+    draw, z_dim, shape = open_generator(options.run)
+    check_size(options.rows * options.steps, options.steps, shape, 'lower --rows or --steps')
+    z = sample_noise(options.seed, options.rows + 1, z_dim)
     way = {'spherical': spherical, 'linear': linear}[options.path]
     images = draw(np.concatenate([way(a, b, options.steps) for a, b in zip(z, z[1:])]))
     save_png(options.out, grid(images, columns=options.steps))
@@ -77,10 +76,12 @@ def arithmetic(options):
     Left, three samples each of a, b and c, and under them what G makes of their mean. Right, in the middle,
     G(a - b + c), and around it the same with uniform noise of up to 0.25 added.
     """
-    draw, config = open_generator(options.run)
-    z_dim, concepts = config['z_dim'], [options.a, options.b, options.c]
+    draw, z_dim, shape = open_generator(options.run)
+    concepts = [options.a, options.b, options.c]
     if options.digits and any(concepts) or not options.digits and not all(concepts):
         raise UserError('arithmetic needs either --digits A B C or all of --a, --b and --c')
+    if options.digits:
+        check_shape(shape, options.run)
     picked = surest(draw, z_dim, options) if options.digits else np.array(concepts).T       # three of each, downwards
     z = sample_noise(options.seed, picked.max() + 1, z_dim)[picked]
     a, b, c = means = z.mean(axis=0)
@@ -97,9 +98,7 @@ def arithmetic(options):
 
 def surest(draw, z_dim, options, among=1000):
     """The places (3, 3) of samples, of each of three digits those three that judge 1 is surest of."""
-    images = draw(sample_noise(options.seed, among, z_dim))
-    report.check_shape(as_saved(images), options.run)
-    _, p = shipped().look(images)
+    _, p = shipped().look(draw(sample_noise(options.seed, among, z_dim)))
     return (-p[:, options.digits]).argsort(axis=0, kind='stable')[:3]
 
 
@@ -107,8 +106,10 @@ def evaluate(options):
     if options.run and options.npy:
         raise UserError('evaluate needs either a RUN or --npy FILE, not both')
     judge = Judge(options.judge) if options.judge else None
+    if options.neighbours and judge:
+        raise UserError('--neighbours are images of MNIST: leave out --judge')
     train = data.mnist.load()[0] if options.neighbours else None        # now, not after thousands are drawn
-    images = report.read_samples(options.npy) if options.npy else samples_of(options)
+    images = report.read_samples(options.npy) if options.npy else samples_to_judge(options)
     result = report.evaluate(images, judge, report.mnist_images(judge))
     print(json.dumps(result, indent=2) if options.json else '\n'.join(report.table(result)))
     if options.neighbours:
@@ -116,12 +117,10 @@ def evaluate(options):
         print(f'{options.neighbours}: samples on the left, beside each its nearest training images', file=sys.stderr)
 
 
-def samples_of(options):
-    """New images of a run, if a judge can look at them."""
-    draw, config = open_generator(options.run)
-    z = sample_noise(options.seed, options.samples, config['z_dim'])
-    report.check_shape(as_saved(draw(z[:2])), options.run)    # before thousands are drawn
-    return draw(z)
+def samples_to_judge(options):
+    draw, z_dim, shape = open_generator(options.run)
+    check_shape(shape, options.run)
+    return draw(sample_noise(options.seed, options.samples, z_dim))
 
 
 LAYERS = gradcheck.LAYERS | {                     # and those of engines/ that multiply by other means
@@ -173,7 +172,7 @@ def parse(arguments):
     sub = command('sample', sample, 'new samples: a picture, an array')
     sub.add_argument('run', **RUN)
     sub.add_argument('-n', type=count, default=64, metavar='N', help='how many (default: 64)')
-    sub.add_argument('--columns', type=count, metavar='N', help='how many in a row (default: as many as rows)')
+    sub.add_argument('--columns', type=count, metavar='N', help='how many in a row (default: about as many as there are rows)')
     sub.add_argument('--out', **PICTURE, help='the picture (default: grid.png, or none with --npy)')
     sub.add_argument('--npy', type=named('.npy'), metavar='FILE', help='an array: uint8, (n, H, W) or (n, H, W, 3)')
     sub = command('interpolate', interpolate, 'strips of images on the way from one z to the next')
@@ -195,14 +194,14 @@ def parse(arguments):
     sub = command('evaluate', evaluate, 'how good the samples are: numbers, beside the same for real digits')
     sub.add_argument('run', **RUN)
     sub.add_argument('--samples', type=number(int, 2, 2 ** 31), default=10000, metavar='N',
-                     help='how many to draw (default: 10000)')
+                     help='how many to draw of a RUN, with --seed (default: 10000)')
     sub.add_argument('--npy', type=path, metavar='FILE',
                      help='evaluate these images instead of a RUN: an array, uint8 (n, 28, 28)')
     sub.add_argument('--judge', type=path, metavar='FILE',
                      help='by a judge of your own, which python -m tinygan.judge.classifier makes')
     sub.add_argument('--json', action='store_true', help='the numbers as JSON instead of a table')
     sub.add_argument('--neighbours', **PICTURE,
-                     help='also save a picture: samples beside their nearest training images')
+                     help='also save a picture: samples beside the nearest training images of MNIST, fetched if need be')
     sub = command('gradcheck', check_gradients, 'every backward against finite differences; exit code 1 if one is wrong')
     sub.add_argument('kinds', nargs='*', metavar='KIND', help='check only these: conv2d, batchnorm2d, bce_with_logits, dcgan ...')
     sub.add_argument('--device', choices=['auto', 'cpu', 'gpu'], default='cpu', help='where to compute (default: cpu)')

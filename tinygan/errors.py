@@ -14,14 +14,18 @@ class UserError(Exception):
 def one_line_errors(program):
     """Turn UserError and the operating system's refusals into one line on stderr and exit code 2."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            flush(sys.stdout)
     except UserError as error:
         message = str(error)
     except BrokenPipeError:
         drop(sys.stdout)
         sys.exit(1)
     except OSError as error:                      # no space left, no permission, not a directory ...
-        message = ': '.join(str(part) for part in (error.filename, error.strerror or error) if part)
+        reason = error.strerror or ' '.join(map(str, error.args))        # NumPy's have a text alone
+        message = ': '.join(str(part) for part in (error.filename, reason) if part)
     except MemoryError as error:
         message = f'not enough memory: {error}'
     except KeyboardInterrupt:                     # before training began there is nothing to save
@@ -31,6 +35,16 @@ def one_line_errors(program):
         return
     print(f'{program}: error: {" ".join(message.split())}', file=sys.stderr)
     sys.exit(2)
+
+
+def flush(stream):
+    """Write what is still buffered: at its end, Python would answer a full disk or a closed pipe in its own way."""
+    try:
+        if stream:
+            stream.flush()
+    except OSError:
+        drop(stream)
+        raise
 
 
 def drop(stream):

@@ -1,11 +1,15 @@
 """How a judge is made: the classifier learns to read, and what is frozen of it is what it was."""
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import threadpoolctl
-from commands import counting_threads, one_line
+from commands import ROOT, counting_threads, one_line
 
+from tinygan.errors import UserError
 from tinygan.judge import classifier
 from tinygan.judge.classifier import build_classifier, freeze, look, main, moved, read_digits, restore, train_classifier
 from tinygan.judge.frozen import Judge
@@ -13,13 +17,9 @@ from tinygan.judge.frozen import Judge
 TINY = dict(width=2, features=8)
 
 
-def quiet(line):
-    pass
-
-
 def trained(train, **settings):
     """As restore gives it back, but not rounded."""
-    network = train_classifier(*train, quiet, **TINY | settings)
+    network = train_classifier(*train, **TINY | dict(seed=0, epochs=1) | settings)
     return restore(**TINY, parameters=network.parameters, statistics=network.statistics)
 
 
@@ -36,24 +36,24 @@ def test_a_moved_image_is_itself_up_to_two_pixels_away(rng):
         assert np.count_nonzero(image) == 1 + (i <= 0 and j >= 0)
 
 
-def test_the_classifier_learns_to_read(digits):
+def test_the_classifier_learns_to_read(digits, capsys):
     train, (images, labels) = digits
-    said = []
-    network = train_classifier(*train, said.append, epochs=6)
+    network = train_classifier(*train, width=32, features=128, seed=0, epochs=6)
     _, p = look(restore(32, 128, network.parameters, network.statistics), images)
     assert (p.argmax(axis=1) == labels).mean() > 0.8
+    said = capsys.readouterr().out.splitlines()
     assert len(said) == 6 and said[-1].startswith('epoch 6 of 6, loss ')
 
 
 def test_the_same_seed_makes_the_same_one(digits):
-    one, same, other = (train_classifier(*digits[0], quiet, **TINY, seed=seed, epochs=1) for seed in (0, 0, 1))
+    one, same, other = (train_classifier(*digits[0], **TINY, seed=seed, epochs=1) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.parameters, same.parameters)
     assert (one.parameters != other.parameters).any()
 
 
 def test_features_and_probabilities_are_those_of_the_core_s_network_in_float64(digits, monkeypatch):
     images = digits[1][0][:50]
-    network = train_classifier(*digits[0], quiet, **TINY, epochs=1)
+    network = train_classifier(*digits[0], **TINY, seed=0, epochs=1)
     core = build_classifier(**TINY, dtype=np.float64).eval()
     core.parameters[:], core.statistics[:] = network.parameters, network.statistics
     x = (images.astype(np.float32) / 127.5 - 1).astype(np.float64)
@@ -70,7 +70,7 @@ def test_small_products_are_left_to_one_thread(digits, monkeypatch):
     seen = set()
     monkeypatch.setattr(classifier, 'softmax_cross_entropy', counting_threads(classifier.softmax_cross_entropy, seen))
     with threadpoolctl.threadpool_limits(2, 'blas'):
-        train_classifier(digits[0][0][:256], digits[0][1][:256], quiet, **TINY, epochs=1)
+        train_classifier(digits[0][0][:256], digits[0][1][:256], **TINY, seed=0, epochs=1)
     assert seen == {1}
 
 
@@ -107,7 +107,7 @@ def test_without_data_it_is_made_of_mnist_and_says_so(digits, monkeypatch, tmp_p
 
 
 def test_the_weights_are_kept_in_half_precision_and_the_statistics_in_single(digits):
-    network = train_classifier(*digits[0], quiet, **TINY, epochs=1)
+    network = train_classifier(*digits[0], **TINY, seed=0, epochs=1)
     arrays = freeze(network, digits[1], dict(TINY))
     assert arrays['parameters'].dtype == np.float16 and arrays['statistics'].dtype == np.float32
     assert arrays['covariance'].dtype == np.float64
@@ -115,23 +115,41 @@ def test_the_weights_are_kept_in_half_precision_and_the_statistics_in_single(dig
 
 @pytest.mark.parametrize('change, said', [
     (dict(y_test=None), 'does not hold the arrays x_train, y_train, x_test and y_test'),
-    (dict(x_train=np.zeros((1000, 28, 28), 'f')), 'not float32 (1000, 28, 28)'),
+    (dict(x_train=np.zeros((1000, 28, 28), 'f')), 'x_train should be 128 images or more, uint8 (N, 28, 28), not float32 (1000, 28, 28)'),
     (dict(x_train=np.zeros((1000, 32, 32), np.uint8)), 'not uint8 (1000, 32, 32)'),
-    (dict(x_test=np.zeros((5, 28, 28), np.uint8)), 'not uint8 (5, 28, 28) and (300,)'),
-    (dict(y_train=np.full(1000, 10)), 'labels (N,) from 0 to 9'),
+    (dict(x_train=np.uint8(0)), 'not uint8 ()'),
+    (dict(x_test=np.zeros((5, 28, 28), np.uint8)), 'x_test should be 128 images or more'),
+    (dict(y_train=np.zeros((1000, 1), int)), 'y_train should be whole numbers (1000,), not int64 (1000, 1)'),
+    (dict(y_train=np.zeros((1000, 10), int)), 'not int64 (1000, 10)'),
+    (dict(y_train=np.uint8(1)), 'not uint8 ()'),
+    (dict(y_test=np.full(300, 'x')), 'not <U1 (300,)'),
+    (dict(y_test=np.full(300, np.nan)), 'not float64 (300,)'),
+    (dict(y_train=np.arange(1000) % 10 + 1), 'the labels y_train should be from 0 to 9, not 1 to 10'),
     (dict(y_train=np.array([{}] * 1000)), 'allow_pickle=False'),
 ])
 def test_digits_that_it_cannot_learn_from_are_refused_in_one_line(digits, tmp_path, change, said):
-    with pytest.raises(Exception) as error:
+    with pytest.raises(UserError) as error:
         read_digits(save(tmp_path / 'mine.npz', digits, **change))
-    assert type(error.value).__name__ == 'UserError' and said in str(error.value) and 'mine.npz' in str(error.value)
+    assert said in str(error.value) and 'mine.npz' in str(error.value)
 
 
 @pytest.mark.parametrize('content', [b'', b'garbage', b'PK\x03\x04 and then nothing'])
-def test_what_is_no_npz_is_refused_too(tmp_path, content, capsys):
+def test_what_is_no_npz_is_refused_too(tmp_path, content):
     (tmp_path / 'mine.npz').write_bytes(content)
-    with pytest.raises(SystemExit) as stopped, classifier.one_line_errors('tinygan'):
-        main([str(tmp_path / 'judge.npz'), '--data', str(tmp_path / 'mine.npz')])
-    assert stopped.value.code == 2
-    assert one_line(capsys.readouterr().err, 'mine.npz does not hold the arrays', program='tinygan')
-    assert not (tmp_path / 'judge.npz').exists()
+    with pytest.raises(UserError, match='mine.npz does not hold the arrays'):
+        read_digits(tmp_path / 'mine.npz')
+
+
+@pytest.mark.parametrize('arguments, said', [
+    ('absent/judge.npz --data mine.npz', 'absent/judge.npz: No such file or directory'),
+    ('judge.npy --data mine.npz', "does not end in .npz"),
+    ('judge.npz --data absent.npz', 'absent.npz: No such file or directory'),
+    ('judge.npz --data mine.npz --features 1', '--features: must be at least 2'),
+])
+def test_a_mistake_is_answered_with_one_line_before_anything_is_learnt(digits, tmp_path, arguments, said):
+    save(tmp_path / 'mine.npz', digits)
+    done = subprocess.run([sys.executable, '-m', 'tinygan.judge.classifier', *arguments.split()], cwd=tmp_path, timeout=60,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ''
+    assert one_line(done.stderr, said, program='tinygan.judge.classifier')
+    assert [path.name for path in tmp_path.iterdir()] == ['mine.npz']

@@ -1,5 +1,7 @@
 """`tinygan evaluate`: by judges that are easily followed, and by those that ship."""
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ def eye(rng):
     body, head = Linear(784, 10, bias=False, dtype=np.float64), Linear(10, 10, dtype=np.float64)
     body.w[...], head.w[...] = np.eye(784, 10), 10 * np.eye(10)
     judge = object.__new__(Judge)
-    judge.name, judge.hash, judge.about = 'an eye', 'abc', {'accuracy': 1, 'test_images': 7, 'data': 'pixels'}
+    judge.name, judge.sha256, judge.about = 'an eye', 'abc', {'accuracy': 1, 'test_images': 7, 'data': 'pixels'}
     judge.classifier = convert(Sequential(Sequential(Flatten(), body), head))
     judge.mean, judge.covariance = np.zeros(10), np.eye(10)
     return judge
@@ -162,7 +164,7 @@ def test_a_run_and_its_saved_samples_have_the_same_numbers_and_the_table_shows_t
         assert f'share of {digit}'.split() + shares in [line.split() for line in lines]
     missing, = (line for line in lines if line.startswith('missing digits'))
     assert ' '.join(map(str, found['samples']['missing'])) in missing
-    assert frozen.VERSION in table and f'{shipped().about["accuracy"]:.2%}' in table
+    assert f'Measured by {shipped()},' in table and f'{shipped().about["accuracy"]:.2%}' in table
 
 
 def test_without_mnist_the_distances_are_the_same_and_the_table_says_what_is_left_out(no_mnist, tmp_path, capsys, rng):
@@ -190,13 +192,14 @@ def test_a_judge_of_one_s_own_judges_alone_and_without_mnist(drawn_mnist, digits
     np.save(tmp_path / 'it.npy', x_test[:50, ..., 0])
     mine, judge = str(tmp_path / 'mine.npz'), str(tmp_path / 'judge.npz')
     classifier.main([judge, '--data', mine, *'--width 2 --features 8 --epochs 1'.split()])
+    capsys.readouterr()
     main(['evaluate', '--npy', str(tmp_path / 'it.npy'), '--judge', judge, '--json'])
-    found = json.loads(capsys.readouterr().out.partition('\n{')[2].join(['{', '']))
+    found = json.loads(capsys.readouterr().out)
     assert found.keys() == {'samples', 'judge'} and found['judge']['name'] == judge
     assert found['samples']['frechet'] == Judge(judge).distance(x_test[:50])
     main(['evaluate', '--npy', str(tmp_path / 'it.npy'), '--judge', judge])
     table = capsys.readouterr().out
-    assert f'of {mine}' in table and f'Measured by {judge} ({Judge(judge).hash[:8]})' in table and 'MNIST' not in table
+    assert f'of {mine}' in table and f'Measured by {Judge(judge)},' in table and 'MNIST' not in table
 
 
 def test_another_seed_draws_other_samples(no_mnist, tmp_path, capsys):
@@ -212,18 +215,22 @@ def test_another_seed_draws_other_samples(no_mnist, tmp_path, capsys):
     ('evaluate RUN --npy gray.npy', ['either a RUN or --npy FILE, not both']),
     ('evaluate RUN --samples 1', ['--samples', 'must be at least 2 and below 2147483648, not 1']),
     ('evaluate absent', ['absent holds no checkpoint']),
-    ('evaluate RUN', ['run: judges look at gray images of 28x28 pixels', 'not uint8 (2, 64, 64)']),
+    ('evaluate RUN', ['judges look at gray images of 28x28 pixels, and ', 'run makes gray ones of 64x64']),
+    ('arithmetic RUN --digits 9 4 6', ['judges look at gray images of 28x28 pixels, and ', 'run makes gray ones of 64x64']),
+    ('evaluate --npy header.npy', ['header.npy is not an array of numbers that np.save has written']),
+    ('evaluate --npy huge.npy', ['huge.npy is not an array of numbers that np.save has written']),
     ('evaluate --npy absent.npy', ['absent.npy: No such file or directory']),
-    ('evaluate --npy text.npy', ['text.npy is not an array of numbers that NumPy has saved (']),
+    ('evaluate --npy text.npy', ['text.npy is not an array of numbers that np.save has written (']),
     ('evaluate --npy objects.npy', ['objects.npy is not an array of numbers', 'allow_pickle=False']),
-    ('evaluate --npy cut.npy', ['cut.npy is not an array of numbers that NumPy has saved (']),
-    ('evaluate --npy gray.npz', ['gray.npz is not an array of numbers that NumPy has saved (']),
+    ('evaluate --npy cut.npy', ['cut.npy is not an array of numbers that np.save has written (']),
+    ('evaluate --npy gray.npz', ['gray.npz is not an array of numbers that np.save has written (']),
     ('evaluate --npy float.npy', ['float.npy: judges look at', 'uint8 (n, 28, 28), not float32 (3, 28, 28)']),
     ('evaluate --npy colour.npy', ['colour.npy: judges look at', 'not uint8 (3, 28, 28, 3)']),
     ('evaluate --npy one.npy', ['one.npy: judges look at', 'two or more', 'not uint8 (1, 28, 28)']),
     ('evaluate --npy number.npy', ['number.npy: judges look at', 'not uint8 ()']),
     ('evaluate --judge absent.npz', ['absent.npz: No such file or directory']),
     ('evaluate --judge gray.npz', ['gray.npz is no judge']),
+    ('evaluate --judge judge.npz --neighbours picture.png', ['are images of MNIST: leave out --judge']),
     ('evaluate --npy gray.npy --neighbours picture.png', ['holds no train-images', 'TINYGAN_DATA']),
 ])
 def test_a_mistake_is_answered_with_one_line(command, tmp_path, arguments, parts):
@@ -233,7 +240,11 @@ def test_a_mistake_is_answered_with_one_line(command, tmp_path, arguments, parts
         np.save(tmp_path / f'{name}.npy', array)
     np.savez(tmp_path / 'gray.npz', gray)
     (tmp_path / 'text.npy').write_text('not at all')
-    (tmp_path / 'cut.npy').write_bytes((tmp_path / 'gray.npy').read_bytes()[:-1])
+    gray = (tmp_path / 'gray.npy').read_bytes()
+    (tmp_path / 'cut.npy').write_bytes(gray[:-1])
+    (tmp_path / 'header.npy').write_bytes(gray.replace(b'(3, 28, 28), }', b'(3, 28, 28     '))
+    (tmp_path / 'huge.npy').write_bytes(gray.replace(b'(3, 28, 28), }' + 17 * b' ', b'(%d, 28, 28), }' % 10 ** 18))
+    shutil.copy(Path(frozen.__file__).with_name('second1.npz'), tmp_path / 'judge.npz')
     run = small_run(tmp_path / 'run', 'dcgan64') if 'RUN' in arguments else ''
     done = command('tinygan', *(run if word == 'RUN' else word for word in arguments.split()), check=2,
                    XDG_CACHE_HOME=str(tmp_path / 'cache'), **NO_NETWORK)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygan.run.checkpoint import Run, atomically, newest_checkpoint, open_checkpoint
+from tinygan.run.checkpoint import Run, newest_checkpoint, open_checkpoint
+from tinygan.run.files import atomically
 from tinygan.errors import UserError
 from tinygan.run.pictures import save_png
 

@@ -11,7 +11,6 @@ from tinygan.data import to_uint8
 from tinygan.errors import UserError
 from tinygan.judge.frozen import SHIPPED
 from tinygan.recipes import RECIPES, make_gan
-from tinygan.run import generator
 from tinygan.run.checkpoint import Run
 from tinygan.run.generator import TRAINED, draw
 
@@ -49,10 +48,10 @@ def test_where_there_is_no_run_one_sentence_says_so(tmp_path):
         arrays = {name: file[name] for name in file.files}
     arrays['G.parameters'] = arrays['G.parameters'][1:]
     np.savez(tmp_path / 'run' / 'checkpoint.npz', **arrays)
-    with pytest.raises(UserError, match='its generator is not the one of recipe dcgan'):
+    with pytest.raises(UserError, match=r'run: its generator is not one that its recipe makes \(\(\d+,\) finite floats are needed'):
         tinygan.load(tmp_path / 'run')
     Run.start(tmp_path / 'other', {}, {}, {})
-    with pytest.raises(UserError, match='its generator is not the one of recipe None'):
+    with pytest.raises(UserError, match='its generator is not one that its recipe makes'):
         tinygan.load(tmp_path / 'other')
 
 
@@ -71,6 +70,7 @@ def test_the_trained_generator_is_small_and_says_how_it_was_made_and_how_good_it
 def test_it_is_loaded_without_a_run():
     z = random_stream(0, 'z').standard_normal((3, 32), np.float32)
     np.testing.assert_array_equal(tinygan.load()(z), tinygan.load(TRAINED)(z))
+    assert tinygan.load(None)(z).shape == (3, 28, 28, 1)
 
 
 # ---- drawing
@@ -84,16 +84,31 @@ def test_what_all_cores_draw_is_what_one_draws(rng):
     assert images.shape == (300, 28, 28, 1) and images.dtype == np.uint8
 
 
-def test_a_generator_that_learns_draws_as_in_evaluation_and_goes_on_learning(rng, monkeypatch):
+def test_a_generator_that_learns_draws_as_in_evaluation_and_goes_on_learning(rng):
     G = RECIPES['fast'].generator(32, rng=rng)
     z, before = rng.standard_normal((300, 32), np.float32), G.statistics.copy()
 
-    def watched(network, part):
-        assert not network.training               # or one thread would put it back while others draw
-        return tinygan.generate(network, part)
-    monkeypatch.setattr(generator, 'generate', watched)
     with threadpoolctl.threadpool_limits(2, 'blas'):
         images = draw(G, z, -1)
     assert all(leaf.training for leaf in G.leaves()) and G.training
     np.testing.assert_array_equal(images, draw(G.eval(), z, -1))
     np.testing.assert_array_equal(G.statistics, before)
+
+
+def test_its_mode_is_put_back_even_when_it_cannot_draw(rng):
+    G = RECIPES['fast'].generator(32, rng=rng)
+    with pytest.raises(ValueError):
+        draw(G, rng.standard_normal((3, 33), np.float32), -1)
+    assert all(leaf.training for leaf in G.leaves()) and G.training
+
+
+@pytest.mark.parametrize('change', [{'config': None}, {'config': []}, {'config': {'recipe': ['x'], 'z_dim': 32}},
+                                    {'config': {'recipe': 'fast', 'z_dim': 'a'}}, {'average.parameters': np.float32(0)},
+                                    {'average.parameters': np.full(333185, np.nan)}], ids=str)
+def test_a_file_with_something_else_in_it_draws_nothing(change, tmp_path):
+    with np.load(TRAINED) as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays['about'] = np.array(json.dumps(json.loads(str(arrays['about'])) | {k: change[k] for k in change if k == 'config'}))
+    np.savez(tmp_path / 'it.npz', **arrays | {k: change[k] for k in change if k != 'config'})
+    with pytest.raises(UserError, match='it.npz: its generator is not one that its recipe makes'):
+        tinygan.load(tmp_path / 'it.npz')

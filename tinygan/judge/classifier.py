@@ -11,17 +11,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from .. import data
 from ..arrays import random_stream
 from ..engines import convert
 from ..engines.threads import on_all_cores, one_thread
-from ..errors import Parser, UserError, count, named, one_line_errors, path, seed
+from ..errors import Parser, UserError, count, named, number, one_line_errors, path, seed
 from ..layers import BatchNorm2d, Conv2d, Flatten, Linear, ReLU
 from ..losses import softmax_cross_entropy
 from ..network import Sequential
 from ..optim import Adam
-from ..run.checkpoint import atomically
+from ..run.files import atomically, finite
 
 PART = 250                                        # images at a time
 
@@ -46,13 +47,13 @@ def moved(images, rng, by=2):
 
 
 @one_thread()
-def train_classifier(images, labels, show, width=32, features=128, seed=0, epochs=16, batch_size=128, lr=2e-3):
+def train_classifier(images, labels, width, features, seed, epochs, batch_size=128, lr=2e-3):
     """A classifier trained on uint8 images (N, 28, 28, 1) and labels (N,) by Adam, whose lr falls to 0."""
     network = build_classifier(width, features, rng=random_stream(seed, 'classifier weights'))
     fast, adam = convert(network), Adam(network, lr, beta1=0.9)
     places = data.ImageSet(np.arange(len(images)), seed)
     steps = places.steps_per_epoch(batch_size)
-    for step in range(epochs * steps):
+    for step in tqdm(range(epochs * steps), 'training', leave=False, disable=None):
         chosen = places.batch(step, batch_size)
         x = moved(images[chosen], random_stream(seed, 'classifier moves', step))
         network.zero_grad()
@@ -61,7 +62,7 @@ def train_classifier(images, labels, show, width=32, features=128, seed=0, epoch
         adam.lr = lr * (1 - step / (epochs * steps))
         adam.step()
         if (step + 1) % steps == 0:
-            show(f'epoch {(step + 1) // steps} of {epochs}, loss {loss:.3f}')
+            tqdm.write(f'epoch {(step + 1) // steps} of {epochs}, loss {loss:.3f}')
     return network
 
 
@@ -69,10 +70,10 @@ def restore(width, features, parameters, statistics):
     """The classifier of these vectors, in evaluation mode and in float64: how a machine adds up in float32 no longer
     shows in the digits that anybody reads. ValueError when they belong to another one."""
     network = build_classifier(width, features, dtype=np.float64).eval()
-    for vector, given in (network.parameters, parameters), (network.statistics, statistics):
-        if given.shape != vector.shape or not np.isfinite(given).all():
-            raise ValueError('its weights are not those of its classifier')
-        vector[...] = given
+    network.parameters[...] = finite(parameters, network.parameters.shape)
+    network.statistics[...] = finite(statistics, network.statistics.shape)
+    if any((leaf.running_var < 0).any() for leaf in network.leaves() if isinstance(leaf, BatchNorm2d)):
+        raise ValueError('a variance is negative')
     return convert(network)
 
 
@@ -107,11 +108,13 @@ def read_digits(file):
             splits = [(arrays[f'x_{split}'], arrays[f'y_{split}']) for split in ('train', 'test')]
     except Exception as error:                    # whatever zipfile and NumPy make of other bytes
         raise UserError(f'{file} does not hold the arrays x_train, y_train, x_test and y_test ({error})') from None
-    for images, labels in splits:
-        if (images.dtype != np.uint8 or images.shape != (len(labels), 28, 28) or len(labels) < 128
-                or not np.isin(labels, range(10)).all()):
-            raise UserError(f'{file}: a judge learns from 128 images or more, uint8 (N, 28, 28), and labels (N,) from 0 to 9, '
-                            f'not {images.dtype} {images.shape} and {labels.shape}')
+    for split, (images, labels) in zip(('train', 'test'), splits):
+        if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or len(images) < 128:
+            raise UserError(f'{file}: x_{split} should be 128 images or more, uint8 (N, 28, 28), not {images.dtype} {images.shape}')
+        if labels.dtype.kind not in 'iu' or labels.shape != images.shape[:1]:
+            raise UserError(f'{file}: y_{split} should be whole numbers {images.shape[:1]}, not {labels.dtype} {labels.shape}')
+        if not np.isin(labels, range(10)).all():
+            raise UserError(f'{file}: the labels y_{split} should be from 0 to 9, not {labels.min()} to {labels.max()}')
     return [(images[..., None], labels.astype(np.uint8)) for images, labels in splits]
 
 
@@ -120,16 +123,17 @@ def main(arguments=None):
     parser.add_argument('file', type=named('.npz'), metavar='FILE', help='the judge, for `evaluate --judge FILE`')
     parser.add_argument('--data', type=path, metavar='DIGITS.npz',
                         help='with x_train, y_train, x_test, y_test: uint8 (N, 28, 28) and (N,) (default: MNIST)')
-    for name, default, what in (('width', 32, 'channels of the first layer'), ('features', 128, 'dimensions that images '
-                                'are compared in'), ('epochs', 16, 'passes through the data')):
-        parser.add_argument(f'--{name}', type=count, default=default, metavar='N', help=f'{what} (default: {default})')
+    parser.add_argument('--width', type=count, default=32, metavar='N', help='channels of the first layer (default: 32)')
+    parser.add_argument('--features', type=number(int, 2, 2 ** 31), default=128, metavar='N',
+                        help='dimensions in which images are compared (default: 128)')
+    parser.add_argument('--epochs', type=count, default=16, metavar='N', help='passes through the data (default: 16)')
     parser.add_argument('--seed', type=seed, default=0, metavar='N', help='of all random numbers (default: 0)')
     options = parser.parse_args(arguments)
     train, test = read_digits(options.data) if options.data else map(data.mnist.load, ('train', 'test'))
     settings = {name: getattr(options, name) for name in ('width', 'features', 'seed', 'epochs')}
-    network = train_classifier(*train, print, **settings)
-    arrays = freeze(network, test, settings | {'data': options.data or 'MNIST'})
-    with atomically(Path(options.file)) as file:
+    with atomically(options.file) as file:        # which finds out now, not after minutes, if it cannot be written
+        network = train_classifier(*train, **settings)
+        arrays = freeze(network, test, settings | {'data': options.data or 'MNIST'})
         np.savez_compressed(file, **arrays)
     print(f'{options.file}: {arrays["about"]}')
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..run.files import finite
 from .classifier import look, restore
 from .measures import frechet_distance
 
@@ -24,28 +25,32 @@ SHIPPED = {                                       # name: (file, its SHA-256)
     'judge 1': ('judge1.npz', '118cdad849ebfa23aad0a35a3e0784b38ffe3fded4ce4304f66319892a9c8b85'),
     'second judge 1': ('second1.npz', 'ce6edb4baa948e7247cd6ec0f662dbc007784e3d1d2e3a4ac37d29c103be3c7c'),
 }
-VERSION = f'judge 1 ({SHIPPED["judge 1"][1][:8]})'
 
 
 class Judge:
-    """A judge read from a file. Its name and hash (the file's SHA-256) go with what it finds."""
+    """A judge read from a file, and printed as its name and the beginning of the file's SHA-256: both go with what it
+    finds. UserError when the file is no judge, or not the one with that sha256."""
 
     def __init__(self, file, name=None, sha256=None):
         content = Path(file).read_bytes()
-        self.name, self.hash = name or str(file), hashlib.sha256(content).hexdigest()
-        if sha256 not in (None, self.hash):
+        self.name, self.sha256 = name or str(file), hashlib.sha256(content).hexdigest()
+        if sha256 not in (None, self.sha256):
             raise UserError(f'{file} is not the file of {name}: install tinygan again')
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                self.mean, self.covariance = arrays['mean'], arrays['covariance']
-                self.about = json.loads(str(arrays['about']))
-                width, F = self.about['width'], self.about['features']
+                mean, covariance, about = arrays['mean'], arrays['covariance'], json.loads(str(arrays['about']))
+                width, F = about['width'], about['features']
                 self.classifier = restore(width, F, arrays['parameters'], arrays['statistics'])
-                if self.mean.shape != (F,) or self.covariance.shape != (F, F):
-                    raise ValueError('its mean and covariance are not those of its features')
+            self.about = about | {'data': str(about['data']), 'accuracy': float(about['accuracy']),
+                                  'test_images': int(about['test_images'])}
+            self.mean, self.covariance = finite(mean, (F,)), finite(covariance, (F, F))
         except Exception as error:                # whatever zipfile, NumPy and json make of damaged bytes
-            raise UserError(f'{file} is no judge, or a damaged one ({error}): '
+            what = f'it lacks {error}' if isinstance(error, KeyError) else error
+            raise UserError(f'{file} is no judge, or a damaged one ({what}): '
                             'python -m tinygan.judge.classifier makes them') from None
+
+    def __str__(self):
+        return f'{self.name} ({self.sha256[:8]})'
 
     def look(self, images):
         """Features (N, F) and probabilities of the ten digits (N, 10), float64, of uint8 images (N, 28, 28, 1)."""
@@ -67,9 +72,9 @@ def shipped(name='judge 1'):
     return Judge(Path(__file__).with_name(file), name, sha256)
 
 
-def distance_from_mnist(shape):
-    """A function: uint8 images (N, *shape) -> their distance by judge 1. UserError when their shape is not MNIST's."""
+def check_shape(shape, maker):
+    """UserError if judges cannot look at the images (H, W, C) that somebody makes."""
     if shape != (28, 28, 1):
-        raise UserError('evaluation compares gray images of 28x28 pixels with MNIST, and this recipe makes others: '
-                        'leave out --evaluate-every')
-    return shipped().distance
+        H, W, C = shape
+        raise UserError(f'judges look at gray images of 28x28 pixels, and {maker} makes {"gray" if C == 1 else "colour"} ones '
+                        f'of {H}x{W}')

@@ -8,7 +8,7 @@ from .. import data
 from ..arrays import random_stream
 from ..errors import UserError
 from ..run.pictures import grid, save_png
-from .frozen import Judge, shipped
+from .frozen import shipped
 from .measures import Balls, classifier_score, interval, nearest
 
 CONFIDENT = 0.95                                  # a judge is, when it gives one digit that probability
@@ -24,9 +24,9 @@ ROWS = {                                          # of the table: name in a resu
 
 
 def evaluate(images, judge=None, mnist=None):
-    """What is known of uint8 images (N, 28, 28, 1): {'samples': measure(images), 'real': measure(as many real ones), 'judge':
-    ..., 'second_judge': ...}, by the judges that ship or by one of your own. What needs MNIST (density, coverage, 'real')
-    is there if mnist = (training images, test images) is.
+    """{'samples': measure(images), 'real': measure(as many real ones, 60,000 at most), 'judge': ..., 'second_judge': ...}
+    for uint8 images (N, 28, 28, 1), by the judges that ship or by one of your own. What needs MNIST (density, coverage,
+    'real') is there if mnist = (training images, test images) is.
     """
     judges = [judge] if judge else [shipped(), shipped('second judge 1')]
     balls, real = None, {}
@@ -35,14 +35,14 @@ def evaluate(images, judge=None, mnist=None):
         balls = Balls(judges[0].look(test)[0])
         chosen = random_stream(0, 'real images').permutation(len(train))[:len(images)]
         real = {'real': measure(train[chosen], judges, balls)}
-    about = {name: {'name': each.name, 'sha256': each.hash, **each.about}
+    about = {name: {'name': each.name, 'sha256': each.sha256, **each.about}
              for name, each in zip(('judge', 'second_judge'), judges)}
     return {'samples': measure(images, judges, balls), **real, **about}
 
 
 def measure(images, judges, balls=None):
-    """All numbers for uint8 images (N, 28, 28, 1). Their intervals are those of other samples; only coverage, a mean over
-    the real images, has that of other real ones."""
+    """All numbers for uint8 images (N, 28, 28, 1). Their intervals are over the images; that of coverage, a mean over real
+    images, is over those."""
     features, p = judges[0].look(images)
     numbers = {'frechet': (judges[0].distance_of, features)}
     for second in judges[1:]:
@@ -90,21 +90,16 @@ def mnist_images(judge=None):
 
 
 def read_samples(path):
-    """The uint8 images (N, 28, 28, 1) that an .npy file holds as (N, 28, 28)."""
+    """The uint8 images (N, 28, 28, 1) that an .npy file holds."""
     with open(path, 'rb') as file:
         try:
             array = np.lib.format.read_array(file, allow_pickle=False)
-        except ValueError as error:
-            raise UserError(f'{path} is not an array of numbers that NumPy has saved ({error})') from None
-    check_shape(array, path)
-    return array[..., None]
-
-
-def check_shape(array, source):
-    """UserError if a judge cannot look at images (N, 28, 28)."""
-    if array.dtype != np.uint8 or array.shape[1:] != (28, 28) or len(array) < 2:
-        raise UserError(f'{source}: judges look at gray images of 28x28 pixels, two or more, '
+        except Exception as error:                # whatever NumPy makes of other bytes
+            raise UserError(f'{path} is not an array of numbers that np.save has written ({error})') from None
+    if array.dtype != np.uint8 or array.shape[1:] not in ((28, 28), (28, 28, 1)) or len(array) < 2:
+        raise UserError(f'{path}: judges look at gray images of 28x28 pixels, two or more, '
                         f'uint8 (n, 28, 28), not {array.dtype} {array.shape}')
+    return array.reshape(-1, 28, 28, 1)
 
 
 def save_neighbours(path, images, train, k=9):

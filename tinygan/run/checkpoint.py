@@ -15,64 +15,19 @@ import math
 import os
 import re
 import sys
-import weakref
 from pathlib import Path
 
 import numpy as np
 
 from ..arrays import array_module, to_numpy
 from ..errors import UserError
+from .files import atomically, lock
 from .pictures import plot_curves, save_gif, save_png
 
 VERSION = 1                         # of the checkpoint's format
 COLUMNS = 'step', 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2', 'frechet'
 ON_CPU = 'step', 'frechet'          # of those, what is never fetched from a GPU
 BEST = 'best.npz'
-
-
-@contextlib.contextmanager
-def atomically(path, mode='wb', previous=None):
-    """A file to write that appears at path, whole, when the block is done, or not at all.
-    What stood at path before goes to the path `previous`, if one is given."""
-    temporary = path.with_name(path.name + '.part')
-    try:
-        with open(temporary, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if previous and path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
-    except OSError as error:                      # a full disk does not say which file it has no room for, others say .part
-        error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-locks = weakref.WeakValueDictionary()             # of this process, by folder
-
-
-class Lock:
-    """Keeps other processes from training the run in a folder until nobody holds it any more, or its process ends."""
-
-    def __init__(self, folder):
-        import fcntl                              # Windows has none
-        file = os.open(folder / '.lock', os.O_RDWR | os.O_CREAT, 0o644)
-        weakref.finalize(self, os.close, file)
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f'{folder} is being trained by another process') from None
-
-
-def lock(folder):
-    """The Lock of a folder, one for the whole process; None where files cannot be locked. UserError if another has it."""
-    place = Path(folder).resolve()
-    with contextlib.suppress(ImportError, OSError):
-        held = locks.get(place) or Lock(Path(folder))
-        locks[place] = held
-        return held
 
 
 class Run:
@@ -173,8 +128,7 @@ class Run:
             np.savez(file, about=np.array(about), **state)
 
     def save_sample(self, name, sheet):
-        with atomically(self.folder / 'samples' / f'{name}.png') as file:
-            save_png(file, sheet)
+        save_png(self.folder / 'samples' / f'{name}.png', sheet)
 
     def samples(self):
         """(step, path) of every sample grid, in order. Pictures of other names are not ours."""
@@ -252,10 +206,12 @@ def first_sound(paths, run):
             continue
         except UserError:
             raise
+        except KeyError as name:
+            problems.append(f'{path} is no checkpoint: it lacks {name}')
         except Exception as error:                # whatever zipfile, NumPy and json make of damaged bytes
             problems.append(f'{path} is damaged ({error})')
-    raise UserError('; '.join(problems) or f'{run} holds no checkpoint: --resume and sampling need a run that '
-                    'train_mnist.py has begun')
+    raise UserError('; '.join(problems) or f'{run} holds no checkpoint: name the folder of a run that train_mnist.py has begun, or '
+                    'a file such as its best.npz')
 
 
 def read(path):

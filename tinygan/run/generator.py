@@ -10,12 +10,13 @@ from ..errors import UserError
 from ..gan import generate
 from ..recipes import find_recipe
 from .checkpoint import open_checkpoint
+from .files import finite
 
 TRAINED = Path(__file__).with_name('trained.npz')                # recipe fast: benchmarks/ship.py made it
 PART = 128                                        # images at a time
 
 
-def load(run=TRAINED):
+def load(run=None):
     """G of a run, or the average of it that samples are drawn from, in evaluation mode and on the CPU. Without a run, it
     is the trained generator that comes with the package.
 
@@ -27,15 +28,16 @@ def load(run=TRAINED):
     return load_with_config(run)[0]
 
 
-def load_with_config(run=TRAINED):
+def load_with_config(run):
     """The same, and what the run was asked for: its recipe, z_dim and other settings."""
-    _, config, _, state = open_checkpoint(run)
+    _, config, _, state = open_checkpoint(run or TRAINED)
     sampler = 'average' if 'average.parameters' in state else 'G'
     try:
         G = find_recipe(config['recipe']).generator(config['z_dim'])
-        G.parameters[:], G.statistics[:] = state[f'{sampler}.parameters'], state[f'{sampler}.statistics']
-    except (KeyError, ValueError):
-        raise UserError(f'{run}: its generator is not the one of recipe {config.get("recipe")}') from None
+        G.parameters[...] = finite(state[f'{sampler}.parameters'], G.parameters.shape)
+        G.statistics[...] = finite(state[f'{sampler}.statistics'], G.statistics.shape)
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f'{run}: its generator is not one that its recipe makes ({error})') from None
     return G.eval(), config
 
 
@@ -43,9 +45,9 @@ def draw(G, z, black):
     """uint8 images (N, H, W, C), 0 for `black`, that G in evaluation mode makes of z (N, z_dim); on a CPU by all cores."""
     if array_module(G.parameters) is not np:
         return to_uint8(generate(G, z), black)
-    training = G.training
-    G.eval()                                      # here: no thread may change it while others compute
-    parts = [z[start:start + PART] for start in range(0, len(z), PART)]
-    images = on_all_cores(lambda part: to_uint8(generate(G, part), black), parts, 'drawing')
-    G.set_flags(training=training)
-    return np.concatenate(images)
+    parts, training = [z[start:start + PART] for start in range(0, len(z), PART)], G.training
+    G.eval()
+    try:
+        return np.concatenate(on_all_cores(lambda part: to_uint8(G(part), black), parts, 'drawing'))
+    finally:
+        G.set_flags(training=training)

@@ -2,9 +2,10 @@
 import numpy as np
 
 from ..errors import UserError
+from .files import atomically
 
 GAP, SCALE = 2, 2                                 # pixels between images, pixels for each of theirs
-LARGEST = 2 ** 26                                 # picture, in pixels: 17,000 digits
+LARGEST = 2 ** 26                                 # picture, in pixels: 18,000 digits
 
 
 def check_size(n, columns, shape, mend):
@@ -34,16 +35,18 @@ def to_pillow(image, scale=1):
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
-def save_png(file, image, scale=SCALE):
-    """Write an image (H, W, C), uint8, to a path or an open file, each pixel scale pixels wide."""
-    to_pillow(image, scale).save(file, format='PNG')
+def save_png(path, image, scale=SCALE):
+    """Write an image (H, W, C), uint8, each pixel scale pixels wide."""
+    with atomically(path) as file:
+        to_pillow(image, scale).save(file, format='PNG')
 
 
 def save_gif(path, frames, milliseconds=400):
     """An animation of Pillow images; the last stays for two seconds."""
     first, *others = frames
     durations = [milliseconds] * len(others) + [2000]
-    first.save(path, format='GIF', save_all=True, append_images=others, duration=durations, loop=0)
+    with atomically(path) as file:
+        first.save(file, format='GIF', save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def linear(z0, z1, steps):
@@ -81,7 +84,8 @@ def plot_curves(path, metrics):
     for axis in figure.axes:
         axis.spines[['top', 'right']].set_visible(False)
     figure.axes[-1].set_xlabel('step (thin lines: every step; thick: moving average over a fiftieth of them)')
-    figure.savefig(path, dpi=120)
+    with atomically(path) as file:
+        figure.savefig(file, dpi=120, format='png')
 
 
 def draw_curves(axis, metrics, labels):

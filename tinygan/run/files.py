@@ -1,0 +1,62 @@
+"""Files that are whole or not there, folders that one process at a time may change, arrays that can be computed with."""
+import contextlib
+import os
+import weakref
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+
+
+@contextlib.contextmanager
+def atomically(path, mode='wb', previous=None):
+    """A file to write that appears at path, whole, when the block is done, or not at all.
+    What stood at path before goes to the path `previous`, if one is given."""
+    path = Path(path)
+    temporary = path.with_name(path.name + '.part')
+    try:
+        with open(temporary, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if previous and path.exists():
+            os.replace(path, previous)
+        os.replace(temporary, path)
+    except OSError as error:                      # of a full disk it names no file, else the .part
+        error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+locks = weakref.WeakValueDictionary()             # of this process, by folder
+
+
+class Lock:
+    """Keeps other processes from training the run in a folder until nobody holds it any more, or its process ends."""
+
+    def __init__(self, folder):
+        import fcntl                              # Windows has none
+        file = os.open(folder / '.lock', os.O_RDWR | os.O_CREAT, 0o644)
+        weakref.finalize(self, os.close, file)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'{folder} is being trained by another process') from None
+
+
+def lock(folder):
+    """The Lock of a folder, one for the whole process; None where files cannot be locked. UserError if another has it."""
+    place = Path(folder).resolve()
+    with contextlib.suppress(ImportError, OSError):
+        held = locks.get(place) or Lock(Path(folder))
+        locks[place] = held
+        return held
+
+
+def finite(array, shape):
+    """The array that a file holds, or a ValueError if it has another shape or is not of finite floats."""
+    if array.dtype.kind != 'f' or array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(f'{shape} finite floats are needed, not {array.dtype} {array.shape}')
+    return array
