@@ -65,7 +65,7 @@ def finish(process, check=0):
         out, err = process.communicate(timeout=120)
     finally:
         process.kill()
-    assert process.returncode == check, out + err
+    assert process.returncode == check, f'{out}{err}'
     assert 'Traceback' not in err
     return out, err
 

@@ -9,11 +9,14 @@ import signal
 import struct
 import termios
 
+import numpy as np
 import pytest
-from commands import DIVERGING, NO_NETWORK, ROOT, SMALL, STEPS, TINY_DATA, contents, one_line, start, train, wait_for
+from commands import (DIVERGING, NO_NETWORK, ROOT, SMALL, STEPS, TINY_DATA, contents, finish, one_line, start, train,
+                      wait_for)
 
+from tinygan.__main__ import main
 from tinygan.data.digits import Digits
-from tinygan.errors import UserError
+from tinygan.errors import UserError, one_line_errors
 
 
 # ---- mistakes
@@ -115,6 +118,35 @@ def test_mnist_asked_for_and_not_to_be_had_is_an_error(command, tmp_path, argume
     assert one_line(done.stderr, f'{folder} holds no train-images-idx3-ubyte[.gz]', 'Connection refused',
                     '--data-dir', 'TINYGAN_DATA', '--data digits')
     assert not (tmp_path / 'run').exists()
+
+
+# ---- output that cannot be written
+
+@pytest.mark.parametrize('arguments', [['tinygan', '--help'], ['tinygan', 'sample', '-n', 2], ['tinygan', 'gradcheck', 'linear'],
+                                       ['train_mnist.py', *SMALL, '--max-steps', 1]], ids=lambda words: words[1])
+def test_a_full_disk_under_stdout_is_an_error_of_one_line_and_a_closed_pipe_none(tmp_path, arguments):
+    program = arguments[0]
+    buffered = {'PYTHONUNBUFFERED': ''}
+    with open('/dev/full', 'w') as full:
+        process = start(tmp_path, *arguments, environment=buffered, stdout=full)
+    assert one_line(finish(process, 2)[1], 'No space left on device', program=program)
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(tmp_path, *arguments, environment=buffered, stdout=writer)
+    os.close(writer)
+    assert finish(process, 1)[1] == ''
+
+
+def test_a_full_disk_under_an_array_leaves_the_old_one_and_is_said(tmp_path, monkeypatch, capsys):
+    """np.save's own error has neither a number nor a file."""
+    array = tmp_path / 'samples.npy'
+    main(['sample', '-n', '2', '--npy', str(array)])
+    before = array.read_bytes()
+    monkeypatch.setattr(np, 'save', lambda *_, **__: (_ for _ in ()).throw(OSError('784 requested and 0 written')))
+    with pytest.raises(SystemExit) as stopped, one_line_errors('tinygan'):
+        main(['sample', '-n', '2', '--npy', str(array)])
+    assert stopped.value.code == 2 and array.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    assert one_line(capsys.readouterr().err, f'{array}: 784 requested and 0 written', program='tinygan')
 
 
 # ---- CuPy that is not there, or explodes

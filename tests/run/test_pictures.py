@@ -1,4 +1,7 @@
 """Pictures: where each image of a grid lies, what a file holds when read again, and the way between two z."""
+import errno
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,6 +56,19 @@ def test_a_png_holds_every_pixel_as_it_was_as_large_as_asked_for(tmp_path, rng, 
         assert (picture.format, picture.mode, picture.size) == ('PNG', mode, (4 * scale, 5 * scale))
         pixels = np.asarray(picture).reshape(5 * scale, 4 * scale, C)
     assert np.array_equal(pixels, image.repeat(scale, 0).repeat(scale, 1))
+
+
+@pytest.mark.parametrize('save', [
+    lambda path: save_png(path, np.zeros((5, 4, 1), np.uint8)),
+    lambda path: save_gif(path, [Image.fromarray(np.zeros((5, 4), np.uint8))] * 2),
+    lambda path: plot_curves(path, columns(3))], ids=['png', 'gif', 'curves'])
+def test_a_picture_that_is_cut_off_leaves_the_one_that_was_there(save, tmp_path, monkeypatch):
+    (tmp_path / 'picture').write_bytes(b'the old one')
+    monkeypatch.setattr(os, 'fsync', lambda file: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'No space left on device')))
+    with pytest.raises(OSError, match='No space left') as error:
+        save(tmp_path / 'picture')
+    assert error.value.filename == str(tmp_path / 'picture')
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b'the old one']
 
 
 def test_a_gif_shows_its_frames_in_the_given_order_for_ever_and_the_last_one_longest(tmp_path):
