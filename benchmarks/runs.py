@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import train_mnist  # noqa: E402
 from tinygan import data  # noqa: E402
 from tinygan.__main__ import open_generator, sample_noise  # noqa: E402
+from tinygan.judge import report  # noqa: E402
 from tinygan.judge.frozen import SHIPPED, shipped  # noqa: E402
 
 SAMPLES = 10000
@@ -20,7 +21,7 @@ def judges():
 
 def real_images():
     """SAMPLES real training images."""
-    return data.mnist.load('train')[0][:SAMPLES]
+    return report.real_images(data.mnist.load('train')[0], SAMPLES)
 
 
 def samples_of(folder, flags, seed, steps):

@@ -34,11 +34,6 @@ def sample_noise(seed, n, z_dim):
     return random_stream(seed, 'sample').standard_normal((n, z_dim), np.float32)
 
 
-def as_saved(images):
-    """Images (n, H, W, C) as --npy has them: (n, H, W) if they are gray."""
-    return images[..., 0] if images.shape[-1] == 1 else images
-
-
 def sample(options):
     n, out = options.n, options.out or (None if options.npy else 'grid.png')
     columns = min(n, options.columns or math.ceil(math.sqrt(n)))
@@ -50,7 +45,7 @@ def sample(options):
         save_png(out, grid(images, columns))
         print(f'{out}: {n} samples, {columns} in a row')
     if options.npy:
-        array = as_saved(images)
+        array = images[..., 0] if shape[-1] == 1 else images
         with atomically(options.npy) as file:
             np.save(file, array, allow_pickle=False)
         print(f'{options.npy}: uint8 {array.shape}')

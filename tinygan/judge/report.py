@@ -33,11 +33,15 @@ def evaluate(images, judge=None, mnist=None):
     if mnist:
         train, test = mnist
         balls = Balls(judges[0].look(test)[0])
-        chosen = random_stream(0, 'real images').permutation(len(train))[:len(images)]
-        real = {'real': measure(train[chosen], judges, balls)}
+        real = {'real': measure(real_images(train, len(images)), judges, balls)}
     about = {name: {'name': each.name, 'sha256': each.sha256, **each.about}
              for name, each in zip(('judge', 'second_judge'), judges)}
     return {'samples': measure(images, judges, balls), **real, **about}
+
+
+def real_images(train, n):
+    """n of the training images, or all if there are fewer, always the same."""
+    return train[random_stream(0, 'real images').permutation(len(train))[:n]]
 
 
 def measure(images, judges, balls=None):
