@@ -109,7 +109,8 @@ def parse(arguments, program):
         help=f'measure the Frechet distance of {EVALUATED} samples from MNIST; keep the best G in best.npz')
     add('--max-steps', type=count, metavar='N', help='stop after this many steps in all')
     add('--dry-run', action='store_true', help='try everything in three steps, within seconds; keeps nothing')
-    options = parser.parse_args(arguments, argparse.Namespace(program=program))
+    parser.set_defaults(program=program)
+    options = parser.parse_args(arguments)
     if options.resume and options.out:
         parser.error('--resume continues in the run\'s own folder: leave out --out')
     if options.dry_run and (options.resume or options.out):
@@ -130,7 +131,7 @@ def begin(options, xp):
     distance = judge_of(options, f'recipe {name}', shape)
     images = data.load(options.data, options.data_dir, options.seed or 0, shape)
     config = {'recipe': name, 'data': images.name, 'seed': options.seed or 0, 'precision': options.precision,
-              'plain': bool(options.plain), 'judge': str(shipped())}
+              'plain': bool(options.plain), 'judge': distance and str(shipped('judge 1'))}
     for setting in SETTINGS:
         asked = getattr(options, setting)
         config[setting] = getattr(RECIPES[name], setting) if asked is None else asked
@@ -155,9 +156,12 @@ def resume(options, xp):
                             f'{asked}: leave out {flag}, or begin a new run')
     shape = find_recipe(config['recipe']).shape
     distance = judge_of(options, f'recipe {config["recipe"]}', shape)
-    if distance and config.get('judge') != str(shipped()):
-        raise UserError(f'{options.resume} was begun with another judge than {shipped()}, and their distances do not compare: leave '
-                        'out --evaluate-every')
+    if distance:
+        judge = str(shipped('judge 1'))
+        if run.best.exists() and config.get('judge') != judge:
+            raise UserError(f'{options.resume} was measured by another judge than {judge}, and their distances do not compare: '
+                            'leave out --evaluate-every')
+        config['judge'] = judge
     images = data.load(config['data'], options.data_dir, config['seed'], shape)
     if images.steps_per_epoch(config['batch_size']) != config['steps_per_epoch']:
         raise UserError(f'{options.resume}: {config["data"]} no longer has as many images as when the run began')
@@ -178,7 +182,7 @@ def judge_of(options, maker, shape):
     """--evaluate-every's function: uint8 images -> their Frechet distance; None where it was not asked for."""
     if options.evaluate_every:
         check_shape(shape, maker)
-        return shipped().distance
+        return shipped('judge 1').distance
 
 
 def recipe_of(config):

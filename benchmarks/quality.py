@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from runs import SAMPLES, judges, mean_and_std, real_images, samples_of  # noqa: E402
+from runs import SAMPLES, judges, mean_and_std, real_digits, samples_of  # noqa: E402
 from tinygan import data  # noqa: E402
 from tinygan.__main__ import sample_noise  # noqa: E402
 from tinygan.data.minibatches import Minibatches  # noqa: E402
@@ -96,7 +96,7 @@ def by_pytorch(seed, epochs, keep):
 
 def distances_of_all():
     """{run: {judge: mean_and_std of the seeds' distances}} of all samples that are kept, and a picture of the first."""
-    found = {'real training images': {name: mean_and_std([judge.distance(real_images())]) for name, judge in judges().items()}}
+    found = {'real training images': {name: mean_and_std([judge.distance(real_digits())]) for name, judge in judges().items()}}
     for name, epoch in ((name, epoch) for name, (_, epochs) in RUNS.items() for epoch in epochs):
         paths = sorted(KEPT.glob(samples_path(name, '*', epoch).name))
         images = [np.load(path) for path in paths]

@@ -19,7 +19,7 @@ def judges():
     return {str(shipped(name)): shipped(name) for name in SHIPPED}
 
 
-def real_images():
+def real_digits():
     """SAMPLES real training images."""
     return report.real_images(data.mnist.load('train')[0], SAMPLES)
 

@@ -40,6 +40,9 @@ def test_an_array_asked_for_comes_without_a_picture_and_a_picture_has_as_many_co
         command('tinygan', 'sample', '-n', 10, *columns, check=0)
         with Image.open(tmp_path / 'grid.png') as picture:
             assert picture.size == (2 * (30 * across + 2), 2 * (30 * down + 2))
+    command('tinygan', 'sample', '--npy', 'nine.npy', '-n', 9, '--columns', 9, check=0)
+    with Image.open(tmp_path / 'grid.png') as picture:
+        assert picture.size == (2 * (30 * 9 + 2), 2 * (30 + 2))
 
 
 def test_without_a_run_the_trained_generator_draws(command, tmp_path):
@@ -49,7 +52,7 @@ def test_without_a_run_the_trained_generator_draws(command, tmp_path):
     samples = np.load(tmp_path / 'samples.npy')
     z = sample_noise(0, 200, 32)
     assert abs((tinygan.load()(z)[..., 0] + 1) * 127.5 - samples).max() <= 0.6
-    _, p = shipped().look(samples[..., None])
+    _, p = shipped('judge 1').look(samples[..., None])
     assert set(p.argmax(axis=1)) == set(range(10)) and np.median(p.max(axis=1)) > 0.99
     command('tinygan', 'interpolate', '--gif', 'ways.gif', check=0, **away)
     command('tinygan', 'arithmetic', '--digits', 9, 4, 6, check=0, **away)
@@ -229,6 +232,7 @@ Tanh.backward = lambda self, dy: 1.001 * backward(self, dy)
     ('sample RUN --out RUN/checkpoint.npz', ["checkpoint.npz' does not end in .png"]),
     ('interpolate RUN --gif paths.mp4', ["'paths.mp4' does not end in .gif"]),
     ('sample RUN --out absent/picture.png', ['absent/picture.png: No such file or directory']),
+    ('sample RUN --out file/picture.png', ['file/picture.png: Not a directory']),
     ('sample RUN --npy absent/array.npy', ['absent/array.npy: No such file or directory']),
     ('sample RUN -n 2000000000 --npy array.npy', ['memory']),
     ('sample RUN -n 2000000000', ['2,000,000,000 images would have', 'pixels: lower -n, or use --npy FILE without --out']),

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from . import __version__, data, gradcheck
+from . import __version__, gradcheck
 from .arrays import random_stream
 from .engines import convert
 from .engines.threads import one_thread
@@ -35,7 +35,7 @@ def sample_noise(seed, n, z_dim):
 
 
 def sample(options):
-    n, out = options.n, options.out or (None if options.npy else 'grid.png')
+    n, out = options.n, options.out or ('grid.png' if options.columns or not options.npy else None)
     columns = min(n, options.columns or math.ceil(math.sqrt(n)))
     draw, z_dim, shape = open_generator(options.run)
     if out:
@@ -93,7 +93,7 @@ def arithmetic(options):
 
 def surest(draw, z_dim, options, among=1000):
     """The places (3, 3) of samples, of each of three digits those three that judge 1 is surest of."""
-    _, p = shipped().look(draw(sample_noise(options.seed, among, z_dim)))
+    _, p = shipped('judge 1').look(draw(sample_noise(options.seed, among, z_dim)))
     return (-p[:, options.digits]).argsort(axis=0, kind='stable')[:3]
 
 
@@ -101,14 +101,12 @@ def evaluate(options):
     if options.run and options.npy:
         raise UserError('evaluate needs either a RUN or --npy FILE, not both')
     judge = Judge(options.judge) if options.judge else None
-    if options.neighbours and judge:
-        raise UserError('--neighbours are images of MNIST: leave out --judge')
-    train = data.mnist.load()[0] if options.neighbours else None        # now, not after thousands are drawn
+    mnist = report.mnist_images(judge, needed=options.neighbours is not None)
     images = report.read_samples(options.npy) if options.npy else samples_to_judge(options)
-    result = report.evaluate(images, judge, report.mnist_images(judge))
+    result = report.evaluate(images, judge, mnist)
     print(json.dumps(result, indent=2) if options.json else '\n'.join(report.table(result)))
     if options.neighbours:
-        report.save_neighbours(options.neighbours, images[:12], train)
+        report.save_neighbours(options.neighbours, images[:12], mnist[0])
         print(f'{options.neighbours}: samples on the left, beside each its nearest training images', file=sys.stderr)
 
 
@@ -189,7 +187,7 @@ def parse(arguments):
     sub = command('evaluate', evaluate, 'how good the samples are: numbers, beside the same for real digits')
     sub.add_argument('run', **RUN)
     sub.add_argument('--samples', type=number(int, 2, 2 ** 31), default=10000, metavar='N',
-                     help='how many to draw of a RUN, with --seed (default: 10000)')
+                     help='how many to draw, without --npy (default: 10000)')
     sub.add_argument('--npy', type=path, metavar='FILE',
                      help='evaluate these images instead of a RUN: an array, uint8 (n, 28, 28)')
     sub.add_argument('--judge', type=path, metavar='FILE',

@@ -16,8 +16,10 @@ def one_line_errors(program):
     try:
         try:
             yield
-        finally:
+        except SystemExit:
             flush(sys.stdout)
+            raise
+        flush(sys.stdout)
     except UserError as error:
         message = str(error)
     except BrokenPipeError:
@@ -33,6 +35,8 @@ def one_line_errors(program):
         sys.exit(130)
     else:
         return
+    with contextlib.suppress(OSError):
+        flush(sys.stdout)
     print(f'{program}: error: {" ".join(message.split())}', file=sys.stderr)
     sys.exit(2)
 

@@ -1,6 +1,5 @@
 """`tinygan evaluate`: by judges that are easily followed, and by those that ship."""
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +117,7 @@ def drawn_mnist(digits, monkeypatch):
     """A few drawn digits stand in for MNIST."""
     (images, labels), test = digits
     mnist = {'train': (images[:400], labels[:400]), 'test': test}
-    monkeypatch.setattr(data.mnist, 'load', lambda split='train', download=True: mnist[split])
+    monkeypatch.setattr(data.mnist, 'load', lambda split, download: mnist[split])
 
 
 @pytest.fixture
@@ -164,7 +163,7 @@ def test_a_run_and_its_saved_samples_have_the_same_numbers_and_the_table_shows_t
         assert f'share of {digit}'.split() + shares in [line.split() for line in lines]
     missing, = (line for line in lines if line.startswith('missing digits'))
     assert ' '.join(map(str, found['samples']['missing'])) in missing
-    assert f'Measured by {shipped()},' in table and f'{shipped().about["accuracy"]:.2%}' in table
+    assert f'Measured by {shipped("judge 1")},' in table and f'{shipped("judge 1").about["accuracy"]:.2%}' in table
 
 
 def test_without_mnist_the_distances_are_the_same_and_the_table_says_what_is_left_out(no_mnist, tmp_path, capsys, rng):
@@ -172,12 +171,21 @@ def test_without_mnist_the_distances_are_the_same_and_the_table_says_what_is_lef
     main(['evaluate', '--npy', str(tmp_path / 'it.npy'), '--json'])
     found = json.loads(capsys.readouterr().out)
     images = np.load(tmp_path / 'it.npy')[..., None]
-    assert found['samples']['frechet'] == shipped().distance(images)
+    assert found['samples']['frechet'] == shipped('judge 1').distance(images)
     assert found['samples']['frechet_second'] == shipped('second judge 1').distance(images)
     assert 'real' not in found and 'density' not in found['samples']
     main(['evaluate', '--npy', str(tmp_path / 'it.npy')])
     *_, last = capsys.readouterr().out.splitlines()
     assert last.startswith('MNIST is not here: density, coverage and real images beside are left out')
+
+
+def test_neighbours_need_mnist_which_then_serves_the_rest_too(drawn_mnist, tmp_path, capsys, monkeypatch):
+    load, asked = data.mnist.load, []
+    monkeypatch.setattr(data.mnist, 'load', lambda split, download: asked.append((split, download)) or load(split, download))
+    for more, download in ([], False), (['--neighbours', str(tmp_path / 'nearest.png')], True):
+        main(['evaluate', '--samples', '20', *more])
+        assert asked == [('train', download), ('test', download)] and 'MNIST is not here' not in capsys.readouterr().out
+        asked.clear()
 
 
 def test_without_a_run_it_is_the_trained_generator_that_is_judged(no_mnist, capsys):
@@ -197,6 +205,12 @@ def test_a_judge_of_one_s_own_judges_alone_and_without_mnist(drawn_mnist, digits
     found = json.loads(capsys.readouterr().out)
     assert found.keys() == {'samples', 'judge'} and found['judge']['name'] == judge
     assert found['samples']['frechet'] == Judge(judge).distance(x_test[:50])
+    with np.load(judge) as file:                  # and whatever the file says, by its own name
+        arrays = dict(file)
+    about = json.loads(str(arrays['about'])) | {'name': 'judge 1', 'sha256': SHIPPED['judge 1'][1]}
+    np.savez(tmp_path / 'false.npz', **arrays | {'about': json.dumps(about)})
+    main(['evaluate', '--npy', str(tmp_path / 'it.npy'), '--judge', str(tmp_path / 'false.npz'), '--json'])
+    assert json.loads(capsys.readouterr().out)['judge']['name'] == str(tmp_path / 'false.npz')
     main(['evaluate', '--npy', str(tmp_path / 'it.npy'), '--judge', judge])
     table = capsys.readouterr().out
     assert f'of {mine}' in table and f'Measured by {Judge(judge)},' in table and 'MNIST' not in table
@@ -230,7 +244,7 @@ def test_another_seed_draws_other_samples(no_mnist, tmp_path, capsys):
     ('evaluate --npy number.npy', ['number.npy: judges look at', 'not uint8 ()']),
     ('evaluate --judge absent.npz', ['absent.npz: No such file or directory']),
     ('evaluate --judge gray.npz', ['gray.npz is no judge']),
-    ('evaluate --judge judge.npz --neighbours picture.png', ['are images of MNIST: leave out --judge']),
+    ('evaluate --judge judge.npz --neighbours picture.png', ['neighbours are images of MNIST, and judge.npz knows others']),
     ('evaluate --npy gray.npy --neighbours picture.png', ['holds no train-images', 'TINYGAN_DATA']),
 ])
 def test_a_mistake_is_answered_with_one_line(command, tmp_path, arguments, parts):
@@ -244,7 +258,8 @@ def test_a_mistake_is_answered_with_one_line(command, tmp_path, arguments, parts
     (tmp_path / 'cut.npy').write_bytes(gray[:-1])
     (tmp_path / 'header.npy').write_bytes(gray.replace(b'(3, 28, 28), }', b'(3, 28, 28     '))
     (tmp_path / 'huge.npy').write_bytes(gray.replace(b'(3, 28, 28), }' + 17 * b' ', b'(%d, 28, 28), }' % 10 ** 18))
-    shutil.copy(Path(frozen.__file__).with_name('second1.npz'), tmp_path / 'judge.npz')
+    with np.load(Path(frozen.__file__).with_name('second1.npz')) as file:
+        np.savez(tmp_path / 'judge.npz', **dict(file) | {'about': str(file['about']).replace('MNIST', 'mine.npz')})
     run = small_run(tmp_path / 'run', 'dcgan64') if 'RUN' in arguments else ''
     done = command('tinygan', *(run if word == 'RUN' else word for word in arguments.split()), check=2,
                    XDG_CACHE_HOME=str(tmp_path / 'cache'), **NO_NETWORK)

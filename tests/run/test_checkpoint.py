@@ -122,6 +122,23 @@ def test_a_file_does_not_bear_its_name_before_it_is_whole_and_on_the_disk(tmp_pa
     assert contents(tmp_path) == {'file': b'newer'}
 
 
+def test_of_two_who_write_a_file_at_the_same_time_the_last_to_end_wins_and_both_are_whole(tmp_path):
+    with atomically(tmp_path / 'file') as one:
+        one.write(b'one')
+        with atomically(tmp_path / 'file') as other:
+            other.write(b'other')
+        assert contents(tmp_path)['file'] == b'other'
+        one.write(b', whole')
+    assert contents(tmp_path) == {'file': b'one, whole'}
+
+
+def test_where_a_link_leads_is_written_and_the_link_stays(tmp_path):
+    (tmp_path / 'link').symlink_to('file')
+    with atomically(tmp_path / 'link') as file:
+        file.write(b'there')
+    assert (tmp_path / 'link').is_symlink() and (tmp_path / 'file').read_bytes() == b'there'
+
+
 def test_what_stood_there_before_is_kept_as_the_previous_file(tmp_path):
     for content in (b'one', b'two', b'three'):
         with atomically(tmp_path / 'file', previous=tmp_path / 'before') as file:

@@ -22,7 +22,7 @@ from ..layers import BatchNorm2d, Conv2d, Flatten, Linear, ReLU
 from ..losses import softmax_cross_entropy
 from ..network import Sequential
 from ..optim import Adam
-from ..run.files import atomically, finite
+from ..run.files import atomically, fill
 
 PART = 250                                        # images at a time
 
@@ -69,12 +69,7 @@ def train_classifier(images, labels, width, features, seed, epochs, batch_size=1
 def restore(width, features, parameters, statistics):
     """The classifier of these vectors, in evaluation mode and in float64: how a machine adds up in float32 no longer
     shows in the digits that anybody reads. ValueError when they belong to another one."""
-    network = build_classifier(width, features, dtype=np.float64).eval()
-    network.parameters[...] = finite(parameters, network.parameters.shape)
-    network.statistics[...] = finite(statistics, network.statistics.shape)
-    if any((leaf.running_var < 0).any() for leaf in network.leaves() if isinstance(leaf, BatchNorm2d)):
-        raise ValueError('a variance is negative')
-    return convert(network)
+    return convert(fill(build_classifier(width, features, dtype=np.float64), parameters, statistics))
 
 
 def look(classifier, images):
@@ -95,7 +90,7 @@ def freeze(network, test, about):
     (images, labels) are like, and `about`, to which the share of those that it reads right is added."""
     vectors = {'parameters': network.parameters.astype(np.float16), 'statistics': network.statistics}
     features, p = look(restore(about['width'], about['features'], **vectors), test[0])
-    about |= {'accuracy': float((p.argmax(axis=1) == test[1]).mean()), 'test_images': len(test[0])}
+    about = about | {'accuracy': float((p.argmax(axis=1) == test[1]).mean()), 'test_images': len(test[0])}
     return vectors | {'mean': features.mean(axis=0), 'covariance': np.cov(features, rowvar=False),
                       'about': np.array(json.dumps(about))}
 
@@ -109,13 +104,13 @@ def read_digits(file):
     except Exception as error:                    # whatever zipfile and NumPy make of other bytes
         raise UserError(f'{file} does not hold the arrays x_train, y_train, x_test and y_test ({error})') from None
     for split, (images, labels) in zip(('train', 'test'), splits):
-        if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or len(images) < 128:
+        if images.dtype != np.uint8 or images.shape[1:] not in ((28, 28), (28, 28, 1)) or len(images) < 128:
             raise UserError(f'{file}: x_{split} should be 128 images or more, uint8 (N, 28, 28), not {images.dtype} {images.shape}')
         if labels.dtype.kind not in 'iu' or labels.shape != images.shape[:1]:
             raise UserError(f'{file}: y_{split} should be whole numbers {images.shape[:1]}, not {labels.dtype} {labels.shape}')
         if not np.isin(labels, range(10)).all():
             raise UserError(f'{file}: the labels y_{split} should be from 0 to 9, not {labels.min()} to {labels.max()}')
-    return [(images[..., None], labels.astype(np.uint8)) for images, labels in splits]
+    return [(images.reshape(-1, 28, 28, 1), labels.astype(np.uint8)) for images, labels in splits]
 
 
 def main(arguments=None):

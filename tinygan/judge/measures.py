@@ -5,6 +5,7 @@ learnt, another; how alike are they?
 """
 import numpy as np
 
+from ..arrays import random_stream
 from ..engines.threads import on_all_cores
 
 
@@ -58,13 +59,14 @@ class Balls:
         return sum(counts) / self.k, np.concatenate(covered)
 
 
-def interval(statistic, rows, rng, rounds=100):
+def interval(statistic, rows, name, rounds=100):
     """Half of the 95% interval of statistic(rows): 1.96 standard deviations of its values for as many rows, drawn from
-    the rows with replacement (Efron 1979, "Bootstrap methods: another look at the jackknife"). Not the percentiles of
+    the rows with replacement, always the same ones for a name (Efron 1979, "Bootstrap methods: another look at the jackknife"). Not the percentiles of
     those values: rows drawn twice raise every Frechet distance, but hardly how much one differs from another.
     """
-    drawn = [rng.integers(len(rows), size=len(rows)) for _ in range(rounds)]
-    return float(1.96 * np.std(on_all_cores(lambda places: statistic(rows[places]), drawn, 'intervals'), ddof=1))
+    def of(number):
+        return statistic(rows[random_stream(0, name, number).integers(len(rows), size=len(rows))])
+    return float(1.96 * np.std(on_all_cores(of, range(rounds), 'intervals'), ddof=1))
 
 
 def nearest(images, train, k, rows=5000):

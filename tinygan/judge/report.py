@@ -8,7 +8,7 @@ from .. import data
 from ..arrays import random_stream
 from ..errors import UserError
 from ..run.pictures import grid, save_png
-from .frozen import shipped
+from .frozen import SHIPPED, shipped
 from .measures import Balls, classifier_score, interval, nearest
 
 CONFIDENT = 0.95                                  # a judge is, when it gives one digit that probability
@@ -28,13 +28,13 @@ def evaluate(images, judge=None, mnist=None):
     for uint8 images (N, 28, 28, 1), by the judges that ship or by one of your own. What needs MNIST (density, coverage,
     'real') is there if mnist = (training images, test images) is.
     """
-    judges = [judge] if judge else [shipped(), shipped('second judge 1')]
+    judges = [judge] if judge else [shipped(name) for name in SHIPPED]
     balls, real = None, {}
     if mnist:
         train, test = mnist
         balls = Balls(judges[0].look(test)[0])
         real = {'real': measure(real_images(train, len(images)), judges, balls)}
-    about = {name: {'name': each.name, 'sha256': each.sha256, **each.about}
+    about = {name: {**each.about, 'name': each.name, 'sha256': each.sha256}
              for name, each in zip(('judge', 'second_judge'), judges)}
     return {'samples': measure(images, judges, balls), **real, **about}
 
@@ -57,7 +57,7 @@ def measure(images, judges, balls=None):
         numbers |= {'density': (np.mean, density), 'coverage': (np.mean, covered)}
     digits = np.bincount(p.argmax(axis=1), minlength=10)
     return {'n': len(images), **{name: float(statistic(rows)) for name, (statistic, rows) in numbers.items()},
-            'interval': {name: interval(*number, random_stream(0, name)) for name, number in numbers.items()},
+            'interval': {name: interval(*number, name) for name, number in numbers.items()},
             'digits': digits.tolist(), 'missing': np.flatnonzero(digits < MISSING * len(images)).tolist()}
 
 
@@ -84,13 +84,18 @@ def table(result):
         yield 'MNIST is not here: density, coverage and real images beside are left out (TINYGAN_DATA names its folder).'
 
 
-def mnist_images(judge=None):
-    """(training images, test images) of MNIST if they are here and the judge knows them, else None; nothing is fetched."""
-    if judge is None or judge.about['data'] == 'MNIST':
-        try:
-            return [data.mnist.load(split, download=False)[0] for split in ('train', 'test')]
-        except data.mnist.Unavailable:
-            return None
+def mnist_images(judge, needed):
+    """(training images, test images) of MNIST, or None if the judge (None: those that ship) knows others, or they are not
+    here. When they are needed they are fetched, and that they cannot be had is a UserError."""
+    if judge and judge.about['data'] != 'MNIST':
+        if needed:
+            raise UserError(f'neighbours are images of MNIST, and {judge.name} knows others')
+        return None
+    try:
+        return [data.mnist.load(split, download=needed)[0] for split in ('train', 'test')]
+    except data.mnist.Unavailable:
+        if needed:
+            raise
 
 
 def read_samples(path):

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, folders that one process at a time may change, arrays that can be computed with."""
+"""Files that are whole or not there, folders that one process at a time may change, arrays that are what they should be."""
 import contextlib
 import os
 import weakref
@@ -7,27 +7,29 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..layers import BatchNorm2d
 
 
 @contextlib.contextmanager
 def atomically(path, mode='wb', previous=None):
     """A file to write that appears at path, whole, when the block is done, or not at all.
     What stood at path before goes to the path `previous`, if one is given."""
-    path = Path(path)
-    temporary = path.with_name(path.name + '.part')
+    target = Path(path).resolve()                 # where a link leads, if it is one
+    temporary = target.with_name(f'{target.name}.{os.urandom(4).hex()}.part')
     try:
         with open(temporary, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if previous and path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
+        if previous and target.exists():
+            os.replace(target, previous)
+        os.replace(temporary, target)
     except OSError as error:                      # of a full disk it names no file, else the .part
         error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):        # it never was, or is renamed
+            temporary.unlink()
 
 
 locks = weakref.WeakValueDictionary()             # of this process, by folder
@@ -56,7 +58,18 @@ def lock(folder):
 
 
 def finite(array, shape):
-    """The array that a file holds, or a ValueError if it has another shape or is not of finite floats."""
-    if array.dtype.kind != 'f' or array.shape != shape or not np.isfinite(array).all():
-        raise ValueError(f'{shape} finite floats are needed, not {array.dtype} {array.shape}')
+    """The array that a file holds, or a ValueError if it is not one of finite floats, of that shape."""
+    if array.dtype.kind != 'f' or array.shape != shape:
+        raise ValueError(f'floats {shape} are needed, not {array.dtype} {array.shape}')
+    if not np.isfinite(array).all():
+        raise ValueError(f'floats {shape} are not finite')
     return array
+
+
+def fill(network, parameters, statistics):
+    """The network with vectors that a file holds, in evaluation mode. ValueError when they cannot be its own."""
+    network.parameters[...] = finite(parameters, network.parameters.shape)
+    network.statistics[...] = finite(statistics, network.statistics.shape)
+    if any((leaf.running_var < 0).any() for leaf in network.leaves() if isinstance(leaf, BatchNorm2d)):
+        raise ValueError('a variance is negative')
+    return network.eval()

@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..gan import generate
 from ..recipes import find_recipe
 from .checkpoint import open_checkpoint
-from .files import finite
+from .files import fill
 
 TRAINED = Path(__file__).with_name('trained.npz')                # recipe fast: benchmarks/ship.py made it
 PART = 128                                        # images at a time
@@ -30,15 +30,14 @@ def load(run=None):
 
 def load_with_config(run):
     """The same, and what the run was asked for: its recipe, z_dim and other settings."""
-    _, config, _, state = open_checkpoint(run or TRAINED)
+    run = TRAINED if run is None else run
+    _, config, _, state = open_checkpoint(run)
     sampler = 'average' if 'average.parameters' in state else 'G'
     try:
         G = find_recipe(config['recipe']).generator(config['z_dim'])
-        G.parameters[...] = finite(state[f'{sampler}.parameters'], G.parameters.shape)
-        G.statistics[...] = finite(state[f'{sampler}.statistics'], G.statistics.shape)
+        return fill(G, state[f'{sampler}.parameters'], state[f'{sampler}.statistics']), config
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f'{run}: its generator is not one that its recipe makes ({error})') from None
-    return G.eval(), config
 
 
 def draw(G, z, black):
