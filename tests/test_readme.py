@@ -2,6 +2,7 @@
 import ast
 import contextlib
 import io
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from test_structure import CORE
 
 from tinygan.gan import draw_z
+from tinygan.judge.frozen import SHIPPED, shipped
 from tinygan.losses import bce_with_logits
 from tinygan.recipes import RECIPES, make_gan
 
@@ -58,6 +60,20 @@ def test_every_section_that_is_linked_is_there():
                 for heading in re.findall(r'^#+ (.*)$', README, re.M)}
     links = re.findall(r'\]\(#([\w-]+)\)', README)
     assert len(links) > 3 and set(links) <= headings
+
+
+def test_the_distances_of_the_readme_are_those_that_were_measured_by_the_judges_that_ship():
+    found = json.loads((ROOT / 'benchmarks' / 'results' / 'quality.json').read_text())['distances']
+    first, second = (str(shipped(name)) for name in SHIPPED)
+    epochs, *rows = re.search(r'\| \| 1 epoch .*\n(?:\|.*\n)+', README)[0].splitlines()
+    epochs = [cell.strip() for cell in epochs.split('|')[2:-1]]
+    for name, row in zip(('dcgan', 'PyTorch', 'fast'), rows[1:], strict=True):
+        for epoch, cell in zip(epochs, row.split('|')[2:-1], strict=True):
+            if cell.strip():
+                measured = found[f'{name}, {epoch}']
+                assert cell.strip() == (f'{measured[first]["mean"]:.1f} ± {measured[first]["std"]:.1f} '
+                                        f'({measured[second]["mean"]:.1f})')
+    assert first in README and second.removeprefix('second judge 1 ') in README
 
 
 def lines_of_code(path):
