@@ -61,7 +61,8 @@ VARIANTS = {        # what differs from `python train_mnist.py --max-steps 468`
 
 def quality():
     judge, rows = shipped('judge 1'), []
-    result = {'judge': str(judge), 'steps': STEPS, 'samples': SAMPLES, 'real train against real test': judge.distance(real_digits())}
+    result = {'judge': str(judge), 'steps': STEPS, 'samples': SAMPLES,
+              'real train against real test': judge.distance(real_digits())}
     for name, flags in VARIANTS.items():
         distances = []
         for seed in SEEDS:

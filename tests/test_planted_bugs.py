@@ -100,7 +100,7 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
     'the covariances count for nothing':
         ('judge/measures', ' - 2 * trace_of_root', '', 'judge/test_measures.py -k closed_form'),
     'each real point has a ball of its own, and no neighbour':
-        ('judge/measures', '[:, k:k + 1]', '[:, :1]', 'judge/test_measures.py -k definitions'),
+        ('judge/measures', '[:, [k]]', '[:, [0]]', 'judge/test_measures.py -k definitions'),
     'a checkpoint forgets how far Adam was':
         ('gan', "int(state['G.t'])", '0', 'test_gan.py -k bit_for_bit'),
     'noise is drawn from the same stream every step':

@@ -115,7 +115,8 @@ def test_the_weights_are_kept_in_half_precision_and_the_statistics_in_single(dig
 
 @pytest.mark.parametrize('change, said', [
     (dict(y_test=None), 'does not hold the arrays x_train, y_train, x_test and y_test'),
-    (dict(x_train=np.zeros((1000, 28, 28), 'f')), 'x_train should be 128 images or more, uint8 (N, 28, 28), not float32 (1000, 28, 28)'),
+    (dict(x_train=np.zeros((1000, 28, 28), 'f')),
+     'x_train should be 128 images or more, uint8 (N, 28, 28), not float32 (1000, 28, 28)'),
     (dict(x_train=np.zeros((1000, 32, 32), np.uint8)), 'not uint8 (1000, 32, 32)'),
     (dict(x_train=np.uint8(0)), 'not uint8 ()'),
     (dict(x_test=np.zeros((5, 28, 28), np.uint8)), 'x_test should be 128 images or more'),

@@ -44,7 +44,7 @@ class Balls:
     def __init__(self, real, k=5, rows=250):
         self.k, self.parts = k, [real[start:start + rows] for start in range(0, len(real), rows)]
         self.radii = on_all_cores(
-            lambda centres: np.partition(squared_distances(centres, real), k, axis=1)[:, k:k + 1],      # the 0th is the centre
+            lambda centres: np.partition(squared_distances(centres, real), k, axis=1)[:, [k]],       # the 0th is the centre
             self.parts, 'neighbours')
 
     def density_and_coverage(self, samples):
