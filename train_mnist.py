@@ -31,9 +31,9 @@ EVALUATED = 2000                                  # samples: fewer than `tinygan
 SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'epochs'
 
 
-def train(engine, distance, run, last, options):
-    """Steps run.step + 1 to last, or until a signal arrives; returns that signal's number, else None. --evaluate-every
-    measures images by `distance`."""
+def train(engine, judge, run, last, options):
+    """Steps run.step + 1 to last, or until a signal arrives; returns that signal's number, else None. `judge`
+    measures samples, if --evaluate-every asks for it."""
     config, per_epoch = run.config, run.config['steps_per_epoch']
     np.seterr(all='ignore')                       # run.flush finds what is not a number, and says so once
     signals = catch_signals()
@@ -42,7 +42,7 @@ def train(engine, distance, run, last, options):
             run.log(step, engine.step(step))      # GAN.step: D learns, then G
             if measured := is_due(step, options.evaluate_every):
                 samples = samples_of(engine.sampler, config, 'evaluation', EVALUATED)
-                run.record_distance(distance(samples), engine.state())
+                run.record_distance(judge.distance(samples), engine.state())
 
             stop = step == last or bool(signals)  # asked once: a signal may come at any moment
             if stop or is_due(step, engine.log_every) or measured or step == progress.first:
@@ -128,10 +128,10 @@ def begin(options, xp):
     folder = options.out or unused_folder(name)
     check_unused(folder)                          # now, not after a download
     shape = RECIPES[name].shape
-    distance = judge_of(options, f'recipe {name}', shape)
+    judge = judge_of(options, f'recipe {name}', shape)
     images = data.load(options.data, options.data_dir, options.seed or 0, shape)
     config = {'recipe': name, 'data': images.name, 'seed': options.seed or 0, 'precision': options.precision,
-              'plain': bool(options.plain), 'judge': distance and str(shipped('judge 1'))}
+              'plain': bool(options.plain), 'judge': judge and str(judge)}
     for setting in SETTINGS:
         asked = getattr(options, setting)
         config[setting] = getattr(RECIPES[name], setting) if asked is None else asked
@@ -139,7 +139,7 @@ def begin(options, xp):
     gan = gan_of(config, xp)
     versions = {'tinygan': tinygan.__version__, 'python': platform.python_version(), 'numpy': np.__version__,
                 xp.__name__: xp.__version__, 'platform': platform.platform()}
-    return gan, images, distance, Run.start(folder, config, gan.state(), versions)
+    return gan, images, judge, Run.start(folder, config, gan.state(), versions)
 
 
 def resume(options, xp):
@@ -155,13 +155,12 @@ def resume(options, xp):
             raise UserError(f'{options.resume} was begun with {flag} {config.get(setting)} and cannot go on with '
                             f'{asked}: leave out {flag}, or begin a new run')
     shape = find_recipe(config['recipe']).shape
-    distance = judge_of(options, f'recipe {config["recipe"]}', shape)
-    if distance:
-        judge = str(shipped('judge 1'))
-        if run.best.exists() and config.get('judge') != judge:
+    judge = judge_of(options, f'recipe {config["recipe"]}', shape)
+    if judge:
+        if run.best.exists() and config.get('judge') != str(judge):
             raise UserError(f'{options.resume} was measured by another judge than {judge}, and their distances do not compare: '
                             'leave out --evaluate-every')
-        config['judge'] = judge
+        config['judge'] = str(judge)
     images = data.load(config['data'], options.data_dir, config['seed'], shape)
     if images.steps_per_epoch(config['batch_size']) != config['steps_per_epoch']:
         raise UserError(f'{options.resume}: {config["data"]} no longer has as many images as when the run began')
@@ -175,14 +174,14 @@ def resume(options, xp):
         raise UserError(f'{options.resume}: recipe {config["recipe"]} has other networks now ({error})') from None
     run.rewind()
     print(f'going on after step {run.step}', flush=True)
-    return gan, images, distance, run
+    return gan, images, judge, run
 
 
 def judge_of(options, maker, shape):
-    """--evaluate-every's function: uint8 images -> their Frechet distance; None where it was not asked for."""
+    """Judge 1, if --evaluate-every asks for it. UserError when it cannot look at the images that `maker` makes."""
     if options.evaluate_every:
         check_shape(shape, maker)
-        return shipped('judge 1').distance
+        return shipped('judge 1')
 
 
 def recipe_of(config):
@@ -233,14 +232,14 @@ def run_training(options):
     xp, device_line = select_device(options.device)
     print(device_line, flush=True)
     find_precision(options.precision, xp)         # refuses a precision that the device lacks
-    gan, images, distance, run = resume(options, xp) if options.resume else begin(options, xp)
+    gan, images, judge, run = resume(options, xp) if options.resume else begin(options, xp)
     last = run.config['epochs'] * run.config['steps_per_epoch']
     last = min(last, options.max_steps or last)
     if run.step >= last:
         run.save_pictures()                       # in case the run was killed before it could
         print(f'{run.folder} has made all its {run.step} steps; raise --epochs or --max-steps to go on')
         return 0
-    caught = train(start_engine(gan, images, run, xp), distance, run, last, options)
+    caught = train(start_engine(gan, images, run, xp), judge, run, last, options)
     if not options.dry_run:
         print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')
         if run.step < last:

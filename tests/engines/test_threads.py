@@ -7,7 +7,7 @@ import pytest
 import threadpoolctl
 from commands import threads
 
-from tinygan.engines.threads import cores, on_all_cores
+from tinygan.engines.threads import core_count, on_all_cores
 
 
 def test_parts_are_worked_on_at_the_same_time_each_with_one_thread_of_blas_and_come_back_in_order():
@@ -18,7 +18,7 @@ def test_parts_are_worked_on_at_the_same_time_each_with_one_thread_of_blas_and_c
         seen.append(threads())
         return -part
     with threadpoolctl.threadpool_limits(2, 'blas'):
-        assert cores() == 2
+        assert core_count() == 2
         assert on_all_cores(work, range(6), 'working') == [0, -1, -2, -3, -4, -5]
         assert threads() == {2}
     assert seen == 6 * [{1}]

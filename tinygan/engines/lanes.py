@@ -22,9 +22,8 @@ import numpy as np
 
 from ..errors import UserError
 from ..network import lay_out
-from . import threads
 from .conversion import convert, convert_gan
-from .threads import one_thread
+from .threads import core_count, one_thread
 
 FEWEST = 4                          # images that justify a lane
 MOST = 8                            # lanes: the first must listen to all others
@@ -44,7 +43,7 @@ class Lanes:
 
     def __init__(self, gan, batches, N, cores=None):
         self.batches, self.lane, self.pipes, self.children = batches, 0, [], []
-        self.count = divide(N, cores or threads.cores())
+        self.count = divide(N, cores or core_count())
         if self.count > 1:
             share_memory(gan)
         self.original, self.gan, self.sampler = gan, convert_gan(gan, self), convert(gan.sampler)

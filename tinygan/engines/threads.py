@@ -11,8 +11,8 @@ def blas():
     return ThreadpoolController()                 # which looks for the libraries once
 
 
-def cores():
-    """How many BLAS may use."""
+def core_count():
+    """How many cores BLAS may use."""
     return max((library['num_threads'] for library in blas().info() if library['user_api'] == 'blas'), default=1)
 
 
@@ -33,6 +33,6 @@ def on_all_cores(function, parts, about):
 
     def work(part):
         return context.copy().run(function, part)
-    with ThreadPoolExecutor(cores()) as pool, one_thread():
+    with ThreadPoolExecutor(core_count()) as pool, one_thread():
         return list(tqdm(pool.map(work, parts), about, len(parts), leave=False, disable=None, delay=1,
                          bar_format='{desc} {bar} {percentage:3.0f}% {remaining}'))

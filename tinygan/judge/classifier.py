@@ -22,7 +22,8 @@ from ..layers import BatchNorm2d, Conv2d, Flatten, Linear, ReLU
 from ..losses import softmax_cross_entropy
 from ..network import Sequential
 from ..optim import Adam
-from ..run.files import atomically, fill
+from ..run.files import atomically
+from ..run.generator import fill
 
 PART = 250                                        # images at a time
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from ..run.files import finite
+from ..run.generator import finite
 from .classifier import look, restore
 from .measures import frechet_distance
 

@@ -61,8 +61,9 @@ class Balls:
 
 def interval(statistic, rows, name, rounds=100):
     """Half of the 95% interval of statistic(rows): 1.96 standard deviations of its values for as many rows, drawn from
-    the rows with replacement, always the same ones for a name (Efron 1979, "Bootstrap methods: another look at the jackknife"). Not the percentiles of
-    those values: rows drawn twice raise every Frechet distance, but hardly how much one differs from another.
+    the rows with replacement, for one name always the same (Efron 1979, "Bootstrap methods: another look at the
+    jackknife"). Not the percentiles of those values: rows drawn twice raise every Frechet distance, but hardly how much
+    one differs from another.
     """
     def of(number):
         return statistic(rows[random_stream(0, name, number).integers(len(rows), size=len(rows))])

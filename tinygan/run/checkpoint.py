@@ -70,7 +70,7 @@ class Run:
         if self.checkpoint == previous:
             newest.unlink(missing_ok=True)
         (self.folder / 'samples').mkdir(exist_ok=True)
-        for half_written in self.folder.rglob('*.part'):
+        for half_written in self.folder.rglob('*.????????.part'):
             half_written.unlink()
         for made_at, sample in self.samples():
             if made_at > self.step:

@@ -1,13 +1,10 @@
-"""Files that are whole or not there, folders that one process at a time may change, arrays that are what they should be."""
+"""Files that are whole or not there, and folders that one process at a time may change."""
 import contextlib
 import os
 import weakref
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import UserError
-from ..layers import BatchNorm2d
 
 
 @contextlib.contextmanager
@@ -55,21 +52,3 @@ def lock(folder):
         held = locks.get(place) or Lock(Path(folder))
         locks[place] = held
         return held
-
-
-def finite(array, shape):
-    """The array that a file holds, or a ValueError if it is not one of finite floats, of that shape."""
-    if array.dtype.kind != 'f' or array.shape != shape:
-        raise ValueError(f'floats {shape} are needed, not {array.dtype} {array.shape}')
-    if not np.isfinite(array).all():
-        raise ValueError(f'floats {shape} are not finite')
-    return array
-
-
-def fill(network, parameters, statistics):
-    """The network with vectors that a file holds, in evaluation mode. ValueError when they cannot be its own."""
-    network.parameters[...] = finite(parameters, network.parameters.shape)
-    network.statistics[...] = finite(statistics, network.statistics.shape)
-    if any((leaf.running_var < 0).any() for leaf in network.leaves() if isinstance(leaf, BatchNorm2d)):
-        raise ValueError('a variance is negative')
-    return network.eval()

@@ -8,9 +8,9 @@ from ..data import to_uint8
 from ..engines.threads import on_all_cores
 from ..errors import UserError
 from ..gan import generate
+from ..layers import BatchNorm2d
 from ..recipes import find_recipe
 from .checkpoint import open_checkpoint
-from .files import fill
 
 TRAINED = Path(__file__).with_name('trained.npz')                # recipe fast: benchmarks/ship.py made it
 PART = 128                                        # images at a time
@@ -50,3 +50,21 @@ def draw(G, z, black):
         return np.concatenate(on_all_cores(lambda part: to_uint8(G(part), black), parts, 'drawing'))
     finally:
         G.set_flags(training=training)
+
+
+def fill(network, parameters, statistics):
+    """The network with vectors that a file holds, in evaluation mode. ValueError when they cannot be its own."""
+    network.parameters[...] = finite(parameters, network.parameters.shape)
+    network.statistics[...] = finite(statistics, network.statistics.shape)
+    if any((leaf.running_var < 0).any() for leaf in network.leaves() if isinstance(leaf, BatchNorm2d)):
+        raise ValueError('a variance is negative')
+    return network.eval()
+
+
+def finite(array, shape):
+    """The array that a file holds, or a ValueError if it is not one of finite floats, of that shape."""
+    if array.dtype.kind != 'f' or array.shape != shape:
+        raise ValueError(f'floats {shape} are needed, not {array.dtype} {array.shape}')
+    if not np.isfinite(array).all():
+        raise ValueError(f'floats {shape} are not finite')
+    return array
