@@ -80,7 +80,7 @@ def quality():
 def gradient_norms(recipe, steps=100):
     """Norms of G's gradient over the first steps, under both of the GAN paper's losses for G, as recipe trains."""
     gan = make_gan(recipe)
-    batches = Minibatches(data.ImageSet(data.mnist.load('train')[0]), recipe)
+    batches = Minibatches(data.ImageSet(data.mnist.load_images('train')), recipe)
     found = []
     for step in range(1, steps + 1):
         x, z, *_ = batches(step)

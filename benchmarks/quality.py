@@ -81,7 +81,7 @@ def keep(name, seed, epoch, images):
 def by_pytorch(seed, epochs, keep):
     """dcgan's networks, trained by PyTorch from the same weights on the same minibatches and noise."""
     from torch_gan import TorchGAN, to_tinygan
-    recipe, images = RECIPES['dcgan'], data.ImageSet(data.mnist.load('train')[0], seed)
+    recipe, images = RECIPES['dcgan'], data.ImageSet(data.mnist.load_images('train'), seed)
     gan = make_gan(recipe, seed)
     torch_gan = TorchGAN(gan.G, gan.D, recipe.lr, (recipe.beta1, recipe.beta2), tuned=True)
     per_epoch, batches = images.steps_per_epoch(recipe.batch_size), Minibatches(images, recipe, seed)

@@ -21,7 +21,7 @@ def judges():
 
 def real_digits():
     """SAMPLES real training images."""
-    return report.real_images(data.mnist.load('train')[0], SAMPLES)
+    return report.real_images(data.mnist.load_images('train'), SAMPLES)
 
 
 def samples_of(folder, flags, seed, steps):

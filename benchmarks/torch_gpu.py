@@ -36,7 +36,7 @@ WARM_UP = 30                        # steps after which whatever chooses kernels
 def dataset(recipe, download):
     """MNIST in the recipe's shape; where it cannot be had, noise, which takes as long to train on."""
     try:
-        return data.ImageSet(data.fit(data.mnist.load('train', download=download)[0], recipe.shape))
+        return data.ImageSet(data.fit(data.mnist.load_images('train', download=download), recipe.shape))
     except data.mnist.Unavailable:
         pixels = np.random.default_rng(0).integers(0, 256, (60000, *recipe.shape), dtype=np.uint8)
         return data.ImageSet(pixels, name='noise')

@@ -1,5 +1,6 @@
 """What the tests of the command line share: processes that run it, and looks at what they leave behind."""
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ TINY_DATA = '''
 import numpy as np
 from tinygan import data
 images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), dtype=np.uint8)
-data.load = lambda name, folder, seed, shape: data.ImageSet(images, seed)
+data.load = lambda name, folder, seed, *_: data.ImageSet(images, seed)
 '''
 
 MEASURED = '''
@@ -104,18 +105,29 @@ def metrics(run):
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def same_arrays(one, other, but=None):
+LOOKS = 'max_steps', 'sample_every', 'checkpoint_every', 'evaluate_every', 'judge'               # that change no weight
+
+
+def trained_by(config):
+    """What a run was asked for, as far as its weights depend on it."""
+    return {name: value for name, value in config.items() if name not in LOOKS}
+
+
+def same_arrays(one, other):
     with np.load(one) as a, np.load(other) as b:
         assert a.files == b.files
-        for name in set(a.files) - {but}:
+        for name in set(a.files) - {'about'}:
             assert a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]), name
+        about, also = (json.loads(str(file['about'])) for file in (a, b))
+    assert trained_by(about.pop('config')) == trained_by(also.pop('config')) and about == also
     return True
 
 
 def same_run(one, other):
     """Two runs are the same bit for bit: every array of the checkpoint, every metric and every picture."""
     assert same_arrays(one / 'checkpoint.npz', other / 'checkpoint.npz')
-    a, b = ({name: content for name, content in contents(run).items() if not name.endswith('.npz')}
+    assert trained_by(json.loads((one / 'config.json').read_text())) == trained_by(json.loads((other / 'config.json').read_text()))
+    a, b = ({name: content for name, content in contents(run).items() if not name.endswith(('.npz', '.json'))}
             for run in (one, other))
     assert a.keys() == b.keys()
     for name in a:

@@ -31,6 +31,8 @@ def test_a_run_fills_its_folder(trained):
     config = json.loads((run / 'config.json').read_text())
     versions = config.pop('versions')
     assert config == {'recipe': 'dcgan', 'data': 'digits', 'seed': 5, 'precision': None, 'plain': False, 'judge': None,
+                      'background': 'white', 'flip': False, 'images': None, 'max_steps': STEPS, 'sample_every': None,
+                      'checkpoint_every': None, 'evaluate_every': None,
                       'batch_size': 8, 'lr': 2e-4, 'lr_d': None,
                       'beta1': 0.5, 'beta2': 0.999, 'average': 0, 'instance_noise': 0, 'z_dim': 100, 'loss': 'bce', 'epochs': 10,
                       'steps_per_epoch': 7500}
@@ -66,10 +68,11 @@ def test_in_a_log_file_the_output_is_plain_lines(trained):
     _, out, err = trained
     assert err == ''
     assert '\r' not in out and '\x1b' not in out
-    device, recipe, *progress, end = out.splitlines()
-    assert device == 'cpu: NumPy, as asked'
+    run, device, recipe, *progress, end = out.splitlines()
+    assert run == 'run run' and device == 'cpu: NumPy, as asked'
+    assert recipe.endswith('10 epochs of 7500 steps, until step 8')
     assert recipe.startswith('recipe dcgan, data digits: G 759,681 and D 138,689 parameters')
-    assert progress[-1].startswith('step 8/8  epoch 1  loss D ') and progress[-1].endswith(' steps/s')
+    assert progress[-1].startswith('step 8/8  epoch 1/10  loss D ') and progress[-1].endswith(' steps/s')
     assert 'D(x) ' in progress[-1] and 'D(G(z)) ' in progress[-1]
     assert end.startswith('run: step 8 saved')
 
@@ -86,22 +89,20 @@ def test_another_seed_trains_another_run(trained, tmp_path):
     assert (tmp_path / 'run' / first_grid).read_bytes() != (trained[0] / first_grid).read_bytes()
 
 
-def test_epochs_have_their_grids_and_checkpoints_whatever_the_steps(tmp_path):
+def test_short_epochs_share_their_grids_and_the_gif_has_them_in_order(tmp_path):
     out, _ = train(tmp_path, '--batch-size', '16', '--epochs', '3', '--sample-every', '5', '--out', 'run',
                    patch=TINY_DATA)
     run = tmp_path / 'run'
     assert '3 epochs of 2 steps' in out               # 40 images: the last 8 of each epoch are dropped
-    order = ['step_000001', 'epoch_001', 'epoch_002', 'step_000005', 'epoch_003']
+    order = ['step_000001', 'epoch_001', 'epoch_002', 'step_000005']
     assert {path.stem for path in (run / 'samples').iterdir()} == set(order)
     with Image.open(run / 'samples.gif') as gif:
-        assert gif.n_frames == 5
+        assert gif.n_frames == 4
         for frame, name in enumerate(order):
             gif.seek(frame)
             picture = np.asarray(Image.open(run / 'samples' / f'{name}.png'))
             assert np.array_equal(np.asarray(gif.convert('L')), picture)
     assert load(run)[1] == 6
-    (run / 'checkpoint.npz').unlink()
-    assert load(run)[1] == 4                          # the epoch before
 
 
 def test_a_dry_run_touches_everything_and_leaves_nothing_behind(tmp_path):
@@ -233,7 +234,7 @@ def measured(trained, tmp_path_factory):
              '--out broken --seed 5 --evaluate-every 3 --max-steps 4',
              f'--resume broken --evaluate-every 3 --max-steps {STEPS}',
              f'--resume later --evaluate-every 1 --max-steps {STEPS + 1}',
-             f'--resume later --max-steps {STEPS + 2}')
+             f'--resume later --evaluate-every 0 --max-steps {STEPS + 2}')
     out, _ = finish(start(folder, 'train_mnist.py', patch=f'''{MEASURED}
 import sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -252,8 +253,8 @@ def test_measuring_changes_nothing_but_its_column_its_panel_and_what_is_kept(mea
     assert distances(run).keys() == {3, 6}
     assert [{name: row[name] for name in row if name != 'frechet'} for row in metrics(run)] == metrics(trained[0])
     for name in 'checkpoint.npz', 'checkpoint.previous.npz':
-        assert same_arrays(run / name, trained[0] / name, but='about')
-    assert load(run)[0] == load(trained[0])[0] | {'judge': str(shipped('judge 1'))}
+        assert same_arrays(run / name, trained[0] / name)
+    assert load(run)[0] == load(trained[0])[0] | {'judge': str(shipped('judge 1')), 'evaluate_every': 3}
     with_it, without = contents(run), contents(trained[0])
     assert with_it.keys() - without.keys() == {'best.npz'}
     assert {name for name in without if with_it[name] != without[name]} == {
@@ -293,7 +294,7 @@ def test_a_run_may_be_measured_only_later_and_then_no_more(measured):
 def test_a_run_that_another_judge_has_measured_is_measured_no_more_but_goes_on(copy, tmp_path):
     shutil.copy(copy / 'checkpoint.npz', copy / 'best.npz')       # as of a version that had other judges
     _, err = train(tmp_path, '--resume', copy, '--evaluate-every', 1, '--max-steps', STEPS + 1, check=2)
-    assert one_line(err, f"was measured by another judge than {shipped('judge 1')}", 'leave out --evaluate-every')
+    assert one_line(err, f"was measured by another judge than {shipped('judge 1')}", '--evaluate-every 0 goes on without')
     train(tmp_path, '--resume', copy, '--max-steps', STEPS + 1)
 
 
@@ -356,15 +357,16 @@ def test_a_signal_that_comes_when_a_step_has_just_not_been_saved_still_saves_it(
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 import train_mnist
-is_due = train_mnist.is_due
-def then_a_signal(step, every):
-    if step == 3 and every == 1000:
+from tinygan.run.schedule import Schedule
+checkpoint = Schedule.checkpoint
+def then_a_signal(schedule, step):
+    if step == 3:
         os.kill(os.getpid(), signal.SIGINT)
-    return is_due(step, every)
-train_mnist.is_due = then_a_signal
+    return checkpoint(schedule, step)
+Schedule.checkpoint = then_a_signal
 sys.exit(train_mnist.main())
 '''
-    _, err = train(tmp_path, '--out', 'run', '--checkpoint-every', 1000, patch=late, check=130)
+    _, err = train(tmp_path, '--out', 'run', patch=late, check=130)
     assert 'saving' in err
     assert load(tmp_path / 'run')[1] == len(metrics(tmp_path / 'run')) >= 3
 
@@ -464,7 +466,7 @@ def test_a_folder_of_images_is_a_dataset_and_is_found_again_by_resume(tmp_path, 
     assert 'going on after step 2' in out
     (tmp_path / 'photos').rename(tmp_path / 'moved')
     _, err = finish(start(tmp_path, 'train_mnist.py', '--resume', 'run', '--max-steps', 5, environment=cache), check=2)
-    assert 'photos: no such folder' in err
+    assert 'photos: no such file or folder' in err
     for where in ['--data', 'moved'], []:         # it is remembered
         out, _ = finish(start(tmp_path, 'train_mnist.py', '--resume', 'run', *where, '--max-steps', 5 + (not where),
                               environment=cache))
@@ -473,4 +475,4 @@ def test_a_folder_of_images_is_a_dataset_and_is_found_again_by_resume(tmp_path, 
     for new in '6.png', '7.png':
         shutil.copy(tmp_path / 'moved' / 'inner' / '0.png', tmp_path / 'moved' / 'inner' / new)
     _, err = finish(start(tmp_path, 'train_mnist.py', '--resume', 'run', '--max-steps', 9, environment=cache), check=2)
-    assert 'no longer has as many images as when the run began' in err and contents(tmp_path / 'run') == before
+    assert 'are not those that the run began with' in err and contents(tmp_path / 'run') == before

@@ -5,13 +5,14 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import termios
 
 import numpy as np
 import pytest
-from commands import (DIVERGING, NO_NETWORK, ROOT, SMALL, STEPS, TINY_DATA, contents, finish, one_line, start, train,
+from commands import (DIVERGING, MEASURED, NO_NETWORK, ROOT, SMALL, STEPS, TINY_DATA, contents, finish, one_line, start, train,
                       wait_for)
 
 from tinygan.__main__ import main
@@ -43,7 +44,7 @@ from tinygan.errors import UserError, one_line_errors
     ('--resume empty', ['empty holds no checkpoint']),
     ('--resume file', ['file holds no checkpoint']),
     ('--resume empty --out new', ['--resume', '--out']),
-    ('--evaluate-every 0', ['--evaluate-every', '0']),
+    ('--evaluate-every -1', ['--evaluate-every', '-1']),
     ('--evaluate-every 5 --recipe dcgan64 --out new', ['judges look at gray images of 28x28 pixels, and recipe dcgan64 makes gray ones of 64x64']),
     ('--dry-run --out new', ['--dry-run', '--out']),
     ('--data digits --data-dir empty', ['--data digits', '--data-dir']),
@@ -113,6 +114,7 @@ def test_no_data_and_no_network_mean_drawn_digits_and_a_message_nobody_can_miss(
 @pytest.mark.parametrize('arguments, folder', [('--data mnist', 'cache/tinygan/mnist'),
                                                ('--data-dir mine', 'mine')])
 def test_mnist_asked_for_and_not_to_be_had_is_an_error(command, tmp_path, arguments, folder):
+    (tmp_path / 'mine').mkdir()
     done = command('train_mnist.py', *arguments.split(), '--out', 'run', check=2,
                    XDG_CACHE_HOME=str(tmp_path / 'cache'), **NO_NETWORK)
     assert one_line(done.stderr, f'{folder} holds no train-images-idx3-ubyte[.gz]', 'Connection refused',
@@ -170,7 +172,7 @@ def test_a_gpu_asked_for_without_cupy_is_refused_with_what_to_install(command, t
 def test_whatever_a_broken_cupy_raises_auto_takes_numpy_and_says_why(command, tmp_path, error):
     path = cupy_that(tmp_path, f'raise {error}')
     done = command('train_mnist.py', '--resume', 'absent', check=2, PYTHONPATH=path)
-    assert done.stdout.startswith('cpu: NumPy (CuPy found no usable GPU') and done.stdout.count('\n') == 1
+    assert done.stdout.startswith('run absent\ncpu: NumPy (CuPy found no usable GPU') and done.stdout.count('\n') == 2
     done = command('train_mnist.py', '--device', 'gpu', check=2, PYTHONPATH=path)
     assert one_line(done.stderr, '--device gpu: CuPy found no usable GPU', 'nvidia-smi')
 
@@ -205,20 +207,25 @@ def terminal(tmp_path):
     return run
 
 
-def test_a_terminal_shows_a_bar_with_the_losses_and_the_speed(terminal):
+def last_state(text):
+    """The bar as it was in the end: tqdm draws each over the one before."""
+    return [state for state in text.replace('\n', '\r').split('\r') if '100%' in state][-1]
+
+
+def test_a_terminal_shows_a_bar_with_the_epoch_the_losses_and_the_speed(terminal):
     text, code = terminal('train_mnist.py', *SMALL, '--max-steps', '20', '--out', 'run', columns=140)
-    assert code == 0
-    states = [state for state in text.split('\r') if '/20' in state]  # tqdm draws each over the one before
-    assert '0/20' in states[0] and '20/20' in states[-1]
-    for part in ('loss D ', 'D(x) ', 'D(G(z)) ', ' steps/s'):
-        assert part in states[-1]
+    assert code == 0 and ' 0%' in text
+    for part in ('epoch 1/10 ', 'loss D ', 'D(x) ', 'D(G(z)) ', ' -> ', ' steps/s'):
+        assert part in last_state(text)
     assert '\nrun: step 20 saved' in text             # the next line begins at its beginning
 
 
-def test_a_narrow_terminal_still_shows_the_losses(terminal):
-    text, _ = terminal('train_mnist.py', *SMALL, '--max-steps', '20', '--out', 'run', columns=80)
-    last = [state for state in text.replace('\n', '\r').split('\r') if '20/20' in state][-1]
-    assert len(last) <= 80 and 'D(x) ' in last and 'D(G(z)) ' in last
+def test_eighty_columns_hold_the_epoch_the_losses_and_the_distance(terminal):
+    text, _ = terminal('train_mnist.py', *SMALL, '--max-steps', '20', '--evaluate-every', '15', '--out', 'run', columns=80,
+                       patch=MEASURED)
+    last = last_state(text)
+    assert len(last) <= 80 and last.startswith('epoch 1/10 100% ')
+    assert re.search(r' D [\d.]+ G [\d.]+ D\(x\) [\d.]+ D\(G\(z\)\) [\d.]+ Frechet \d{4}\.\d$', last.rstrip()), last
 
 
 def test_on_a_terminal_an_error_stands_on_a_line_of_its_own(terminal):

@@ -1,5 +1,6 @@
 """python -m tinygan, through the real command line."""
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import tinygan
 from tinygan import gradcheck
 from tinygan.__main__ import main, sample_noise
 from tinygan.data import to_uint8
+from tinygan.data.decode import is_ours
+from tinygan.errors import UserError
 from tinygan.judge.frozen import shipped
 from tinygan.losses import LOSSES
 from tinygan.recipes import RECIPES
@@ -68,6 +71,34 @@ def test_the_command_train_is_the_script(command, tmp_path):
     assert command('tinygan', 'train', '--help', check=0).stdout.startswith('usage: tinygan train [-h]')
     assert one_line(command('tinygan', 'train', '--lr', 'x', check=2).stderr, '--lr', program='tinygan')
     assert ' train ' in command('tinygan', '--help', check=0).stdout
+
+
+@pytest.mark.parametrize('arguments, name', [
+    ('sample -n 2', 'grid.png'), ('interpolate --rows 1 --steps 2', 'interpolation.png'), ('sample -n 2 --out mine.png', 'mine.png'),
+    ('interpolate --rows 1 --steps 2 --gif mine.gif', 'mine.gif'),
+    ('arithmetic --a 1 2 3 --b 4 5 6 --c 7 8 9', 'arithmetic.png')])
+def test_a_picture_that_tinygan_did_not_make_is_never_written_over(tmp_path, monkeypatch, arguments, name):
+    monkeypatch.chdir(tmp_path)
+    for content in (b'no picture', None):
+        if content:
+            Path(name).write_bytes(content)
+        else:
+            Image.new('L', (8, 8)).save(name)
+        before = Path(name).read_bytes()
+        with pytest.raises(UserError, match=f'^{name} is there already, and tinygan did not make it: choose another name$'):
+            main(arguments.split())
+        assert Path(name).read_bytes() == before
+    Path(name).unlink()
+    main(arguments.split())
+    main([*arguments.split(), '--seed', '1'])     # its own, it may
+    with Image.open(name) as picture:
+        assert is_ours(picture)
+
+
+def test_an_array_in_a_run_s_place_is_answered_with_the_option_that_takes_it(tmp_path):
+    for command in 'sample', 'evaluate':
+        with pytest.raises(UserError, match='mine.npy is an array and no run: evaluate measures it with --npy .*mine.npy$'):
+            main([command, str(tmp_path / 'mine.npy')])
 
 
 def test_samples_depend_on_the_seed_alone_and_more_of_them_begin_with_the_same(command, trained, tmp_path):

@@ -13,19 +13,26 @@ from .engines import convert
 from .engines.threads import one_thread
 from .errors import Parser, UserError, count, named, number, one_line_errors, path, seed
 from .judge import report
-from .judge.frozen import Judge, check_shape, shipped
+from .judge.frozen import SHIPPED, Judge, check_digits, check_shape, shipped
 from .layers import Conv2d, ConvTranspose2d
 from .recipes import RECIPES, find_recipe
 from .run import generator
 from .run.files import atomically
 from .run.device import select_device
-from .run.pictures import check_size, grid, linear, save_gif, save_png, spherical, to_pillow
+from .run.pictures import check_ours, check_size, grid, linear, save_gif, save_png, spherical, to_pillow
 
 
-def open_generator(run):
-    """z -> uint8 images of a run's generator, the size of z, and the shape (H, W, C) of an image."""
+def open_generator(run, judged=False, by_those_that_ship=True):
+    """z -> uint8 images of a run's generator, the size of z, and the shape (H, W, C) of an image. UserError if they are to be
+    judged and cannot be."""
+    if str(run).endswith('.npy'):
+        raise UserError(f'{run} is an array and no run: evaluate measures it with --npy {run}')
     G, config = generator.load_with_config(run)
     fast, recipe = convert(G), find_recipe(config['recipe'])
+    if judged:
+        check_shape(recipe.shape, run)
+    if judged and by_those_that_ship:
+        check_digits(config, run)
     return lambda z: generator.draw(fast, z, recipe.black), config['z_dim'], recipe.shape
 
 
@@ -39,6 +46,7 @@ def sample(options):
     columns = min(n, options.columns or math.ceil(math.sqrt(n)))
     draw, z_dim, shape = open_generator(options.run)
     if out:
+        check_ours(out)
         check_size(n, columns, shape, 'lower -n, or use --npy FILE without --out')
     images = draw(sample_noise(options.seed, n, z_dim))
     if out:
@@ -52,6 +60,8 @@ def sample(options):
 
 
 def interpolate(options):
+    check_ours(options.out)
+    check_ours(options.gif)
     draw, z_dim, shape = open_generator(options.run)
     check_size(options.rows * options.steps, options.steps, shape, 'lower --rows or --steps')
     z = sample_noise(options.seed, options.rows + 1, z_dim)
@@ -71,12 +81,11 @@ def arithmetic(options):
     Left, three samples each of a, b and c, and under them what G makes of their mean. Right, in the middle,
     G(a - b + c), and around it the same with uniform noise of up to 0.25 added.
     """
-    draw, z_dim, shape = open_generator(options.run)
+    check_ours(options.out)
+    draw, z_dim, _ = open_generator(options.run, judged=options.digits)
     concepts = [options.a, options.b, options.c]
     if options.digits and any(concepts) or not options.digits and not all(concepts):
         raise UserError('arithmetic needs either --digits A B C or all of --a, --b and --c')
-    if options.digits:
-        check_shape(shape, options.run)
     picked = surest(draw, z_dim, options) if options.digits else np.array(concepts).T       # three of each, downwards
     z = sample_noise(options.seed, picked.max() + 1, z_dim)[picked]
     a, b, c = means = z.mean(axis=0)
@@ -100,7 +109,8 @@ def surest(draw, z_dim, options, among=1000):
 def evaluate(options):
     if options.run and options.npy:
         raise UserError('evaluate needs either a RUN or --npy FILE, not both')
-    judge = Judge(options.judge) if options.judge else None
+    check_ours(options.neighbours)
+    judge = options.judge and (shipped if options.judge in SHIPPED else Judge)(options.judge)
     mnist = report.mnist_images(judge, needed=options.neighbours is not None)
     images = report.read_samples(options.npy) if options.npy else samples_to_judge(options)
     result = report.evaluate(images, judge, mnist)
@@ -111,8 +121,7 @@ def evaluate(options):
 
 
 def samples_to_judge(options):
-    draw, z_dim, shape = open_generator(options.run)
-    check_shape(shape, options.run)
+    draw, z_dim, _ = open_generator(options.run, judged=True, by_those_that_ship=not options.judge)
     return draw(sample_noise(options.seed, options.samples, z_dim))
 
 
@@ -191,7 +200,7 @@ def parse(arguments):
     sub.add_argument('--npy', type=path, metavar='FILE',
                      help='evaluate these images instead of a RUN: an array, uint8 (n, 28, 28)')
     sub.add_argument('--judge', type=path, metavar='FILE',
-                     help='by a judge of your own, which python -m tinygan.judge.classifier makes')
+                     help="by a judge of your own, which python -m tinygan.judge.classifier makes, or by 'judge 1' alone")
     sub.add_argument('--json', action='store_true', help='the numbers as JSON instead of a table')
     sub.add_argument('--neighbours', **PICTURE,
                      help='also save a picture: samples beside the nearest training images of MNIST, fetched if need be')

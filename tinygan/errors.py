@@ -9,10 +9,16 @@ import sys
 class UserError(Exception):
     """Something the user can mend. Its text is the whole answer: one line, no traceback."""
 
+    def _render_traceback_(self):                 # what a notebook shows of it
+        return [f'error: {self}']
+
 
 @contextlib.contextmanager
 def one_line_errors(program):
-    """Turn UserError and the operating system's refusals into one line on stderr and exit code 2."""
+    """Turn UserError and the operating system's refusals into one line on stderr and exit code 2. What the terminal has no
+    character for, in the name of a file say, is printed as an escape sequence."""
+    if sys.stdout:
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         try:
             yield
@@ -76,9 +82,19 @@ def number(kind, low, below=math.inf):
 
 
 def path(text):
-    """The type of an option: a path, and not the empty one that an unset variable leaves."""
+    """The type of an option: a path, ~ being the home folder, and not the empty one that an unset variable leaves."""
     if not text:
         raise argparse.ArgumentTypeError('it is empty')
+    return os.path.expanduser(text)
+
+
+def colour(text):
+    """The type of an option: a colour that Pillow knows, by its name or as #rrggbb."""
+    from PIL import ImageColor
+    try:
+        ImageColor.getrgb(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from None
     return text
 
 
@@ -87,9 +103,10 @@ def named(suffix):
     def parse(text):
         if not text.lower().endswith(suffix):
             raise argparse.ArgumentTypeError(f'{text!r} does not end in {suffix}')
-        return text
+        return os.path.expanduser(text)
     return parse
 
 
 count = number(int, 1, 2 ** 31)
+count_or_never = number(int, 0, 2 ** 31)          # 0: never
 seed = number(int, 0, 2 ** 63)

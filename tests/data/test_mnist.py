@@ -81,6 +81,7 @@ def test_the_folder_asked_for_comes_before_the_environment_and_that_before_the_c
     both(tmp_path / 'cache' / 'tinygan' / 'mnist')
     assert same_as_stored(*data.mnist.load())                              # from the cache
     monkeypatch.setenv('TINYGAN_DATA', str(tmp_path / 'empty'))
+    (tmp_path / 'empty').mkdir()
     with pytest.raises(UserError, match='empty holds no train-images'):
         data.mnist.load()
     assert same_as_stored(*data.mnist.load(folder=tmp_path / 'asked'))
@@ -99,20 +100,65 @@ def test_the_test_split_is_another_pair_of_files(tmp_path):
     (ZIPPED[IMAGES][:5], 'is truncated: its compressed data break off'),
     (ZIPPED[IMAGES][:300] + b'oops' + ZIPPED[IMAGES][304:], 'is corrupted: '),
     (ZIPPED[IMAGES][:-8] + b'oops' + ZIPPED[IMAGES][-4:], 'is corrupted: CRC check failed'),
-    (b'<html>404 Not Found</html>', 'is not an MNIST file: it begins with 0x3c68746d, not 0x00000803'),
-    (FILES[LABELS] + b'0', 'is not an MNIST file: it begins with 0x00000801, not 0x00000803'),
-    (FILES[IMAGES][:-1] + b'?', 'is not the MNIST file of that name: its SHA-256 is '),
-    (FILES[IMAGES] + b'?', 'is not the MNIST file of that name: its SHA-256 is '),
+    (b'<html>404 Not Found</html>', 'is no IDX file: it begins with 0x3c68746d'),
+    (FILES[IMAGES] + b'?', 'holds 5505 bytes, and its array only 5504'),
 ], ids=['empty', 'half a header', 'one byte short', 'gzip one byte short', 'gzip header only', 'gzip garbled',
-        'gzip checksum', 'a web page', 'labels for images', 'one pixel changed', 'one byte more'])
+        'gzip checksum', 'a web page', 'one byte more'])
 def test_a_damaged_file_is_named_with_what_is_wrong_and_how_to_mend_it(tmp_path, content, complaint):
     folder = both(tmp_path / 'data', images=content)
     with pytest.raises(UserError) as error:
         data.mnist.load(folder=folder)
     message = str(error.value)
     assert message.startswith(f'{folder / IMAGES} {complaint}')
-    assert message.endswith('; delete it, and the next run downloads it again')
-    assert '\n' not in message
+    assert message.endswith('; put a whole one in its place') and '\n' not in message
+    with pytest.raises(UserError) as error:       # what we fetched ourselves, we may fetch again
+        both(tmp_path / 'cache' / 'tinygan' / 'mnist', images=content)
+        data.mnist.load()
+    assert str(error.value).endswith('; delete it, and the next run downloads it again')
+
+
+@pytest.mark.parametrize('content', [FILES[LABELS], idx(IMAGE_ARRAY[:3]), FILES[IMAGES][:-1] + b'?'],
+                         ids=['labels for images', 'fewer', 'one pixel changed'])
+def test_a_sound_file_that_is_not_mnist_s_is_said_to_be_that_and_may_be_trained_on(tmp_path, content):
+    folder = both(tmp_path / 'data', images=content)
+    with pytest.raises(UserError) as error:
+        data.mnist.load(folder=folder)
+    message = str(error.value)
+    assert message.startswith(f'{folder / IMAGES} is a sound IDX file, of ') and f'but not {IMAGES} of MNIST; ' in message
+    assert message.endswith(f'to train on it, --data {folder / IMAGES}') and 'delete' not in message
+
+
+def test_labels_are_not_needed_where_only_images_are(tmp_path):
+    folder = write(tmp_path / 'data', {IMAGES: FILES[IMAGES]})
+    assert np.array_equal(data.load('mnist', folder).images[..., 0], IMAGE_ARRAY)
+    with pytest.raises(UserError, match='holds no train-labels'):
+        data.mnist.load(folder=folder, download=False)
+
+
+@pytest.mark.parametrize('name', ['train-images.idx3-ubyte', 'train-images.idx3-ubyte.gz'])
+def test_the_files_may_bear_their_other_usual_name(tmp_path, name):
+    content = (ZIPPED if name.endswith('.gz') else FILES)[IMAGES]
+    assert len(data.load('mnist', write(tmp_path / 'data', {name: content}))) == 7
+
+
+def test_nothing_is_downloaded_to_a_folder_that_is_not_there_or_holds_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(urllib.request, 'urlopen', None)
+    with pytest.raises(UserError, match='there is no folder .*gone; name a folder that holds the MNIST files'):
+        data.load('mnist', tmp_path / 'gone')
+    write(tmp_path / 'cats', {'a.png': b'', 'b.jpg': b''})
+    for given in ('--data-dir', 'TINYGAN_DATA'):
+        monkeypatch.setenv('TINYGAN_DATA', str(tmp_path / 'cats'))
+        with pytest.raises(UserError) as error:
+            data.load(None, tmp_path / 'cats' if given == '--data-dir' else None)
+        assert str(error.value) == (f'{tmp_path / "cats"} holds no file of MNIST, but 2 pictures: to train on them, '
+                                    f'--data {tmp_path / "cats"}')
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    both(tmp_path / 'my' / 'mnist')
+    monkeypatch.setenv('TINYGAN_DATA', '~/my/mnist')
+    assert same_as_stored(*data.mnist.load())
 
 
 def test_a_gzipped_file_cut_anywhere_is_never_taken_for_whole():
@@ -140,15 +186,13 @@ def test_without_network_the_message_names_the_folder_every_mirror_and_three_way
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_the_reason(tmp_path):
-    (tmp_path / 'file').write_text('in the way')
+def test_a_cache_that_cannot_be_written_is_named_with_the_reason(tmp_path):
+    (tmp_path / 'cache').write_text('in the way')
     with pytest.raises(UserError) as error:
-        data.mnist.load(folder=tmp_path / 'file' / 'mnist')
-    assert 'file/mnist holds no train-images-idx3-ubyte[.gz] and cannot be written (Not a directory); ' \
+        data.mnist.load()
+    assert 'cache/tinygan/mnist holds no train-images-idx3-ubyte[.gz] and cannot be written (Not a directory); ' \
            'name a folder' in str(error.value)
 
-
-# ---- downloading, from servers on this machine
 
 class Mirror(http.server.BaseHTTPRequestHandler):
     """The first part of its path says how it behaves: whole, halfway, wrong, gone."""
@@ -195,6 +239,7 @@ def test_a_download_lands_in_the_cache_once_and_is_read_from_there_ever_after(tm
 
 
 def test_a_mirror_that_is_gone_breaks_off_or_sends_a_web_page_gives_way_to_the_next(tmp_path, monkeypatch):
+    (tmp_path / 'new').mkdir()
     with mirrors(monkeypatch, 'gone', 'halfway', 'wrong', 'whole') as asked:
         assert same_as_stored(*data.mnist.load(folder=tmp_path / 'new'))
         assert len(asked) == 8
@@ -205,7 +250,7 @@ def test_a_partial_download_leaves_nothing_behind_and_each_mirror_s_fault_is_tol
     with mirrors(monkeypatch, 'gone', 'halfway', 'wrong'):
         with pytest.raises(UserError) as error:
             data.mnist.load(folder=tmp_path)
-    for part in (': 404 Not Found; ', 'what it sent is truncated', 'what it sent is not an MNIST file'):
+    for part in (': 404 Not Found; ', 'what it sent is truncated', 'what it sent is no IDX file'):
         assert part in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -264,10 +309,11 @@ def test_with_neither_name_nor_files_nor_network_digits_are_drawn_after_a_messag
 
 @pytest.mark.parametrize('name, folder', [('mnist', None), ('mnist', 'empty'), (None, 'empty')])
 def test_mnist_asked_for_by_name_or_folder_is_never_replaced_by_digits(tmp_path, name, folder, monkeypatch):
+    (tmp_path / 'empty').mkdir()
     with pytest.raises(UserError, match='could not be downloaded'):
         data.load(name, folder and tmp_path / folder)
     monkeypatch.setenv('TINYGAN_DATA', str(tmp_path / 'mistyped'))
-    with pytest.raises(UserError, match='mistyped holds no train-images'):
+    with pytest.raises(UserError, match='there is no folder .*mistyped'):
         data.load()
 
 
@@ -283,7 +329,7 @@ def test_digits_asked_for_by_name_come_without_a_message(capsys):
 
 
 def test_an_unknown_dataset_is_answered_with_the_choices():
-    with pytest.raises(UserError, match='--data cifar: no such folder, and neither mnist nor digits'):
+    with pytest.raises(UserError, match='--data cifar: no such file or folder, and neither mnist nor digits'):
         data.load('cifar')
 
 

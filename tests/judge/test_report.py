@@ -117,7 +117,7 @@ def drawn_mnist(digits, monkeypatch):
     """A few drawn digits stand in for MNIST."""
     (images, labels), test = digits
     mnist = {'train': (images[:400], labels[:400]), 'test': test}
-    monkeypatch.setattr(data.mnist, 'load', lambda split, download: mnist[split])
+    monkeypatch.setattr(data.mnist, 'load_images', lambda split, download: mnist[split][0])
 
 
 @pytest.fixture
@@ -180,8 +180,8 @@ def test_without_mnist_the_distances_are_the_same_and_the_table_says_what_is_lef
 
 
 def test_neighbours_need_mnist_which_then_serves_the_rest_too(drawn_mnist, tmp_path, capsys, monkeypatch):
-    load, asked = data.mnist.load, []
-    monkeypatch.setattr(data.mnist, 'load', lambda split, download: asked.append((split, download)) or load(split, download))
+    load, asked = data.mnist.load_images, []
+    monkeypatch.setattr(data.mnist, 'load_images', lambda split, download: asked.append((split, download)) or load(split, download))
     for more, download in ([], False), (['--neighbours', str(tmp_path / 'nearest.png')], True):
         main(['evaluate', '--samples', '20', *more])
         assert asked == [('train', download), ('test', download)] and 'MNIST is not here' not in capsys.readouterr().out

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinygan.run import checkpoint
 from tinygan.run.checkpoint import Run, newest_checkpoint, open_checkpoint
 from tinygan.run.files import atomically
 from tinygan.errors import UserError
@@ -524,9 +525,39 @@ def test_a_damaged_best_is_named_in_one_line_and_stops_no_run(run):
     assert best_step(resumed) == 6
 
 
-def test_a_run_is_not_taken_up_again_from_one_of_its_files(run):
+def test_a_run_is_taken_up_again_from_its_checkpoint_and_from_no_other_file(run):
     assert open_checkpoint(run.folder)[2] == open_checkpoint(run.folder / 'checkpoint.npz')[2] == 2
-    assert 'checkpoint.npz holds no checkpoint' in refusal(run.folder / 'checkpoint.npz')
+    again, _ = Run.open(run.folder / 'checkpoint.npz')
+    assert again.folder == run.folder and again.step == 2
+    for name in 'checkpoint.previous.npz', 'best.npz', 'config.json':
+        assert f'{name} holds no checkpoint' in refusal(run.folder / name)
+
+
+# ---- config.json
+
+def test_what_was_changed_by_hand_in_config_json_is_noticed(run):
+    path = run.folder / 'config.json'
+    written = json.loads(path.read_text())
+    assert Run.open(run.folder)[0].changed_by_hand() == {} and written['versions'] == {'numpy': '0.1'}
+    path.write_text(json.dumps(written | {'lr': 0.1, 'note': 'mine', 'versions': {}}))
+    assert Run.open(run.folder)[0].changed_by_hand() == {'lr': 0.1}
+
+
+@pytest.mark.parametrize('content', [None, '', 'not json', '[]', '7'])
+def test_a_config_json_that_is_lost_or_damaged_is_written_anew(run, content):
+    path = run.folder / 'config.json'
+    path.unlink() if content is None else path.write_text(content)
+    again, _ = resume(run.folder)
+    assert again.changed_by_hand() == {}
+    again.write_config()
+    assert json.loads(path.read_text()) == CONFIG | {'versions': {}}
+
+
+def test_a_config_json_that_is_written_anew_keeps_the_versions_that_the_run_began_with(run):
+    again, _ = resume(run.folder)
+    again.config['lr'] = 1
+    again.write_config()
+    assert json.loads((run.folder / 'config.json').read_text()) == CONFIG | {'lr': 1, 'versions': {'numpy': '0.1'}}
 
 
 def test_metrics_of_a_tinygan_that_did_not_measure_go_on_with_an_empty_column(run):
@@ -567,6 +598,25 @@ def test_a_sample_cut_short_by_a_kill_does_not_stop_the_resumed_run(run):
     resumed, _ = resume(run.folder)
     resumed.save_pictures()
     assert (run.folder / 'samples.gif').exists() and (run.folder / 'curves.png').exists()
+
+
+def test_when_epochs_get_another_length_the_grids_so_far_keep_their_steps(run):
+    for name in 'step_000001', 'epoch_001', 'epoch_003':
+        sample(run, name, 9)
+    run.forget_epochs()
+    run.config['steps_per_epoch'] = 7
+    assert [made_at for made_at, _ in run.samples()] == [1, 4, 12]
+    assert {path.stem for _, path in run.samples()} == {'step_000001', 'step_000004', 'step_000012'}
+
+
+@pytest.mark.parametrize('fault', [ValueError('no such font'), OSError(28, 'No space left on device'), MemoryError()])
+def test_pictures_that_cannot_be_drawn_are_said_and_end_no_run(run, monkeypatch, capsys, fault):
+    sample(run, 'step_000001', 9)
+    for name in 'save_gif', 'plot_curves':
+        monkeypatch.setattr(checkpoint, name, lambda *_: (_ for _ in ()).throw(fault))
+    run.save_pictures()
+    gif, curves = capsys.readouterr().err.splitlines()
+    assert gif.startswith(f'{run.folder}/samples.gif cannot be drawn: ') and curves.startswith(f'{run.folder}/curves.png cannot')
 
 
 def test_a_picture_of_the_user_s_own_among_the_samples_is_left_alone(run):

@@ -1,6 +1,9 @@
 """Pictures: where each image of a grid lies, what a file holds when read again, and the way between two z."""
 import errno
 import os
+import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -165,3 +168,45 @@ def test_distances_have_a_panel_of_their_own_where_a_single_one_is_seen(tmp_path
         heights.append(len(set(np.nonzero(panel[..., 2] - panel[..., 0] > 60)[0])))      # of what is blue
         assert len(pixels) == 1080
     assert 0 < heights[0] < 20 and heights[1] > 100
+
+
+# ---- what must not go wrong
+
+def test_a_long_run_s_animation_is_thinned_reduced_and_opened_picture_by_picture(tmp_path, monkeypatch):
+    paths, open_now, most = [], set(), []
+    for i in range(150):
+        paths.append(tmp_path / f'{i:03d}.png')
+        Image.new('RGB', (1060, 1060), (i, 0, 0)).resize((1060, 10)).save(paths[-1])
+    opened = Image.open
+
+    def watched(path):
+        open_now.add(path)
+        most.append(path)
+        return opened(path)
+    monkeypatch.setattr(Image, 'open', watched)
+    save_gif(tmp_path / 'a.gif', paths)
+    assert len(most) == 100 and most[0] == paths[0] and most[-1] == paths[-1] and most == sorted(most)
+    monkeypatch.undo()
+    with Image.open(tmp_path / 'a.gif') as gif:
+        assert gif.n_frames == 100 and gif.size == (530, 5)
+        gif.seek(99)
+        assert gif.info['duration'] == 2000
+
+
+def test_a_hundred_frames_of_noise_in_colour_stay_small_and_take_little_memory(tmp_path, rng):
+    noise = Image.fromarray(rng.integers(0, 256, (1060, 1060, 3), np.uint8))
+    noise.save(tmp_path / 'a.png')
+    Image.fromarray(255 - np.asarray(noise)).save(tmp_path / 'b.png')
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    save_gif(tmp_path / 'a.gif', [tmp_path / 'a.png', tmp_path / 'b.png'] * 3)
+    assert (tmp_path / 'a.gif').stat().st_size < 6 * 600_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000         # KiB
+
+
+@pytest.mark.parametrize('backend', ['module://matplotlib_inline.backend_inline', 'nonsense'])
+def test_the_backend_that_a_notebook_leaves_behind_does_no_harm_and_stays(tmp_path, backend):
+    code = ('import os, sys; from tinygan.run.pictures import plot_curves; from tinygan.run.checkpoint import COLUMNS; import numpy as np; '
+            'plot_curves(sys.argv[1], dict.fromkeys(COLUMNS, np.arange(3.))); print(os.environ["MPLBACKEND"])')
+    done = subprocess.run([sys.executable, '-c', code, str(tmp_path / 'a.png')], env={**os.environ, 'MPLBACKEND': backend},
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout == backend + '\n' and (tmp_path / 'a.png').exists(), done.stderr

@@ -1,4 +1,4 @@
-"""What D calls real: MNIST, digits that the program draws itself, or a folder of images."""
+"""What D calls real: MNIST, digits that the program draws itself, or images of your own."""
 import os
 import sys
 import textwrap
@@ -6,21 +6,26 @@ import textwrap
 from . import mnist
 from .digits import Digits
 from .images import ImageSet, fit, normalise, to_uint8
+from ..errors import UserError
+
+MNIST_DIGEST = '741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757'         # of the training images' pixels
 
 
-def load(name=None, folder=None, seed=0, shape=(28, 28, 1)):
+def load(name=None, folder=None, seed=0, shape=(28, 28, 1), background='white', flip=False):
     """The dataset that --data name and --data-dir folder ask for; shape (H, W, C) is that of the network's images.
 
-    A name that is neither mnist nor digits is a folder of images. With neither name nor folder it is MNIST if that
-    can be had, and drawn digits otherwise, after a message nobody can miss. MNIST asked for by name, folder or
-    TINYGAN_DATA that cannot be had is an error; so, always, are damaged files.
+    A name that is neither mnist nor digits is a path: see own.py. With neither name nor folder it is MNIST if that can be
+    had, and drawn digits otherwise, after a message nobody can miss. MNIST asked for by name, folder or TINYGAN_DATA that
+    cannot be had is an error; so, always, are damaged files. flip mirrors every other image, at random.
     """
-    if is_folder(name):
-        from .folder import read_folder           # which needs Pillow
-        return ImageSet(read_folder(name, shape), seed, name)
+    if is_path(name):
+        from .own import read_own                 # which needs Pillow
+        images, digest, warning = read_own(name, shape, background)
+        return ImageSet(images, seed, name, flip, digest, warning)
     if name != 'digits':
+        check_no_pictures(mnist.folder_of(folder))
         try:
-            return ImageSet(mnist.load('train', folder)[0], seed)
+            return ImageSet(mnist.load_images('train', folder), seed)
         except mnist.Unavailable as error:
             problem = f'{error} or --data-dir, or use --data digits'
             if name or folder or os.environ.get('TINYGAN_DATA'):
@@ -29,8 +34,16 @@ def load(name=None, folder=None, seed=0, shape=(28, 28, 1)):
     return Digits(seed)
 
 
-def is_folder(name):
-    """Does that --data name a folder?"""
+def check_no_pictures(folder):
+    """UserError when a folder that should hold MNIST's files, or into which they would be downloaded, holds pictures instead."""
+    if folder.is_dir() and not mnist.find(folder, 'train-images-idx3-ubyte'):
+        from .folder import Folder
+        if names := Folder(folder).names:
+            raise UserError(f'{folder} holds no file of MNIST, but {len(names)} pictures: to train on them, --data {folder}')
+
+
+def is_path(name):
+    """Does that --data name a file or a folder?"""
     return name not in (None, 'mnist', 'digits')
 
 

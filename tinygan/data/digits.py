@@ -109,7 +109,7 @@ def _press(path, ink, radius, edge):
 
 class Digits:
     """An endless dataset: each minibatch is drawn when it is asked for. 60000 images are called an epoch."""
-    name, shape = 'digits', (SIZE, SIZE, 1)
+    name, shape, digest, warning = 'digits', (SIZE, SIZE, 1), None, None
 
     def __init__(self, seed=0):
         self.seed = seed

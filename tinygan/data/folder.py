@@ -1,110 +1,136 @@
-"""A folder of images as a dataset: decoded once into an array in the user's cache, and mapped from there."""
-import contextlib
-import hashlib
+"""Pictures in a folder or in a zip: which there are, and what was passed over."""
+import io
 import os
-import pathlib
-import sys
-import time
-import warnings
-from concurrent.futures import ThreadPoolExecutor
+import stat
+import zipfile
+from collections import Counter
+from pathlib import Path, PurePosixPath
 
-import numpy as np
-from PIL import Image, ImageOps
-from tqdm import tqdm
-
-from .cache import cache_folder
+from . import idx
+from .decode import START, has_suffix, looks_like_picture, open_picture
 from ..errors import UserError
 
-FORMATS = 'PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM'      # what a file may be, whatever it is called
-SUFFIXES = '.png', '.jpg', '.jpeg', '.gif', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'
-VERSION = 1                                       # of _pixels: a new one makes every stored array stale
+LARGEST = 2 ** 28                                 # bytes of a picture in a zip
+RUN = {'config.json', 'metrics.csv', 'checkpoint.npz', 'checkpoint.previous.npz'}               # two of them make a run's folder
+MADE_BY_RUN = 'samples', 'samples.gif', 'curves.png'
 
 
-def read_folder(folder, shape):
-    """The images in a folder and all folders in it, sorted by name: a read-only uint8 (N, H, W, C).
+class Folder:
+    """The pictures in a folder and in all folders in it, links followed, sorted by name. IDX files are found as well."""
 
-    shape is (H, W, C), C 1 for gray or 3 for RGB. Images are turned upright (EXIF), laid on white where they
-    are transparent, cropped about the centre and resized (Lanczos); of an animation the first frame is taken.
-    Hidden files and links to folders are passed over, broken images left out and named on stderr.
-    """
-    folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        raise UserError(f'--data {folder}: no such folder, and neither mnist nor digits')
-    if not (files := sorted(_find(folder))):
-        raise UserError(f'--data {folder}: there is no image in it (looked for {" ".join(SUFFIXES)})')
-    home = cache_folder('folders')
-    place, key = (hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-                  for what in ((str(folder.resolve()), *shape), (VERSION, files)))
-    stored, part = home / f'{place}-{key}.npy', home / f'{place}-{os.urandom(8).hex()}.part'
-    with contextlib.suppress(OSError, EOFError, ValueError):      # absent, or damaged: made anew
-        return np.load(stored, mmap_mode='r', allow_pickle=False)
-    print(f'reading the images in {folder}, {len(files)} in all, into {stored}', file=sys.stderr)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with open(part, 'wb') as file:
-            _write(file, folder, [name for name, *_ in files], shape)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, stored)                  # so a file that bears this name is complete
-    except OSError as error:
-        raise UserError(f'{home} cannot be written ({error.strerror}); set another XDG_CACHE_HOME') from None
-    finally:
-        for old in set(home.glob(f'{place}-*')) - {stored}:       # stale arrays, and parts that nobody writes
-            with contextlib.suppress(OSError):    # another run may remove it too
-                if old == part or old.suffix == '.npy' or time.time() - old.stat().st_mtime > 24 * 60 * 60:
-                    old.unlink()
-    return np.load(stored, mmap_mode='r', allow_pickle=False)
+    def __init__(self, path):
+        self.path, self.files, self.idx, self.passed = Path(path), [], [], Counter()
+        seen = set()
+        for folder, folders, names in os.walk(path, followlinks=True, onerror=self.unreadable):
+            if (here := os.path.realpath(folder)) in seen:        # a loop, or two links to one folder
+                self.passed['folder that was read already'] += 1
+                folders.clear()
+                continue
+            seen.add(here)
+            if len(RUN.intersection(names)) > 1:
+                if folder != str(path):
+                    self.passed['folder of a run'] += 1
+                    folders.clear()
+                    continue
+                folders[:] = set(folders).difference(MADE_BY_RUN)
+                names = set(names).difference(MADE_BY_RUN)
+            folders[:] = sorted(self.visible(folders))
+            for name in self.visible(names):
+                self.take(os.path.join(folder, name))
+        self.files.sort()
+        self.names = [name for name, *_ in self.files]
 
+    def visible(self, names):
+        shown = [name for name in names if not name.startswith('.')]
+        self.passed += Counter(hidden=len(names) - len(shown))
+        return shown
 
-def _find(folder, prefix=''):
-    """Yields (name, size, time of change) of each image file, its name with the folders it is in."""
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith('.'):
-            yield from _find(entry.path, f'{prefix}{entry.name}/')
-        elif entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith('.') and entry.is_file():
-            yield prefix + entry.name, entry.stat().st_size, entry.stat().st_mtime_ns
+    def unreadable(self, error):
+        self.passed[f'unreadable folder: {os.path.relpath(error.filename, self.path)}'] += 1
 
+    def take(self, path):
+        """Note a file as a picture, as an IDX file of images, or as passed over."""
+        name = os.path.relpath(path, self.path).replace(os.sep, '/')
+        try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                self.passed['neither file nor folder'] += 1       # a pipe would be waited for
+            elif not os.access(path, os.R_OK):
+                self.passed[f'unreadable file: {name}'] += 1
+            elif has_suffix(name) or self.recognise(path, name):
+                self.files.append((name, status.st_size, status.st_mtime_ns))
+        except OSError:
+            self.passed['link that leads nowhere'] += 1
 
-def _write(file, folder, names, shape):
-    """Write the images as .npy: its header, the pixels, and the header again, now that N is known."""
-    layout, broken = {'descr': '|u1', 'fortran_order': False}, []
-    np.lib.format.write_array_header_1_0(file, {**layout, 'shape': (len(names), *shape)})
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.simplefilter('ignore')           # Pillow's misgivings about images that it can read
-        warnings.simplefilter('error', Image.DecompressionBombWarning)
-        images = (image for i in range(0, len(names), 128)        # no more than these wait to be written
-                  for image in pool.map(lambda name: _pixels(folder / name, *shape), names[i:i + 128]))
-        for name, image in zip(tqdm(names, 'reading', leave=False, disable=None), images):
-            if isinstance(image, bytes):
-                file.write(image)
+    def recognise(self, path, name):
+        """Does the file begin as a picture does? If not, it is noted."""
+        with open(path, 'rb') as file:
+            start = file.read(START)
+        if dims := idx.dimensions(start):
+            if dims > 2:
+                self.idx.append(name)
             else:
-                broken.append(f'{name}: {image}')
-    if broken:
-        more = [f'and {len(broken) - 10} more'] * (len(broken) > 10)
-        print('broken and left out:', *broken[:10], *more, sep='\n  ', file=sys.stderr)
-    if len(broken) == len(names):
-        raise UserError(f'--data {folder}: every image in it is broken')
-    file.seek(0)                                  # the header has room for any number
-    np.lib.format.write_array_header_1_0(file, {**layout, 'shape': (len(names) - len(broken), *shape)})
+                self.passed['IDX file of labels'] += 1
+            return False
+        return is_picture(lambda: path, name, start, self.passed)
+
+    def open(self, name):
+        return open_picture(self.path / name, name)
 
 
-def _pixels(path, H, W, C):
-    """The H * W * C bytes of the image in a file or, where it is broken, what is wrong with it."""
-    mode = {1: 'L', 3: 'RGB'}[C]
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            image.draft(mode, (2 * max(H, W), 2 * max(H, W)))     # a large JPEG at 1/2, 1/4 or 1/8
-            image.load()
-            with contextlib.suppress(Exception):  # EXIF data may be garbage where the pixels are not
-                image = ImageOps.exif_transpose(image)
-            if image.mode == 'F':
-                raise ValueError('floating-point pixels, which do not say what is white')
-            if image.mode.startswith('I'):        # 16 bits a pixel, which convert would clip to 8
-                image = Image.fromarray(np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8))
-            if image.has_transparency_data:
-                image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image.convert('RGBA'))
-            return ImageOps.fit(image.convert(mode), (W, H), Image.Resampling.LANCZOS).tobytes()
-    except (FileNotFoundError, PermissionError) as error:         # not to be stored as if it were broken
-        raise UserError(f'{path} cannot be read ({error.strerror})') from None
-    except Exception as error:                    # Pillow meets garbage with almost any exception there is
-        return str(error) or type(error).__name__
+class Zip:
+    """The pictures in a zip, sorted by name, which are read from there. Nothing is unpacked, and no path in it followed."""
+    idx = ()
+
+    def __init__(self, path):
+        self.path, self.passed, self.files = Path(path), Counter(), [file_key(path)]
+        try:
+            self.zip = zipfile.ZipFile(path)
+            self.members = {member.filename: member for member in self.zip.infolist() if self.take(member)}
+        except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+            raise UserError(f'{path} is a damaged zip ({error})') from None
+        self.names = sorted(self.members)
+
+    def take(self, member):
+        """Is it a picture? If not, it is noted."""
+        name = member.filename
+        if member.is_dir():
+            return False
+        if any(part.startswith(('.', '__MACOSX')) and part != '..' for part in PurePosixPath(name).parts):
+            self.passed['hidden'] += 1
+        elif member.flag_bits & 1:
+            self.passed['encrypted'] += 1
+        elif member.file_size > LARGEST:
+            self.passed[f'larger than {LARGEST >> 20} MB'] += 1
+        elif has_suffix(name):
+            return True
+        else:
+            try:
+                with self.zip.open(member) as file:
+                    start = file.read(START)
+            except Exception:                     # whatever zipfile makes of damaged bytes
+                start = b''
+            return is_picture(lambda: self.file(member), name, start, self.passed)
+
+    def file(self, member):
+        return io.BytesIO(self.zip.read(member))
+
+    def open(self, name):
+        return open_picture(self.file(self.members[name]), name)
+
+
+def is_picture(opened, name, start, passed):
+    """Is a file without a picture's suffix one, as its start and then Pillow say? If not, it is counted by its suffix."""
+    if looks_like_picture(start):
+        try:
+            with open_picture(opened(), name):
+                return True
+        except Exception:                         # Pillow meets garbage with almost any exception there is
+            pass
+    passed[PurePosixPath(name).suffix.lower() or 'without a suffix'] += 1
+
+
+def file_key(path):
+    """By what a file is told from another: its name, size and time of change."""
+    status = os.stat(path)
+    return os.path.basename(path), status.st_size, status.st_mtime_ns

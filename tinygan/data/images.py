@@ -7,12 +7,15 @@ import numpy as np
 from ..arrays import random_stream
 from ..errors import UserError
 
+MADE_BY = 'tinygan'                               # what our own pictures say of themselves, so that they never become data
+
 
 class ImageSet:
-    """Images uint8 (N, H, W, C), shuffled for each epoch. An incomplete last minibatch is dropped."""
+    """Images uint8 (N, H, W, C), shuffled for each epoch and, if asked for, flipped left to right at random. An incomplete last
+    minibatch is dropped. The digest tells images of your own from others; warning says what may be wrong with them."""
 
-    def __init__(self, images, seed=0, name='mnist'):
-        self.images, self.seed, self.name = images, seed, name
+    def __init__(self, images, seed=0, name='mnist', flip=False, digest=None, warning=None):
+        self.images, self.seed, self.name, self.flip, self.digest, self.warning = images, seed, name, flip, digest, warning
         self.shape = images.shape[1:]
         self.shuffled = None, None                # the last epoch asked for, and its order of the images
 
@@ -29,12 +32,20 @@ class ImageSet:
     def batch(self, step, size):
         """Minibatch number `step`, uint8 (size, H, W, C): a pure function of (seed, step, size)."""
         epoch, i = divmod(step, self.steps_per_epoch(size))
-        return self.images[self.order(epoch)[i * size:(i + 1) * size]]
+        chosen = self.order(epoch)[i * size:(i + 1) * size]
+        flipped = chosen < 0
+        batch = self.images[np.where(flipped, ~chosen, chosen)]
+        if self.flip:
+            batch[flipped] = batch[flipped, :, ::-1]
+        return batch
 
     def order(self, epoch):
-        """The indices of the images, shuffled for that epoch."""
+        """The indices of the images, shuffled for that epoch. ~i, which is negative, stands for image i, flipped."""
         if epoch != self.shuffled[0]:
-            self.shuffled = epoch, random_stream(self.seed, 'shuffle', epoch).permutation(len(self))
+            order = random_stream(self.seed, 'shuffle', epoch).permutation(len(self))
+            if self.flip:
+                order = np.where(random_stream(self.seed, 'flip', epoch).integers(2, size=len(self)), ~order, order)
+            self.shuffled = epoch, order
         return self.shuffled[1]
 
 

@@ -1,16 +1,12 @@
 """MNIST, read from a folder or fetched once into the user's cache, and checked byte for byte."""
-import gzip
 import hashlib
-import math
 import os
 import pathlib
 import sys
 import tempfile
 import threading
-import zlib
 
-import numpy as np
-
+from . import idx
 from ..errors import UserError
 from .cache import cache_folder
 
@@ -36,56 +32,60 @@ class Unavailable(UserError):
 
 
 def load(split='train', folder=None, download=True):
-    """MNIST's 'train' or 'test' images, uint8 (N, 28, 28, 1), and labels, uint8 (N,).
+    """MNIST's 'train' or 'test' images, uint8 (N, 28, 28, 1), and labels, uint8 (N,): see load_images."""
+    return load_images(split, folder, download), _load(split, 'labels-idx1', folder, download)
 
-    The folder is the one given, else TINYGAN_DATA, else the user's cache. What it lacks is downloaded to it.
-    Raises Unavailable, or UserError for a file that is not, byte for byte, MNIST's.
+
+def load_images(split='train', folder=None, download=True):
+    """MNIST's 'train' or 'test' images, uint8 (N, 28, 28, 1).
+
+    The folder is the one given, else TINYGAN_DATA, else the user's cache. What it lacks is downloaded to it. Raises
+    Unavailable, or UserError for a file that is not, byte for byte, MNIST's.
     """
-    folder = pathlib.Path(folder or os.environ.get('TINYGAN_DATA') or cache_folder('mnist'))
-    prefix = {'train': 'train', 'test': 't10k'}[split]
-    images = _read(folder, f'{prefix}-images-idx3-ubyte', download)
-    labels = _read(folder, f'{prefix}-labels-idx1-ubyte', download)
-    return images[..., None], labels
+    return _load(split, 'images-idx3', folder, download)[..., None]
 
 
-def _read(folder, name, download):
-    """The array in file `name` of folder, which may be gzipped, or may have to be downloaded first."""
-    found = [path for path in (folder / name, folder / f'{name}.gz') if path.is_file()]
-    if not found and not download:
+def folder_of(folder=None):
+    """The folder with MNIST's files: the one given, else TINYGAN_DATA, else one in the cache."""
+    asked = folder or os.environ.get('TINYGAN_DATA')
+    return pathlib.Path(os.path.expanduser(asked)) if asked else cache_folder('mnist')
+
+
+def find(folder, name):
+    """The file `name` in folder, by one of its usual names, or None."""
+    dotted = name.replace('-idx', '.idx')
+    return next((path for path in (folder / f'{n}{gz}' for n in (name, dotted) for gz in ('', '.gz')) if path.is_file()), None)
+
+
+def _load(split, kind, folder, download):
+    """The array in a file, which may be gzipped, or may have to be downloaded first: to the cache, or to a folder that is there."""
+    name = f'{dict(train="train", test="t10k")[split]}-{kind}-ubyte'
+    folder, cache = folder_of(folder), cache_folder('mnist')
+    if not (folder == cache or folder.is_dir()):
+        raise Unavailable(f'there is no folder {folder}; {MEND}')
+    path = find(folder, name)
+    if not (path or download):
         raise Unavailable(f'{folder} holds no {name}[.gz]; {MEND}')
-    path = found[0] if found else _download(folder, name)
+    path = path or _download(folder, name)
     try:
         return unpack(path.read_bytes(), name)
     except ValueError as problem:
-        raise UserError(f'{path} {problem}; delete it, and the next run downloads it again') from None
+        mend = ('delete it, and the next run downloads it again' if folder == cache else
+                f'to train on it, --data {path}' if isinstance(problem, Foreign) else 'put a whole one in its place')
+        raise UserError(f'{path} {problem}; {mend}') from None
+
+
+class Foreign(ValueError):
+    """What is wrong with a sound IDX file: it is not the one expected."""
 
 
 def unpack(data, name):
-    """The array in the bytes of an IDX file, gzipped or not. ValueError says what is wrong with them.
-
-    An IDX file: 0, 0, 8 (for uint8), the number of dimensions, each dimension in four bytes, the array.
-    """
-    if data[:2] == b'\x1f\x8b':
-        try:
-            data = gzip.decompress(data)
-        except EOFError:
-            raise ValueError('is truncated: its compressed data break off') from None
-        except (OSError, zlib.error) as error:
-            raise ValueError(f'is corrupted: {error}') from None
-    ndim = 3 if 'images' in name else 1
-    magic, start = bytes([0, 0, 8, ndim]), 4 + 4 * ndim
-    if len(data) < start:
-        raise ValueError(f'is truncated: it holds {len(data)} bytes')
-    if data[:4] != magic:
-        raise ValueError(f'is not an MNIST file: it begins with 0x{data[:4].hex()}, not 0x{magic.hex()}')
-    shape = np.frombuffer(data, '>u4', ndim, offset=4).tolist()
-    if len(data) < start + math.prod(shape):
-        raise ValueError(f'is truncated: it holds {len(data)} of {start + math.prod(shape)} bytes')
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != SHA256[name]:
-        raise ValueError(f'is not the MNIST file of that name: its SHA-256 is {digest[:12]}..., '
-                         f'not {SHA256[name][:12]}...')
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    """The array in the bytes of MNIST's file `name`, gzipped or not. ValueError says what is wrong with them."""
+    data = idx.unpack(data)
+    array = idx.parse(data)
+    if hashlib.sha256(data).hexdigest() != SHA256[name]:
+        raise Foreign(f'is a sound IDX file, of {"x".join(map(str, array.shape))} numbers, but not {name} of MNIST')
+    return array
 
 
 def _download(folder, name):

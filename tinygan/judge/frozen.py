@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data import MNIST_DIGEST, is_path
 from ..errors import UserError
 from ..run.generator import finite
 from .classifier import look, restore
@@ -81,3 +82,10 @@ def check_shape(shape, maker):
         H, W, C = shape
         raise UserError(f'judges look at gray images of 28x28 pixels, and {maker} makes {"gray" if C == 1 else "colour"} ones '
                         f'of {H}x{W}')
+
+
+def check_digits(config, maker):
+    """UserError if what `maker` makes learns from images of one's own: the judges that ship know digits."""
+    if is_path(config.get('data')) and config.get('images') != MNIST_DIGEST:
+        raise UserError(f'{maker} shows images of your own, and the judges that ship know only MNIST\'s digits: the distance from '
+                        'those would mean nothing')

@@ -92,7 +92,7 @@ def mnist_images(judge, needed):
             raise UserError(f'neighbours are images of MNIST, and {judge.name} knows others')
         return None
     try:
-        return [data.mnist.load(split, download=needed)[0] for split in ('train', 'test')]
+        return [data.mnist.load_images(split, download=needed) for split in ('train', 'test')]
     except data.mnist.Unavailable:
         if needed:
             raise

@@ -2,7 +2,7 @@
 
     config.json      what was asked for, and the versions of what ran
     metrics.csv      a row for every step
-    samples/         one grid of the same z after every epoch, and after steps 1, 2, 4, 8 ...
+    samples/         grids of the same z after every epoch, or several short ones, and after steps 1, 2, 4, 8 ...
     samples.gif      those in a row;  curves.png  the metrics as curves
     checkpoint.npz   weights, Adam's memory, BatchNorm's statistics, the step; checkpoint.previous.npz the one before
     best.npz         the same of the step with the lowest Frechet distance, in a run that measures it
@@ -45,16 +45,17 @@ class Run:
         (run.folder / 'samples').mkdir(parents=True, exist_ok=True)
         run.held = lock(folder)
         check_unused(folder)                      # now that nobody else can begin one there
-        with atomically(run.folder / 'config.json', 'w') as file:
-            file.write(json.dumps(config | {'versions': versions}, indent=2) + '\n')
+        run.write_config(versions)
         run.write_metrics([])
         run.save(0, state)
         return run
 
     @classmethod
     def open(cls, folder):
-        """(run, state) of the newest checkpoint that can be read; nothing is changed yet. UserError where there is none, and
-        while another process trains the run."""
+        """(run, state) of the newest checkpoint that can be read, in a folder or beside a checkpoint.npz; nothing is changed yet.
+        UserError where there is none, and while another process trains the run."""
+        if Path(folder).name == checkpoints('')[0].name and Path(folder).is_file():
+            folder = Path(folder).parent
         run = cls(folder)
         if any(path.exists() for path in checkpoints(folder)):
             run.held = lock(folder)               # before it is read: another process may be about to save
@@ -79,6 +80,22 @@ class Run:
             if open_checkpoint(self.best)[2] > self.step:
                 self.best.unlink()
         self.write_metrics(rows)
+
+    def changed_by_hand(self):
+        """What config.json says otherwise than the checkpoint, by which the run goes on: {name: value}."""
+        said = read_config(self.folder)
+        return {name: said[name] for name in said if name != 'versions' and said[name] != self.config.get(name, said[name])}
+
+    def write_config(self, versions=None):
+        """Write config.json, with the versions that it names already if no others are given."""
+        versions = versions or read_config(self.folder).get('versions', {})
+        with atomically(self.folder / 'config.json', 'w') as file:
+            file.write(json.dumps(self.config | {'versions': versions}, indent=2) + '\n')
+
+    def forget_epochs(self):
+        """Name grids after steps alone: from now on, an epoch has another number of them."""
+        for made_at, sample in self.samples():
+            sample.rename(sample.with_name(f'step_{made_at:06d}.png'))
 
     def write_metrics(self, rows):
         """Write metrics.csv anew, with today's columns, from rows that an older tinygan may have written."""
@@ -140,13 +157,29 @@ class Run:
         return sorted((int(name[2]) * unit[name[1]], path) for name, path in names if name)
 
     def save_pictures(self):
-        """samples.gif and curves.png, from the files of the run so far."""
-        from PIL import Image
-        if self.step:
-            if samples := self.samples():
-                save_gif(self.folder / 'samples.gif', [Image.open(path).copy() for _, path in samples])
-            plot_curves(self.folder / 'curves.png',
-                        np.atleast_1d(np.genfromtxt(self.folder / 'metrics.csv', delimiter=',', names=True)))
+        """samples.gif and curves.png, from the files of the run so far. They end no run: what goes wrong is only said."""
+        for name, draw in ('samples.gif', self.draw_samples), ('curves.png', self.draw_curves):
+            try:
+                draw(self.folder / name)
+            except Exception as error:
+                print(f'{self.folder / name} cannot be drawn: {error}', file=sys.stderr)
+
+    def draw_samples(self, path):
+        if samples := [sample for _, sample in self.samples()]:
+            save_gif(path, samples)
+
+    def draw_curves(self, path):
+        metrics = np.atleast_1d(np.genfromtxt(self.folder / 'metrics.csv', delimiter=',', names=True))
+        if metrics.size:
+            plot_curves(path, metrics)
+
+
+def read_config(folder):
+    """What config.json says, or nothing if it is not there or damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        config = json.loads(Path(folder, 'config.json').read_text())
+        return config if isinstance(config, dict) else {}
+    return {}
 
 
 def read_metrics(path, step):
@@ -175,9 +208,8 @@ def check_unused(folder):
     """UserError when the folder already holds a run, or somebody else's files that a run would replace."""
     if any(path.exists() for path in (*checkpoints(folder), Path(folder) / BEST)):
         raise UserError(f'{folder} already holds a run: go on with --resume {folder}, or choose another --out')
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        if 'versions' in json.loads(Path(folder, 'config.json').read_text()):
-            return                                # of a run that was killed before its first checkpoint
+    if 'versions' in read_config(folder):         # of a run that was killed before its first checkpoint
+        return
     for name in 'config.json', 'metrics.csv', 'samples.gif', 'curves.png':
         if Path(folder, name).exists():
             raise UserError(f'{folder} already holds a {name} that no run made: choose another --out')

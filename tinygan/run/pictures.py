@@ -1,9 +1,13 @@
 """Pictures of what a generator makes: grids, strips, an animation, and the curves of a training run."""
+import os
+
 import numpy as np
 
+from ..data.images import MADE_BY
 from ..errors import UserError
 from .files import atomically
 
+FRAMES, WIDEST = 100, 600                         # of an animation: how many at most, and how many pixels each
 GAP, SCALE = 2, 2                                 # pixels between images, pixels for each of theirs
 LARGEST = 2 ** 26                                 # picture, in pixels: 18,000 digits
 
@@ -37,16 +41,41 @@ def to_pillow(image, scale=1):
 
 def save_png(path, image, scale=SCALE):
     """Write an image (H, W, C), uint8, each pixel scale pixels wide."""
+    from PIL.PngImagePlugin import PngInfo
+    about = PngInfo()
+    about.add_text('Software', MADE_BY)
     with atomically(path) as file:
-        to_pillow(image, scale).save(file, format='PNG')
+        to_pillow(image, scale).save(file, format='PNG', pnginfo=about)
 
 
 def save_gif(path, frames, milliseconds=400):
-    """An animation of Pillow images; the last stays for two seconds."""
-    first, *others = frames
-    durations = [milliseconds] * len(others) + [2000]
+    """An animation of Pillow images, or of the files of some, which are opened one by one; the last stays for two seconds. Of
+    more than FRAMES, so many are chosen evenly, and those that are wider than WIDEST are reduced."""
+    chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).astype(int))]
+    durations = [milliseconds] * (len(chosen) - 1) + [2000]
+    first, others = as_frame(chosen[0]), (as_frame(picture) for picture in chosen[1:])
     with atomically(path) as file:
-        first.save(file, format='GIF', save_all=True, append_images=others, duration=durations, loop=0)
+        first.save(file, format='GIF', save_all=True, append_images=others, duration=durations, loop=0, comment=MADE_BY)
+
+
+def as_frame(picture):
+    from PIL import Image
+    with picture if isinstance(picture, Image.Image) else Image.open(picture) as image:
+        return image.reduce(-(-image.width // WIDEST))
+
+
+def check_ours(path):
+    """UserError if there is a file at path, should one be named, that is no picture of tinygan's: it would be lost."""
+    if path is None or not os.path.exists(path):
+        return
+    from ..data.decode import is_ours, open_picture
+    try:
+        with open_picture(path, path) as picture:
+            ours = is_ours(picture)
+    except Exception:                             # no picture at all
+        ours = False
+    if not ours:
+        raise UserError(f'{path} is there already, and tinygan did not make it: choose another name')
 
 
 def linear(z0, z1, steps):
@@ -69,7 +98,7 @@ def spherical(z0, z1, steps):
 def plot_curves(path, metrics):
     """Losses, D's mean outputs and, if any was measured, Frechet distances over the steps; metrics holds the columns of
     metrics.csv, by name."""
-    from matplotlib.figure import Figure
+    Figure = matplotlib_figure()
     measured = ~np.isnan(metrics['frechet'])
     panels = 3 if measured.any() else 2
     figure = Figure(figsize=(9, 3 * panels), layout='constrained')
@@ -85,7 +114,18 @@ def plot_curves(path, metrics):
         axis.spines[['top', 'right']].set_visible(False)
     figure.axes[-1].set_xlabel('step (thin lines: every step; thick: moving average over a fiftieth of them)')
     with atomically(path) as file:
-        figure.savefig(file, dpi=120, format='png')
+        figure.savefig(file, dpi=120, format='png', metadata={'Software': MADE_BY})
+
+
+def matplotlib_figure():
+    """Matplotlib's Figure, which needs no backend: the one that a notebook names may not be installed here."""
+    backend = os.environ.pop('MPLBACKEND', None)
+    try:
+        from matplotlib.figure import Figure
+        return Figure
+    finally:
+        if backend is not None:
+            os.environ['MPLBACKEND'] = backend
 
 
 def draw_curves(axis, metrics, labels):

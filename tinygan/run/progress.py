@@ -6,44 +6,47 @@ import signal
 import sys
 import time
 
-import numpy as np
-
-from .checkpoint import COLUMNS
 from ..errors import drop
+
+FORMS = {'loss_D': 'loss D {:.2f}', 'loss_G': 'G {:.2f}', 'D_x': 'D(x) {:.2f}', 'D_G_z1': 'D(G(z)) {:.2f}', 'D_G_z2': '-> {:.2f}',
+         'frechet': 'Frechet {:.1f}'}
 
 
 class Progress:
-    """A tqdm bar on a terminal, or a line every few seconds in a log file. When nobody reads them any more, SIGTERM is added
-    to `signals`, a list made by catch_signals."""
-    SECONDS = 10
+    """A tqdm bar on a terminal or in a notebook, or a line every few seconds in a log file. When nobody reads them any more,
+    SIGTERM is added to `signals`, a list made by catch_signals."""
+    SECONDS, NARROW = 10, 110                     # between two lines; columns that leave no room for all
 
-    def __init__(self, done, last, per_epoch, signals):
-        from tqdm import tqdm
-        on_terminal = sys.stderr and sys.stderr.isatty()
-        self.bar = tqdm(initial=done, total=last, unit=' steps', disable=not on_terminal, dynamic_ncols=True,
-                        bar_format='{n_fmt}/{total_fmt} {bar} {remaining} {rate_fmt}{postfix}')
-        self.first, self.last, self.per_epoch, self.signals = done + 1, last, per_epoch, signals
+    def __init__(self, done, last, config, signals):
+        from tqdm.auto import tqdm
+        terminal = bool(sys.stderr and sys.stderr.isatty())
+        self.narrow = terminal and os.get_terminal_size(sys.stderr.fileno()).columns < self.NARROW
+        self.bar = tqdm(initial=done, total=last, unit=' steps', dynamic_ncols=True,
+                        disable=not (terminal or 'ipykernel' in sys.modules),
+                        bar_format='{desc} {percentage:.0f}% {bar} {remaining}{postfix}' + ' {rate_fmt}' * (not self.narrow))
+        self.first, self.last, self.per_epoch, self.signals = done + 1, last, config['steps_per_epoch'], signals
+        self.epochs = config['epochs']
         self.start = self.shown = time.monotonic()
-        self.metrics = dict.fromkeys(COLUMNS, float('nan'))
+        self.metrics = {}
 
     def close(self):
         self.bar.close()
 
     def show(self, step, metrics):
         self.metrics |= metrics                   # when updates alternate, each step has half of them
-        text = ('loss D {loss_D:.2f} G {loss_G:.2f} D(x) {D_x:.2f} D(G(z)) {D_G_z1:.2f} -> {D_G_z2:.2f}'
-                .format(**self.metrics))
-        if not np.isnan(self.metrics['frechet']):
-            text += f' Frechet {self.metrics["frechet"]:.1f}'
+        shown = [name for name in FORMS if name in self.metrics and not (self.narrow and name == 'D_G_z2')]
+        text = ' '.join(FORMS[name].format(self.metrics[name]) for name in shown).removeprefix('loss ' * self.narrow)
+        epoch = f'epoch {(step - 1) // self.per_epoch + 1}/{self.epochs}'
         now = time.monotonic()
         try:
             if not self.bar.disable:
+                self.bar.set_description_str(epoch, refresh=False)
                 self.bar.set_postfix_str(text, refresh=False)
                 self.bar.update(step - self.bar.n)
             elif now - self.shown > self.SECONDS or step in (self.first, self.last) or 'frechet' in metrics:
                 self.shown = now
-                print(f'step {step}/{self.last}  epoch {(step - 1) // self.per_epoch + 1}  {text}  '
-                      f'{(step + 1 - self.first) / (now - self.start):.1f} steps/s', flush=True)
+                print(f'step {step}/{self.last}  {epoch}  {text}  {(step + 1 - self.first) / (now - self.start):.1f} steps/s',
+                      flush=True)
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EIO):                     # a full disk, perhaps
                 raise
@@ -51,9 +54,10 @@ class Progress:
             self.signals.append(signal.SIGTERM)
 
 
-def catch_signals():
+@contextlib.contextmanager
+def signals_caught():
     """A list to which a signal to end adds its number, so that no step is cut in two. A second signal kills, but not a
-    second SIGHUP: a closed terminal may send several."""
+    second SIGHUP: a closed terminal may send several. What signals did before, they do afterwards."""
     caught, second = [], {signal.SIGINT: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
     if hasattr(signal, 'SIGHUP'):                 # Windows has none
         second[signal.SIGHUP] = signal.SIG_IGN
@@ -64,7 +68,12 @@ def catch_signals():
         if sys.stderr:
             with contextlib.suppress(OSError):    # the terminal may be gone
                 os.write(2, b'\nsaving; once more to stop at once\n')   # print could meet itself, interrupted
-    for signum in second:
-        if signal.getsignal(signum) != signal.SIG_IGN:
+    before = {signum: signal.getsignal(signum) for signum in second}
+    before = {signum: handler for signum, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    try:
+        for signum in before:
             signal.signal(signum, note)
-    return caught
+        yield caught
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

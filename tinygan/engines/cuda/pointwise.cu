@@ -272,11 +272,14 @@ extern "C" __global__ void add_noise(const float* x, float* y, int n, float sd, 
     for (int k = 0; k < 4 && 4 * i + k < n; k++) y[4 * i + k] = x[4 * i + k] + sd * four[k];
 }
 
-// x = the minibatch of this step, as ../data.py has it: images uint8 of `numbers` each, taken in the epoch's order
-extern "C" __global__ void minibatch(const unsigned char* images, const int* order, float* x, int N, int numbers,
+// x = the minibatch of this step, as ../../data/images.py has it: images uint8 (H, W, C) of `numbers` each, taken in the epoch's
+// order, where ~i stands for image i, flipped
+extern "C" __global__ void minibatch(const unsigned char* images, const int* order, float* x, int N, int numbers, int W, int C,
                                      const int* step, int steps_per_epoch, float scale, float black) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= N * numbers) return;
     const int image = order[*step % steps_per_epoch * N + i / numbers];
-    x[i] = images[(long long)image * numbers + i % numbers] * scale + black;
+    int place = i % numbers;
+    if (image < 0) place += (W - 1 - 2 * (place / C % W)) * C;
+    x[i] = images[(long long)(image < 0 ? ~image : image) * numbers + place] * scale + black;
 }

@@ -112,7 +112,7 @@ class CapturedGAN:
     def take_real(self, real):
         if self.dataset is not None:
             self.device.each('minibatch', real.size, self.dataset, self.order, real, self.N, real.size // self.N,
-                             self.step_count, self.images.steps_per_epoch(self.N), (1 - self.black) / 255,
+                             *self.shape[1:], self.step_count, self.images.steps_per_epoch(self.N), (1 - self.black) / 255,
                              float(self.black))
         self.add_noise(real, real, 2)
 
