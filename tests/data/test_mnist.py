@@ -390,6 +390,19 @@ def test_minibatches_are_uint8_copies_that_leave_the_dataset_alone():
     assert not np.array_equal(dataset.batch(0, 5), batch)
 
 
+def test_flipped_images_are_mirrored_left_to_right_half_of_them_and_each_epoch_others():
+    pixels = np.arange(600)[:, None, None, None] + np.arange(6).reshape(2, 3, 1) * 1000
+    dataset, straight = (data.ImageSet(pixels, 3, flip=flip) for flip in (True, False))
+    seen = []
+    for which in 0, 1:
+        plain, flipped = (np.concatenate([images.batch(12 * which + step, 50) for step in range(12)]) for images in (straight, dataset))
+        mirrored = (flipped != plain).any(axis=(1, 2, 3))
+        assert np.array_equal(flipped[mirrored], plain[mirrored, :, ::-1]) and 0.4 < mirrored.mean() < 0.6
+        seen.append(set(plain[mirrored, 0, 0, 0]))
+    assert seen[0] != seen[1]
+    assert np.array_equal(dataset.batch(7, 50), data.ImageSet(pixels, 3, flip=True).batch(7, 50))
+
+
 def test_a_minibatch_larger_than_the_dataset_is_refused():
     with pytest.raises(UserError, match='a minibatch of 21 is more than the 20 images there are'):
         numbered(20).batch(0, 21)

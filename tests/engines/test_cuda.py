@@ -186,7 +186,7 @@ def test_a_network_computes_what_its_layers_do(cupy, rng, name):
 
 
 def images_for(recipe):
-    return data.ImageSet(np.random.default_rng(0).integers(0, 256, (7, *recipe.shape), np.uint8))
+    return data.ImageSet(np.random.default_rng(0).integers(0, 256, (7, *recipe.shape), np.uint8), flip=True)
 
 
 def small_gan(xp, recipe, z_dim=5, width=4):
