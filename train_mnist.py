@@ -27,11 +27,9 @@ from tinygan.run.generator import draw
 from tinygan.run.pictures import grid
 from tinygan.run.progress import Progress, signals_caught
 from tinygan.run.schedule import Schedule
+from tinygan.run.settings import DEFAULTS, new_config, old_config, recipe_of
 
 EVALUATED = 2000                                  # samples: fewer than `tinygan evaluate` draws, and so a larger distance
-SETTINGS = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'epochs'
-CHANGEABLE = 'epochs', 'max_steps', 'sample_every', 'checkpoint_every', 'evaluate_every', 'precision', 'plain'
-UNASKED = {'background': 'white', 'flip': False, 'plain': False, 'judge': None, **dict.fromkeys(CHANGEABLE[1:-1])}
 
 
 def train(engine, judge, run, last):
@@ -126,20 +124,13 @@ def parse(arguments, program):
 def begin(folder, options, xp):
     """A new run: the settings asked for, else the recipe's; the data, the networks and the folder."""
     check_unused(folder)                          # now, not after a download
-    name = options.recipe or 'dcgan'
-    shape = RECIPES[name].shape
-    config = {'recipe': name, 'data': options.data, 'seed': options.seed or 0, **UNASKED,
-              **{setting: getattr(RECIPES[name], setting) for setting in SETTINGS},
-              **asked(options, (*SETTINGS, *UNASKED))}
-    judge = judge_of(config, f'recipe {name}', shape)
-    config['judge'] = judge and str(judge)
-    images = images_of(config, options, shape)
+    config = new_config(options)
+    judge = judge_of(config)
+    images = images_of(config, options)
     if images.digest and not options.batch_size and len(images) < config['batch_size']:
         config['batch_size'] = len(images)
         print(f'minibatches of {len(images)}: there are no more images')
-    config |= {'data': images.name, 'images': images.digest, 'steps_per_epoch': images.steps_per_epoch(config['batch_size'])}
-    if judge:
-        check_digits(config, f'--data {config["data"]}')
+    config |= {'data': images.name, **identity(images, config)}
     gan = gan_of(config, xp)
     versions = {'tinygan': tinygan.__version__, 'python': platform.python_version(), 'numpy': np.__version__,
                 xp.__name__: xp.__version__, 'platform': platform.platform()}
@@ -151,31 +142,18 @@ def resume(folder, options, xp):
     looked at on the way."""
     run, state = Run.open(folder)
     for name, value in run.changed_by_hand().items():
-        print(f'{run.folder}/config.json has {name} {value}, but the checkpoint {run.config.get(name)}, which counts: settings '
-              'are changed on the command line', file=sys.stderr)
-    config = run.config = {**run.config, **{name: UNASKED[name] for name in UNASKED if name not in run.config}}
-    if data.is_path(options.data) and data.is_path(config['data']):
-        config['data'] = options.data
-    for setting, value in asked(options, ('recipe', 'data', 'seed', *SETTINGS, *UNASKED)).items():
-        if value != config.get(setting) and setting not in CHANGEABLE:
-            flag = '--' + setting.replace('_', '-')
-            raise UserError(f'{options.resume} was begun with {flag} {config.get(setting)} and cannot go on with '
-                            f'{value}: leave out {flag}, or begin a new run')
-    config |= asked(options, CHANGEABLE)
-    shape = find_recipe(config['recipe']).shape
-    judge = judge_of(config, f'recipe {config["recipe"]}', shape)
-    if judge and run.best.exists() and config['judge'] != str(judge):
-        raise UserError(f'{options.resume} was measured by another judge than {judge}, and their distances do not compare: '
-                        '--evaluate-every 0 goes on without')
-    config['judge'] = str(judge) if judge else config['judge']
-    images = images_of(config, options, shape)
-    now = {'images': images.digest, 'steps_per_epoch': images.steps_per_epoch(config['batch_size'])}
-    same = now == {'images': config.get('images', images.digest), 'steps_per_epoch': config['steps_per_epoch']}
+        print(f'{run.folder}/config.json has {name} {value}, but the checkpoint {run.config.get(name)}, which counts: settings are '
+              'changed on the command line', file=sys.stderr)
+    if data.is_path(options.data) and data.is_path(run.config['data']):
+        run.config['data'] = options.data
+    config = run.config = old_config(run.config, options)
+    judge = judge_of(config, run)
+    images = images_of(config, options)
+    now = identity(images, config)
+    same = now == {name: config.get(name, now[name]) for name in now}
     if not (same or options.new_images):
         raise UserError(f'{options.resume}: the {len(images)} images of {config["data"]} are not those that the run began with; '
                         '--new-images goes on with them')
-    if judge:
-        check_digits(config | now, f'--data {config["data"]}')
     gan = gan_of(config | now, xp)
     try:
         gan.load_state(state)
@@ -189,28 +167,34 @@ def resume(folder, options, xp):
     return gan, images, judge, run
 
 
-def asked(options, settings):
-    """Those of the settings that the command line names."""
-    return {setting: getattr(options, setting) for setting in settings if getattr(options, setting, None) is not None}
-
-
-def images_of(config, options, shape):
-    if not data.is_path(config['data']) and (config['flip'] or config['background'] != UNASKED['background']):
+def images_of(config, options):
+    """The dataset. UserError when it is to be measured by a judge that knows others, or treated as only pictures are."""
+    if not data.is_path(config['data']) and (config['flip'] or config['background'] != DEFAULTS['background']):
         raise UserError('--flip and --background are for images of your own: name them with --data')
-    return data.load(config['data'], options.data_dir, config['seed'], shape, config['background'], config['flip'])
-
-
-def judge_of(config, maker, shape):
-    """Judge 1, if --evaluate-every asks for it. UserError when it cannot look at the images that `maker` makes."""
+    shape = find_recipe(config['recipe']).shape
+    images = data.load(config['data'], options.data_dir, config['seed'], shape, config['background'], config['flip'])
     if config['evaluate_every']:
-        check_shape(shape, maker)
-        return shipped('judge 1')
+        check_digits(images.name, images.digest, f'--data {images.name}')
+    return images
 
 
-def recipe_of(config):
-    """A run's recipe with the settings that it was asked for."""
-    recipe = find_recipe(config['recipe'])
-    return recipe._replace(**{setting: config[setting] for setting in SETTINGS if setting in config})
+def identity(images, config):
+    """What a run knows its images by."""
+    return {'images': images.digest, 'steps_per_epoch': images.steps_per_epoch(config['batch_size'])}
+
+
+def judge_of(config, run=None):
+    """Judge 1, if --evaluate-every asks for it. UserError when it cannot look at what the recipe makes, or a run was measured by
+    another one."""
+    if not config['evaluate_every']:
+        return None
+    judge = shipped('judge 1')
+    check_shape(find_recipe(config['recipe']).shape, f'recipe {config["recipe"]}')
+    if run and run.best.exists() and config['judge'] != str(judge):
+        raise UserError(f'{run.folder} was measured by another judge than {judge}, and their distances do not compare: '
+                        '--evaluate-every 0 goes on without')
+    config['judge'] = str(judge)
+    return judge
 
 
 def gan_of(config, xp):

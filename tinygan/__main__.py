@@ -32,7 +32,7 @@ def open_generator(run, judged=False, by_those_that_ship=True):
     if judged:
         check_shape(recipe.shape, run)
     if judged and by_those_that_ship:
-        check_digits(config, run)
+        check_digits(config.get('data'), config.get('images'), run)
     return lambda z: generator.draw(fast, z, recipe.black), config['z_dim'], recipe.shape
 
 

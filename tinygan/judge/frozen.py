@@ -84,8 +84,8 @@ def check_shape(shape, maker):
                         f'of {H}x{W}')
 
 
-def check_digits(config, maker):
-    """UserError if what `maker` makes learns from images of one's own: the judges that ship know digits."""
-    if is_path(config.get('data')) and config.get('images') != MNIST_DIGEST:
+def check_digits(data, digest, maker):
+    """UserError if `maker` learns from images of one's own, --data and its digest: the judges that ship know digits."""
+    if is_path(data) and digest != MNIST_DIGEST:
         raise UserError(f'{maker} shows images of your own, and the judges that ship know only MNIST\'s digits: the distance from '
                         'those would mean nothing')

@@ -1,0 +1,37 @@
+"""What a run can be asked for, and what of it may change when the run goes on. `options` have an attribute for each setting,
+None where nothing was asked for."""
+from ..errors import UserError
+from ..recipes import RECIPES, find_recipe
+
+OF_RECIPE = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'epochs'
+DEFAULTS = {'seed': 0, 'background': 'white', 'flip': False, 'plain': False, 'precision': None, 'max_steps': None,
+            'sample_every': None, 'checkpoint_every': None, 'evaluate_every': None, 'judge': None}
+CHANGEABLE = 'epochs', 'max_steps', 'sample_every', 'checkpoint_every', 'evaluate_every', 'precision', 'plain'
+
+
+def new_config(options):
+    """The settings of a new run: those asked for, else the recipe's."""
+    recipe = options.recipe or 'dcgan'
+    return {'recipe': recipe, 'data': options.data, **DEFAULTS, **{name: getattr(RECIPES[recipe], name) for name in OF_RECIPE},
+            **asked(options, (*OF_RECIPE, *DEFAULTS))}
+
+
+def old_config(config, options):
+    """The settings of a run that goes on. UserError when it is asked for what only a new one can have."""
+    config = {**config, **{name: DEFAULTS[name] for name in DEFAULTS if name not in config}}      # an older run had fewer
+    for name, value in asked(options, ('recipe', 'data', *OF_RECIPE, *DEFAULTS)).items():
+        if value != config.get(name) and name not in CHANGEABLE:
+            flag = '--' + name.replace('_', '-')
+            raise UserError(f'{options.resume} was begun with {flag} {config.get(name)} and cannot go on with {value}: leave out '
+                            f'{flag}, or begin a new run')
+    return config | asked(options, CHANGEABLE)
+
+
+def asked(options, names):
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
+
+
+def recipe_of(config):
+    """A run's recipe with the settings that it was asked for."""
+    recipe = find_recipe(config['recipe'])
+    return recipe._replace(**{name: config[name] for name in OF_RECIPE if name in config})
