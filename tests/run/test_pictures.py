@@ -92,11 +92,12 @@ def test_a_gif_shows_its_frames_in_the_given_order_for_ever_and_the_last_one_lon
 
 
 def test_a_gif_keeps_colours(tmp_path):
-    """256 shades of gray, as RGB: a fixed palette would have six of them."""
+    """256 shades of gray, as RGB: a fixed palette would have six of them. Pillow looks for the nearest colour by six bits of each
+    channel."""
     ramp = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
     save_gif(tmp_path / 'ramp.gif', [Image.fromarray(ramp), Image.fromarray(ramp[::-1].copy())])
     with Image.open(tmp_path / 'ramp.gif') as gif:
-        assert abs(np.asarray(gif.convert('RGB')).astype(int) - ramp).max() <= 2
+        assert abs(np.asarray(gif.convert('RGB')).astype(int) - ramp).max() <= 4
 
 
 def test_a_gif_of_one_frame_is_a_picture(tmp_path):
