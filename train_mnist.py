@@ -4,6 +4,7 @@ The training loop is `train`, Algorithm 1 of Goodfellow et al. 2014; the rest is
 """
 import argparse
 import itertools
+import os
 import platform
 import shlex
 import sys
@@ -82,10 +83,10 @@ def parse(arguments, program):
     add('--data-dir', type=path, metavar='FOLDER',
         help='where the files of MNIST itself are (default: $TINYGAN_DATA, else a cache folder)')
     add('--background', type=colour, metavar='COLOUR', help='what lies under transparent pictures (default: white)')
-    add('--flip', action='store_true', default=None, help='show every other picture in a mirror, at random')
+    add('--flip', action='store_true', default=None, help='mirror half of the pictures, chosen anew for each epoch')
     add = parser.add_argument_group('how it is trained').add_argument
     add('--epochs', type=count, metavar='N', help="passes through the data")
-    add('--max-steps', type=count, metavar='N', help='stop after this many steps in all')
+    add('--max-steps', type=count_or_never, metavar='N', help='stop after this many steps in all (0: no limit)')
     add('--batch-size', type=count, metavar='N', help="images in a minibatch")
     add('--lr', type=number(float, 1e-12), help="Adam's learning rate")
     add('--lr-d', type=number(float, 1e-12), help="D's own learning rate (default: the recipe's, else --lr)")
@@ -100,22 +101,22 @@ def parse(arguments, program):
     add('--out', type=path, metavar='RUN', help='the folder to fill (default: a new one in runs/)')
     add('--resume', type=path, metavar='RUN', help='continue this run from its last checkpoint')
     add('--new-images', action='store_true', help='with --resume: even if the images are not those that the run began with')
-    add('--sample-every', type=count_or_never, metavar='STEPS', help='sample grids in between, not just one an epoch')
+    add('--sample-every', type=count_or_never, metavar='STEPS', help='sample grids in between, not just one an epoch (0: none)')
     add('--checkpoint-every', type=count_or_never, metavar='STEPS',
         help='checkpoints in between, not just at the end of an epoch (if the last is a minute old) and every ten minutes')
     add('--evaluate-every', type=count_or_never, metavar='STEPS',
         help=f'measure the Frechet distance of {EVALUATED} samples from MNIST; keep the best G in best.npz')
-    add('--dry-run', action='store_true', help='try everything in three steps, within seconds; keeps nothing')
+    add('--dry-run', action='store_true', help='try everything in three steps; keeps nothing but the cache of images')
     parser.set_defaults(program=program)
     options = parser.parse_args(arguments)
     if options.resume and options.out:
         parser.error('--resume continues in the run\'s own folder: leave out --out')
     if options.dry_run and (options.resume or options.out):
         parser.error('--dry-run keeps nothing: leave out --out and --resume')
-    if options.data_dir and options.data not in (None, 'mnist'):
-        parser.error(f'--data {options.data} needs no --data-dir, which is for MNIST')
+    if options.new_images and not options.resume:
+        parser.error('--new-images is for a run that goes on: name it with --resume')
     if data.is_path(options.data):
-        options.data = str(Path(options.data).resolve())
+        options.data = os.path.realpath(options.data)
     elif options.data and Path(options.data).exists():
         print(f'--data {options.data} is not the {options.data} that is here: that would be --data ./{options.data}', file=sys.stderr)
     return options
@@ -127,7 +128,7 @@ def begin(folder, options, xp):
     config = new_config(options)
     judge = judge_of(config)
     images = images_of(config, options)
-    if images.digest and not options.batch_size and len(images) < config['batch_size']:
+    if data.is_path(config['data']) and not options.batch_size and len(images) < config['batch_size']:
         config['batch_size'] = len(images)
         print(f'minibatches of {len(images)}: there are no more images')
     config |= {'data': images.name, **identity(images, config)}
@@ -141,14 +142,17 @@ def resume(folder, options, xp):
     """A run where it was left. What may change is how long it lasts, where its images are, what computes it, and what is
     looked at on the way."""
     run, state = Run.open(folder)
-    for name, value in run.changed_by_hand().items():
-        print(f'{run.folder}/config.json has {name} {value}, but the checkpoint {run.config.get(name)}, which counts: settings are '
+    before = dict(run.config)
+    for name, value in run.edited().items():
+        print(f'{run.folder}/config.json has {name} {value}, but the checkpoint {before.get(name)}, which counts: settings are '
               'changed on the command line', file=sys.stderr)
     if data.is_path(options.data) and data.is_path(run.config['data']):
         run.config['data'] = options.data
     config = run.config = old_config(run.config, options)
     judge = judge_of(config, run)
     images = images_of(config, options)
+    if len(images) < config['batch_size']:
+        raise UserError(f'{run.folder}: {len(images)} images are fewer than its minibatches have: begin a new run')
     now = identity(images, config)
     same = now == {name: config.get(name, now[name]) for name in now}
     if not (same or options.new_images):
@@ -163,6 +167,8 @@ def resume(folder, options, xp):
     if not same:
         run.forget_epochs()
     config |= now
+    if config != before:                          # and so they stay, whatever happens next
+        run.save(run.step, state)
     run.write_config()
     return gan, images, judge, run
 
@@ -171,6 +177,10 @@ def images_of(config, options):
     """The dataset. UserError when it is to be measured by a judge that knows others, or treated as only pictures are."""
     if not data.is_path(config['data']) and (config['flip'] or config['background'] != DEFAULTS['background']):
         raise UserError('--flip and --background are for images of your own: name them with --data')
+    if options.data_dir and config['data'] not in (None, 'mnist'):
+        raise UserError(f'--data {config["data"]} needs no --data-dir, which is for MNIST')
+    if options.resume and data.is_path(config['data']) and not os.path.exists(config['data']):
+        raise UserError(f'{options.resume}: its images are no longer at {config["data"]}: name their place with --data')
     shape = find_recipe(config['recipe']).shape
     images = data.load(config['data'], options.data_dir, config['seed'], shape, config['background'], config['flip'])
     if config['evaluate_every']:
@@ -246,7 +256,8 @@ def run_training(options):
     last = min(last, run.config['max_steps'] or last)
     if run.step >= last:
         run.save_pictures()                       # in case the run was killed before it could
-        print(f'{run.folder} has made all its {run.step} steps; raise --epochs or --max-steps to go on')
+        limit = '--max-steps' if run.config['max_steps'] == last else '--epochs'
+        print(f'{run.folder} has made all its {run.step} steps; raise {limit} to go on')
         return 0
     if run.step:
         print(f'going on after step {run.step}', flush=True)

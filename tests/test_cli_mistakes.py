@@ -36,7 +36,7 @@ from tinygan.errors import UserError, one_line_errors
     ('--batch-size x', ['--batch-size', "invalid int value: 'x'"]),
     ('--batch-size', ['--batch-size', 'expected one argument']),
     ('--seed -1', ['--seed', '-1']),
-    ('--max-steps 0', ['--max-steps', '0']),
+    ('--max-steps -1', ['--max-steps', '-1']),
     ('--loss hinge', ['--loss', 'hinge', 'bce']),
     ('--recipe biggan', ['--recipe', 'biggan', 'dcgan']),
     ('--device tpu', ['--device', 'tpu', 'gpu']),

@@ -63,7 +63,7 @@ def test_its_own_samples_never_become_data(tmp_path, go):
     pictures(tmp_path, 6)
     go('--data . --batch-size 3 --max-steps 3')
     out, err = go('--max-steps 5 --resume runs/dcgan')
-    assert 'going on after step 3' in out and '1 folder of a run' in err
+    assert 'going on after step 3' in out and 'folder of a run: runs/dcgan' in err
     assert 'epochs of 2 steps' in out
 
 
@@ -85,6 +85,59 @@ def test_a_run_goes_on_only_with_its_images_or_with_others_if_asked_to(tmp_path,
     names = steps_of_samples(tmp_path / 'run')
     assert load(tmp_path / 'run')[1] == 6 and {'step_000001', 'step_000002'} < set(names) and 'epoch_001' not in names
     go('--resume run --max-steps 7')              # from now on they are its images
+
+
+def test_a_run_that_is_killed_when_it_has_just_gone_on_remembers_what_it_was_asked_for(tmp_path, go, monkeypatch):
+    data = pictures(tmp_path / 'data', 6)
+    go('--data data --batch-size 3 --max-steps 3 --out run')
+    pictures(data, 9)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_mnist, 'train', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        go('--resume run --max-steps 9 --sample-every 4 --new-images')
+    out, err = go('--resume run')
+    assert err == '' and load(tmp_path / 'run')[1] == 9 and 'step_000008' in steps_of_samples(tmp_path / 'run')
+
+
+def test_a_limit_can_be_lifted(tmp_path, go):
+    pictures(tmp_path / 'data', 4)
+    go('--data data --batch-size 2 --epochs 2 --max-steps 1 --out run')
+    out, _ = go('--resume run --epochs 3')
+    assert 'raise --max-steps to go on' in out
+    out, _ = go('--resume run --max-steps 0')
+    assert load(tmp_path / 'run')[1] == 6
+    out, _ = go('--resume run')
+    assert 'has made all its 6 steps; raise --epochs to go on' in out
+
+
+def test_too_few_images_and_images_that_are_gone_are_answered_with_what_can_be_done(tmp_path, go):
+    data = pictures(tmp_path / 'data', 6)
+    go('--data data --batch-size 4 --max-steps 1 --out run')
+    for i in range(3):
+        (data / f'{i}.png').unlink()
+    with pytest.raises(UserError, match='run: 3 images are fewer than its minibatches have: begin a new run'):
+        go('--resume run --new-images --max-steps 2')
+    shutil.rmtree(data)
+    with pytest.raises(UserError, match='^run: its images are no longer at .*data: name their place with --data$'):
+        go('--resume run --max-steps 2')
+
+
+def test_a_folder_with_samples_of_somebody_else_is_refused(tmp_path, go):
+    data = pictures(tmp_path / 'data', 4)
+    pictures(data / 'samples', 2)
+    before = contents(data)
+    with pytest.raises(UserError, match='data already holds a samples that no run made'):
+        go('--data data --batch-size 2 --max-steps 1 --out data')
+    (data / 'config.json').write_text('{"versions": {"mymodel": 3}}')
+    with pytest.raises(UserError, match='data already holds a config.json that no run made'):
+        go('--data data --batch-size 2 --max-steps 1 --out data')
+    (data / 'config.json').unlink()
+    assert contents(data) == before
+
+
+def test_links_that_lead_to_themselves_are_answered_with_one_line(tmp_path, go):
+    (tmp_path / 'loop').symlink_to('loop')
+    with pytest.raises(UserError, match='loop: no such file or folder'):
+        go('--data loop')
 
 
 def test_images_that_moved_or_are_written_anew_are_still_the_same(tmp_path, go):
@@ -120,7 +173,7 @@ def test_a_colour_that_is_none_is_answered_with_one_line(go):
 
 
 def test_what_may_be_wrong_with_the_images_is_said_again_in_the_end(tmp_path, go):
-    np.save(tmp_path / 'black.npy', np.zeros((4, 28, 28), np.uint8))
+    np.save(tmp_path / 'black.npy', np.zeros((5, 28, 28), np.uint8))
     out, err = go('--data black.npy --max-steps 1 --out run')
     assert err.count('warning: every image is blank') == 2 and err.rstrip().endswith('how it was made')
 
@@ -136,6 +189,8 @@ def test_a_name_of_ours_that_is_a_folder_here_is_pointed_out(tmp_path, go):
 def test_data_and_data_dir_are_not_both_given(go):
     with pytest.raises(UserError, match='--data .*few needs no --data-dir, which is for MNIST'):
         go('--data few --data-dir few')
+    with pytest.raises(UserError, match='--new-images is for a run that goes on'):
+        go('--data few --new-images')
 
 
 # ---- distances that would mean nothing
@@ -154,7 +209,7 @@ def test_images_that_are_no_digits_are_not_measured_against_mnist(tmp_path, go):
 
 
 def test_they_are_if_the_user_says_that_they_are_digits(tmp_path, go, capsys):
-    drawn = digits.draw(np.random.default_rng(0), 4)[0]
+    drawn = digits.draw(np.random.default_rng(0), 5)[0]
     np.save(tmp_path / 'mine.npy', drawn)
     go('--data mine.npy --batch-size 2 --max-steps 1 --out run')
     main(['evaluate', 'run', '--samples', '20', '--judge', 'judge 1'])
@@ -167,9 +222,9 @@ def test_a_run_remembers_how_it_wanted_to_be_looked_at(tmp_path, go):
     run = tmp_path / 'run'
     go('--data digits --batch-size 2 --max-steps 3 --sample-every 3 --checkpoint-every 2 --out run')
     out, _ = go('--resume run')
-    assert 'run has made all its 3 steps; raise --epochs or --max-steps to go on' in out
+    assert 'run has made all its 3 steps; raise --max-steps to go on' in out
     out, _ = go('--resume run/checkpoint.npz --max-steps 7')
-    assert out.startswith('run run\n') or out.startswith('run run/checkpoint.npz\n')
+    assert out.startswith('run run/checkpoint.npz\n')
     assert {'step_000003', 'step_000006'} < set(steps_of_samples(run))
     assert {name: config(run)[name] for name in ('max_steps', 'sample_every', 'checkpoint_every', 'evaluate_every')} == {
         'max_steps': 7, 'sample_every': 3, 'checkpoint_every': 2, 'evaluate_every': None} and load(run)[0]['max_steps'] == 7
@@ -204,13 +259,18 @@ def test_somebody_without_a_home_has_a_cache_among_the_temporary_files(tmp_path,
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
     assert cache.cache_folder('own') == tmp_path / 'home' / '.cache' / 'tinygan' / 'own'
     there = tmp_path / 'tmp' / f'cache-{os.getuid()}' / 'tinygan' / 'own'
+    (tmp_path / 'tmp').mkdir()
     monkeypatch.setattr(cache.os, 'access', lambda path, mode: False)
     assert cache.cache_folder('own') == there
     monkeypatch.undo()
     monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
     monkeypatch.setattr(cache.tempfile, 'gettempdir', lambda: str(tmp_path / 'tmp'))
     monkeypatch.setattr(cache.os.path, 'expanduser', lambda path: path)          # as where no user has that number
-    assert cache.cache_folder('own') == there
+    assert cache.cache_folder('own') == there and (tmp_path / 'tmp' / f'cache-{os.getuid()}').stat().st_mode & 0o777 == 0o700
+    (tmp_path / 'tmp' / f'cache-{os.getuid()}').rmdir()
+    (tmp_path / 'tmp' / f'cache-{os.getuid()}').symlink_to(tmp_path)
+    with pytest.raises(UserError, match='belongs to somebody else; name a folder for the cache with XDG_CACHE_HOME'):
+        cache.cache_folder('own')
 
 
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which('setpriv'), reason='only root can become somebody else')

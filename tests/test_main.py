@@ -95,6 +95,14 @@ def test_a_picture_that_tinygan_did_not_make_is_never_written_over(tmp_path, mon
         assert is_ours(picture)
 
 
+def test_an_array_is_never_written_over(tmp_path):
+    np.save(tmp_path / 'mine.npy', np.zeros(3))
+    before = (tmp_path / 'mine.npy').read_bytes()
+    with pytest.raises(UserError, match='mine.npy is there already: choose another name'):
+        main(['sample', '-n', '1', '--npy', str(tmp_path / 'mine.npy')])
+    assert (tmp_path / 'mine.npy').read_bytes() == before
+
+
 def test_an_array_in_a_run_s_place_is_answered_with_the_option_that_takes_it(tmp_path):
     for command in 'sample', 'evaluate':
         with pytest.raises(UserError, match='mine.npy is an array and no run: evaluate measures it with --npy .*mine.npy$'):

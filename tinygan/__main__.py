@@ -2,6 +2,7 @@
 every gradient, train a run. `python -m tinygan` is the same."""
 import json
 import math
+import os
 import re
 import sys
 
@@ -22,18 +23,13 @@ from .run.device import select_device
 from .run.pictures import check_ours, check_size, grid, linear, save_gif, save_png, spherical, to_pillow
 
 
-def open_generator(run, judged=False, by_those_that_ship=True):
-    """z -> uint8 images of a run's generator, the size of z, and the shape (H, W, C) of an image. UserError if they are to be
-    judged and cannot be."""
+def open_generator(run):
+    """z -> uint8 images of a run's generator, the shape (H, W, C) of an image, and the run's config."""
     if str(run).endswith('.npy'):
         raise UserError(f'{run} is an array and no run: evaluate measures it with --npy {run}')
     G, config = generator.load_with_config(run)
     fast, recipe = convert(G), find_recipe(config['recipe'])
-    if judged:
-        check_shape(recipe.shape, run)
-    if judged and by_those_that_ship:
-        check_digits(config.get('data'), config.get('images'), run)
-    return lambda z: generator.draw(fast, z, recipe.black), config['z_dim'], recipe.shape
+    return lambda z: generator.draw(fast, z, recipe.black), recipe.shape, config
 
 
 def sample_noise(seed, n, z_dim):
@@ -44,11 +40,13 @@ def sample_noise(seed, n, z_dim):
 def sample(options):
     n, out = options.n, options.out or ('grid.png' if options.columns or not options.npy else None)
     columns = min(n, options.columns or math.ceil(math.sqrt(n)))
-    draw, z_dim, shape = open_generator(options.run)
+    draw, shape, config = open_generator(options.run)
+    if options.npy and os.path.exists(options.npy):
+        raise UserError(f'{options.npy} is there already: choose another name')
     if out:
         check_ours(out)
         check_size(n, columns, shape, 'lower -n, or use --npy FILE without --out')
-    images = draw(sample_noise(options.seed, n, z_dim))
+    images = draw(sample_noise(options.seed, n, config['z_dim']))
     if out:
         save_png(out, grid(images, columns))
         print(f'{out}: {n} samples, {columns} in a row')
@@ -62,9 +60,9 @@ def sample(options):
 def interpolate(options):
     check_ours(options.out)
     check_ours(options.gif)
-    draw, z_dim, shape = open_generator(options.run)
+    draw, shape, config = open_generator(options.run)
     check_size(options.rows * options.steps, options.steps, shape, 'lower --rows or --steps')
-    z = sample_noise(options.seed, options.rows + 1, z_dim)
+    z = sample_noise(options.seed, options.rows + 1, config['z_dim'])
     way = {'spherical': spherical, 'linear': linear}[options.path]
     images = draw(np.concatenate([way(a, b, options.steps) for a, b in zip(z, z[1:])]))
     save_png(options.out, grid(images, columns=options.steps))
@@ -82,10 +80,14 @@ def arithmetic(options):
     G(a - b + c), and around it the same with uniform noise of up to 0.25 added.
     """
     check_ours(options.out)
-    draw, z_dim, _ = open_generator(options.run, judged=options.digits)
+    draw, shape, config = open_generator(options.run)
+    z_dim = config['z_dim']
     concepts = [options.a, options.b, options.c]
     if options.digits and any(concepts) or not options.digits and not all(concepts):
         raise UserError('arithmetic needs either --digits A B C or all of --a, --b and --c')
+    if options.digits:
+        check_shape(shape, options.run)
+        check_digits(config.get('data'), config.get('images'), options.run)
     picked = surest(draw, z_dim, options) if options.digits else np.array(concepts).T       # three of each, downwards
     z = sample_noise(options.seed, picked.max() + 1, z_dim)[picked]
     a, b, c = means = z.mean(axis=0)
@@ -121,8 +123,11 @@ def evaluate(options):
 
 
 def samples_to_judge(options):
-    draw, z_dim, _ = open_generator(options.run, judged=True, by_those_that_ship=not options.judge)
-    return draw(sample_noise(options.seed, options.samples, z_dim))
+    draw, shape, config = open_generator(options.run)
+    check_shape(shape, options.run)
+    if not options.judge:
+        check_digits(config.get('data'), config.get('images'), options.run)
+    return draw(sample_noise(options.seed, options.samples, config['z_dim']))
 
 
 LAYERS = gradcheck.LAYERS | {                     # and those of engines/ that multiply by other means
@@ -200,7 +205,8 @@ def parse(arguments):
     sub.add_argument('--npy', type=path, metavar='FILE',
                      help='evaluate these images instead of a RUN: an array, uint8 (n, 28, 28)')
     sub.add_argument('--judge', type=path, metavar='FILE',
-                     help="by a judge of your own, which python -m tinygan.judge.classifier makes, or by 'judge 1' alone")
+                     help="by a judge of your own, which python -m tinygan.judge.classifier makes; or by 'judge 1', which says "
+                          "that images of your own are digits")
     sub.add_argument('--json', action='store_true', help='the numbers as JSON instead of a table')
     sub.add_argument('--neighbours', **PICTURE,
                      help='also save a picture: samples beside the nearest training images of MNIST, fetched if need be')

@@ -17,7 +17,7 @@ class UserError(Exception):
 def one_line_errors(program):
     """Turn UserError and the operating system's refusals into one line on stderr and exit code 2. What the terminal has no
     character for, in the name of a file say, is printed as an escape sequence."""
-    if sys.stdout:
+    if hasattr(sys.stdout, 'reconfigure'):        # not in a notebook
         sys.stdout.reconfigure(errors='backslashreplace')
     try:
         try:

@@ -266,8 +266,8 @@ def test_what_is_passed_over_is_counted_by_its_kind(tmp_path, capsys):
     (data / 'gone.png').symlink_to(tmp_path / 'gone.png')
     os.mkfifo(data / 'pipe.png')
     assert shades(read_folder(data, (2, 2, 1))) == [7]
-    assert passed(capsys) == ['1 .mp4', '2 .txt', '3 hidden', '1 link that leads nowhere', '1 neither file nor folder',
-                              '1 without a suffix']
+    assert passed(capsys) == ['.mp4 (1)', '.txt (2)', 'hidden (3)', 'links that lead nowhere (1)', 'neither file nor folder (1)',
+                              'without a suffix (1)']
     read_folder(data, (2, 2, 1))                  # not only the first time
     assert len(passed(capsys)) == 6
 
@@ -284,7 +284,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path, capsys):
     for path in data, tmp_path / 'link':
         assert Folder(path).names == ['000.png', 'again/x.png', 'file.png']
         assert shades(read_folder(path, (2, 2, 1))) == [0, 9, 9]
-        assert passed(capsys) == ['3 folder that was read already']
+        assert passed(capsys) == ['folders that were read already (3)']
 
 
 def test_a_folder_or_a_file_that_may_not_be_read_is_named_and_left_out(tmp_path, monkeypatch, capsys):
@@ -331,7 +331,7 @@ def test_what_only_begins_like_a_picture_is_passed_over_where_no_suffix_promises
     (data / 'cut').write_bytes(PNG[:8])
     (data / 'P').write_bytes(b'P')
     assert shades(read_folder(data, (2, 2, 1))) == [0]
-    assert passed(capsys) == ['1 .h', '2 without a suffix']
+    assert passed(capsys) == ['.h (1)', 'without a suffix (2)']
 
 
 # ---- pictures that tinygan made
@@ -340,7 +340,7 @@ def run_in(folder, name='run'):
     """What a run leaves in its folder."""
     for file in 'config.json', 'metrics.csv', 'checkpoint.npz':
         (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / name / file).write_text('{}')
+        (folder / name / file).write_text('{"recipe": "dcgan", "versions": {"tinygan": "0.1.0"}}')
     for picture in 'samples/epoch_001.png', 'curves.png', 'samples.gif':
         save(flat(200), folder / name / picture)  # as of an older version: nothing in them says who made them
     return folder / name
@@ -350,7 +350,15 @@ def test_a_run_s_own_folder_is_no_data(tmp_path, capsys):
     data = several(tmp_path / 'data', 2)
     run_in(data, 'runs/dcgan'), run_in(data, 'runs/dcgan-2')
     assert shades(read_folder(data, (2, 2, 1))) == [0, 1]
-    assert passed(capsys) == ['2 folder of a run']
+    assert passed(capsys) == ['folder of a run: runs/dcgan', 'folder of a run: runs/dcgan-2']
+
+
+def test_a_folder_that_only_looks_like_a_run_s_is_data(tmp_path):
+    data = several(tmp_path / 'data', 1)
+    save(flat(8), data / 'mine' / 'samples' / 'a.png')
+    for file in 'config.json', 'metrics.csv', 'checkpoint.npz':
+        (data / 'mine' / file).write_text('{"versions": {"mymodel": 3}}')
+    assert shades(read_folder(data, (2, 2, 1))) == [0, 8]
 
 
 def test_a_run_in_the_very_folder_of_the_data_leaves_these_as_they_are(tmp_path):
@@ -377,13 +385,14 @@ def test_a_name_that_is_no_text_is_no_obstacle(tmp_path):
 
 
 @pytest.mark.parametrize('name, what', [
-    ('gone', ': no such file or folder, and neither mnist nor digits'), ('file.png', ' is a single picture: name the folder'),
-    ('notes.txt', ' is not what --data takes: mnist, digits, a folder or a zip of pictures, IDX files, an .npy or an .npz'),
+    ('gone', ': no such file or folder, and neither mnist nor digits'), ('pipe', ': neither a file nor a folder'), ('file.png', ' is a single picture: name the folder'),
+    ('notes.txt', ' is not what --data takes: mnist, digits, a folder or a zip of pictures, a folder of IDX files, or an IDX'),
     ('empty', ' is not what --data takes')])
 def test_what_data_cannot_be_is_answered_with_what_they_can_be(tmp_path, name, what):
     save(flat(), tmp_path / 'file.png')
     (tmp_path / 'notes.txt').write_text('no image')
     (tmp_path / 'empty').touch()
+    os.mkfifo(tmp_path / 'pipe')
     with pytest.raises(UserError) as error:
         read_folder(tmp_path / name, (4, 4, 3))
     assert str(error.value).startswith(f'--data {tmp_path / name}{what}')
@@ -391,7 +400,7 @@ def test_what_data_cannot_be_is_answered_with_what_they_can_be(tmp_path, name, w
 
 def test_a_folder_without_pictures_is_named_with_what_is_in_it(tmp_path, cache):
     (tmp_path / 'data' / 'empty').mkdir(parents=True)
-    for path, found in ((tmp_path / 'data', 'nothing at all'), (tmp_path, '1 .txt')):
+    for path, found in ((tmp_path / 'data', 'nothing at all'), (tmp_path, '.txt (1)')):
         with pytest.raises(UserError) as error:
             read_folder(path, (4, 4, 3))
         assert str(error.value).startswith(f'--data {path} holds no picture, but {found}; --data takes a folder or')
@@ -518,6 +527,19 @@ def test_a_file_that_may_not_be_read_is_an_error_and_not_a_broken_image(tmp_path
     assert kept(cache) == []
 
 
+@pytest.mark.parametrize('fault, said', [(OSError(24, 'Too many open files'), '000.png cannot be read (Too many open files)'),
+                                         (OSError(5, 'Input/output error'), '000.png cannot be read (Input/output error)'),
+                                         (PermissionError(13, 'Permission denied'), '000.png cannot be read (Permission denied)'),
+                                         (MemoryError(), 'not enough memory for 000.png')])
+def test_what_ails_the_system_is_not_kept_as_a_fault_of_the_picture(tmp_path, cache, monkeypatch, fault, said):
+    data, real = several(tmp_path / 'data', 2), Folder.open
+    monkeypatch.setattr(Folder, 'open', lambda folder, name: real(folder, name) if name != '000.png' else (_ for _ in ()).throw(fault))
+    with pytest.raises(UserError) as error:
+        read_folder(data, (4, 4, 3))
+    assert said in str(error.value) and kept(cache) == []
+    monkeypatch.undo()
+
+
 # ---- what may be wrong with sound pictures
 
 def doubted(tmp_path, images, **options):
@@ -540,7 +562,7 @@ def test_pictures_that_cannot_be_meant_so_are_warned_of_with_the_likely_reason(t
     for _ in range(2):                            # when they are read, and when they come from the cache
         assert (warning or '') in doubted(tmp_path, images)
         said = capsys.readouterr().err
-        assert f'warning: ' in said and warning in said if warning else 'warning' not in said
+        assert 'warning: ' in said and warning in said if warning else 'warning' not in said
 
 
 def test_another_ground_shows_what_is_white_on_transparency(tmp_path):
@@ -548,6 +570,7 @@ def test_another_ground_shows_what_is_white_on_transparency(tmp_path):
     drawing.paste((255, 255, 255, 255), (0, 0, 4, 8))
     assert 'blank' in doubted(tmp_path, [drawing])
     assert not doubted(tmp_path, [drawing], background='black')
+    assert 'blank' in doubted(tmp_path, [])       # each ground has an array of its own
     assert read_folder(tmp_path / 'data', (8, 8, 1), '#000080')[0, 0, [0, 7], 0].tolist() == [255, 15]
     assert read_folder(tmp_path / 'data', (8, 8, 3), '#000080')[0, 0, 7].tolist() == [0, 0, 128]
 
@@ -562,7 +585,7 @@ def test_the_array_is_a_read_only_map_of_a_plain_npy_file(tmp_path, cache, capsy
     name, = kept(cache)
     assert np.array_equal(np.load(cache / name, allow_pickle=False), images)
     said = capsys.readouterr().err
-    assert said.startswith(f'reading 3 images from {tmp_path / "data"} into {cache}\n')
+    assert said.startswith(f'reading 3 pictures in {tmp_path / "data"}, into {cache}\n')
 
 
 def test_minibatches_are_copies_that_may_be_changed(tmp_path):
@@ -595,12 +618,20 @@ def grow(data):
     os.utime(data / '000.png', ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+def rewrite(data):
+    status = os.stat(data / '000.png')
+    content = (data / '000.png').read_bytes()
+    save(flat(8), data / '000.png')
+    assert len((data / '000.png').read_bytes()) == len(content)
+    os.utime(data / '000.png', ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 @pytest.mark.parametrize('change, result', [
     (touch, [0, 1]), (grow, [0, 1]),
     (lambda data: save(flat(5), data / 'sub' / 'new.png'), [0, 1, 5]),
-    (lambda data: (data / '000.png').unlink(), [1]),
+    (lambda data: (data / '000.png').unlink(), [1]), (rewrite, [8, 1]),
     (lambda data: (data / '000.png').rename(data / '002.png'), [1, 0]),
-], ids=['another time', 'another size', 'one more', 'one fewer', 'another name'])
+], ids=['another time', 'another size', 'one more', 'one fewer', 'others of equal size and time', 'another name'])
 def test_a_folder_that_changed_is_read_anew_and_its_old_array_removed(tmp_path, cache, change, result):
     data = several(tmp_path / 'data', 2)
     read_folder(data, (2, 2, 1))
@@ -719,7 +750,7 @@ def test_two_runs_that_build_the_same_array_at_the_same_time_both_end_well(tmp_p
     for run in [subprocess.Popen([sys.executable, '-c', RUN, data, *order], cwd=root, **pipes)
                 for order in (marks, marks[::-1])]:
         out, err = run.communicate(timeout=60)
-        assert run.returncode == 0 and out == '[0, 1, 2]\n' and err.startswith('reading 3 images'), err
+        assert run.returncode == 0 and out == '[0, 1, 2]\n' and err.startswith('reading 3 pictures'), err
     name, = kept(cache)
     assert name.endswith('.npy') and shades(read_folder(data, (2, 2, 1))) == [0, 1, 2]
 

@@ -1,6 +1,5 @@
 """Pictures in a zip, which nobody unpacks."""
 import io
-import os
 import zipfile
 
 import numpy as np
@@ -64,7 +63,7 @@ def test_no_path_is_followed_and_nothing_is_unpacked(tmp_path, monkeypatch):
 def test_what_is_passed_over_is_counted(tmp_path, capsys):
     files = {'a.png': png(1), 'notes.txt': b'text', 'folder/': b'', '__MACOSX/._a.png': b'x', '.DS_Store': b'x', 'in.zip': b'PK\3\4'}
     assert shades(packed(tmp_path, files)) == [1]
-    assert 'passed over: 1 .txt, 1 .zip, 2 hidden\n' in capsys.readouterr().err
+    assert 'passed over: .txt (1), .zip (1), hidden (2)\n' in capsys.readouterr().err
 
 
 def test_a_size_is_looked_at_before_anything_is_decompressed(tmp_path, monkeypatch, capsys):
@@ -72,7 +71,7 @@ def test_a_size_is_looked_at_before_anything_is_decompressed(tmp_path, monkeypat
     path = packed(tmp_path, {'a.png': png(1), 'bomb.png': bytes(2 << 20), 'bomb': bytes(2 << 20)})
     monkeypatch.setattr(zipfile.ZipFile, 'read', lambda self, member: png(5) if member.filename == 'a.png' else 1 / 0)
     assert shades(path) == [5]
-    assert 'passed over: 2 larger than 1 MB\n' in capsys.readouterr().err
+    assert 'passed over: larger than 1 MB (2)\n' in capsys.readouterr().err
 
 
 def test_an_encrypted_picture_is_counted_and_not_called_broken(tmp_path, capsys):
@@ -81,21 +80,51 @@ def test_an_encrypted_picture_is_counted_and_not_called_broken(tmp_path, capsys)
     content[content.rindex(b'PK\1\2') + 8] |= 1
     path.write_bytes(content)
     assert shades(path) == [1]
-    assert 'passed over: 1 encrypted\n' in capsys.readouterr().err
+    assert 'passed over: encrypted (1)\n' in capsys.readouterr().err
 
 
 def test_a_broken_picture_is_left_out_and_a_broken_zip_is_an_error_of_one_line(tmp_path, capsys):
-    path = packed(tmp_path, {'a.png': png(1), 'b.png': png(2)[:40], 'c.png': os.urandom(2000)})
+    path = packed(tmp_path, {'a.png': png(1), 'b.png': png(2)[:40], 'c.png': bytes(range(256)) * 9})
     assert shades(path) == [1]
     said = capsys.readouterr().err
-    assert '  b.png: ' in said and '  c.png: cannot identify' in said
+    assert '  b.png: ' in said and '  c.png: cannot identify image file\n' in said
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UserError, match='mine.zip is a damaged zip '):
         shades(path)
-    with pytest.raises(UserError, match='holds no picture, but 1 .txt; --data takes'):
+    with pytest.raises(UserError, match='holds no picture, but .txt .1.; --data takes'):
         shades(packed(tmp_path, {'a.txt': b''}))
     with pytest.raises(UserError, match='holds no picture, but nothing at all'):
         shades(packed(tmp_path, {}))
+
+
+def test_a_zip_of_pictures_may_have_an_array_beside_them(tmp_path, capsys):
+    array = io.BytesIO()
+    np.save(array, np.zeros((8, 7, 7)))
+    assert shades(packed(tmp_path, {'a.png': png(1), 'features.npy': array.getvalue()})) == [1]
+    assert 'passed over: .npy (1)\n' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('place, value', [(6, 99), (9, 8)], ids=['a version of the future', 'a name that is not UTF-8'])
+def test_a_zip_that_zipfile_cannot_read_is_an_error_of_one_line(tmp_path, place, value):
+    path = packed(tmp_path, {'caf\xe9.png'.encode('latin-1').decode('latin-1'): png(1)})
+    content = bytearray(path.read_bytes())
+    start = content.rindex(b'PK\1\2')
+    content[start + place] = value
+    content[start + 46:start + 51] = b'caf\xe9.'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match='mine.zip is a damaged zip '):
+        shades(path)
+
+
+def test_many_pictures_are_read_side_by_side(tmp_path):
+    assert shades(packed(tmp_path, {f'{i:03}.png': png(i % 256) for i in range(300)})) == [i % 256 for i in range(300)]
+
+
+def test_names_cannot_play_with_the_terminal(tmp_path, capsys):
+    packed(tmp_path, {'a.png': png(1), '\x1b]0;owned\x07.png': b'', 'b\n.\x1b[2J': b''})
+    assert shades(tmp_path / 'mine.zip') == [1]
+    said = capsys.readouterr().err
+    assert '\x1b' not in said and '\x07' not in said and '  ?]0;owned?.png: ' in said
 
 
 def test_a_changed_zip_is_read_anew(tmp_path):

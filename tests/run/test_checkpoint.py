@@ -529,8 +529,9 @@ def test_a_run_is_taken_up_again_from_its_checkpoint_and_from_no_other_file(run)
     assert open_checkpoint(run.folder)[2] == open_checkpoint(run.folder / 'checkpoint.npz')[2] == 2
     again, _ = Run.open(run.folder / 'checkpoint.npz')
     assert again.folder == run.folder and again.step == 2
-    for name in 'checkpoint.previous.npz', 'best.npz', 'config.json':
-        assert f'{name} holds no checkpoint' in refusal(run.folder / name)
+    shutil.copy(run.folder / 'checkpoint.npz', run.folder / 'best.npz')
+    for name in 'checkpoint.previous.npz', 'best.npz':
+        assert f'a run does not go on from {run.folder / name}: name its folder' in refusal(run.folder / name)
 
 
 # ---- config.json
@@ -538,9 +539,9 @@ def test_a_run_is_taken_up_again_from_its_checkpoint_and_from_no_other_file(run)
 def test_what_was_changed_by_hand_in_config_json_is_noticed(run):
     path = run.folder / 'config.json'
     written = json.loads(path.read_text())
-    assert Run.open(run.folder)[0].changed_by_hand() == {} and written['versions'] == {'numpy': '0.1'}
+    assert Run.open(run.folder)[0].edited() == {} and written['versions'] == {'numpy': '0.1'}
     path.write_text(json.dumps(written | {'lr': 0.1, 'note': 'mine', 'versions': {}}))
-    assert Run.open(run.folder)[0].changed_by_hand() == {'lr': 0.1}
+    assert Run.open(run.folder)[0].edited() == {'lr': 0.1, 'note': 'mine'}
 
 
 @pytest.mark.parametrize('content', [None, '', 'not json', '[]', '7'])
@@ -548,7 +549,7 @@ def test_a_config_json_that_is_lost_or_damaged_is_written_anew(run, content):
     path = run.folder / 'config.json'
     path.unlink() if content is None else path.write_text(content)
     again, _ = resume(run.folder)
-    assert again.changed_by_hand() == {}
+    assert again.edited() == {}
     again.write_config()
     assert json.loads(path.read_text()) == CONFIG | {'versions': {}}
 
@@ -598,6 +599,44 @@ def test_a_sample_cut_short_by_a_kill_does_not_stop_the_resumed_run(run):
     resumed, _ = resume(run.folder)
     resumed.save_pictures()
     assert (run.folder / 'samples.gif').exists() and (run.folder / 'curves.png').exists()
+
+
+def test_a_long_run_s_gif_shows_a_hundred_of_its_grids_evenly(run, monkeypatch):
+    for i in range(1, 251):
+        (run.folder / 'samples' / f'step_{i:06d}.png').touch()
+    shown = []
+    monkeypatch.setattr(checkpoint, 'save_gif', lambda path, frames: shown.extend(int(frame.stem[-6:]) for frame in frames))
+    run.draw_samples('any')
+    assert len(shown) == 100 and shown[0] == 1 and shown[-1] == 250 and set(np.diff(shown)) == {2, 3}
+
+
+def test_pictures_and_parts_that_others_left_are_not_touched(run):
+    for name in 'film.mkv.abcdefgh.part', 'film.mkv.0123abcd.part', 'inner/a.png.0123abcd.part':
+        (run.folder / name).parent.mkdir(exist_ok=True)
+        (run.folder / name).touch()
+    ours = run.folder / 'samples' / 'step_000001.png.0123abcd.part'
+    ours.touch()
+    resume(run.folder)
+    assert not ours.exists() and len(list(run.folder.rglob('*.part'))) == 3
+
+
+def test_a_checkpoint_that_the_system_does_not_let_us_read_is_not_called_damaged(run, monkeypatch):
+    real = open
+
+    def refused(path, *arguments):
+        if str(path).endswith('checkpoint.npz'):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return real(path, *arguments)
+    monkeypatch.setattr(checkpoint, 'open', refused, raising=False)
+    with pytest.raises(PermissionError):
+        Run.open(run.folder)
+
+
+def test_a_run_without_its_metrics_goes_on(run):
+    (run.folder / 'metrics.csv').unlink()
+    again, _ = resume(run.folder)
+    steps(again, 3, 4)
+    assert table(again).startswith(HEADER.encode()) and len(table(again).splitlines()) == 3
 
 
 def test_when_epochs_get_another_length_the_grids_so_far_keep_their_steps(run):

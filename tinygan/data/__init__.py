@@ -16,7 +16,7 @@ def load(name=None, folder=None, seed=0, shape=(28, 28, 1), background='white', 
 
     A name that is neither mnist nor digits is a path: see own.py. With neither name nor folder it is MNIST if that can be
     had, and drawn digits otherwise, after a message nobody can miss. MNIST asked for by name, folder or TINYGAN_DATA that
-    cannot be had is an error; so, always, are damaged files. flip mirrors every other image, at random.
+    cannot be had is an error; so, always, are damaged files. flip mirrors half of the images, chosen anew for each epoch.
     """
     if is_path(name):
         from .own import read_own                 # which needs Pillow
@@ -37,9 +37,11 @@ def load(name=None, folder=None, seed=0, shape=(28, 28, 1), background='white', 
 def check_no_pictures(folder):
     """UserError when a folder that should hold MNIST's files, or into which they would be downloaded, holds pictures instead."""
     if folder.is_dir() and not mnist.find(folder, 'train-images-idx3-ubyte'):
-        from .folder import Folder
-        if names := Folder(folder).names:
-            raise UserError(f'{folder} holds no file of MNIST, but {len(names)} pictures: to train on them, --data {folder}')
+        from .decode import has_suffix            # which needs Pillow
+        for path in (*folder.glob('*'), *folder.glob('*/*')):
+            if has_suffix(path.name):
+                raise UserError(f'{folder} holds no file of MNIST, but pictures, such as {path.relative_to(folder)}: to train on '
+                                f'them, --data {folder}')
 
 
 def is_path(name):

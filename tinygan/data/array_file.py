@@ -1,15 +1,18 @@
-"""Images in an array: .npy, .npz and IDX files, as uint8 (N, H, W, C)."""
+"""Images in an array: .npy, .npz and IDX files."""
 import zipfile
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from . import idx
+from .folder import file_key
 from ..errors import UserError
 
-PREFERRED = 'x_train', 'images', 'arr_0', 'train_images'          # of the arrays in an .npz
-CHANNELS = 1, 3, 4                                # gray, RGB, RGB with transparency
-PART = 1000                                       # images converted at a time
+PREFERRED = 'x_train', 'X_train', 'images', 'arr_0', 'train_images'          # of the arrays in an .npz
+CHANNELS = {1: 'gray', 3: 'RGB', 4: 'RGBA'}
+PART = 2 ** 24                                    # numbers looked at at a time
 NPY, NUMBERS = b'\x93NUMPY', 'buif'               # how such a file begins, and NumPy's kinds of them
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 RANGES = (                                        # kinds of numbers; where the smallest and the largest must lie; scale, offset
@@ -22,9 +25,37 @@ RANGES = (                                        # kinds of numbers; where the 
 )
 
 
+class Rows:
+    """The images of an array in a file, as a Folder has its pictures: path, files, names, passed and open(name). UserError where
+    it is not certain which they are."""
+    passed = {}
+
+    def __init__(self, path):
+        self.path, self.files = Path(path), [file_key(path)]
+        array, self.what = read_array(self.path)
+        self.numbers = with_channels_last(array, self.what)
+        self.names = range(len(self.numbers))
+
+    def about(self):
+        N, H, W, C = self.numbers.shape
+        return f'{self.what}: N = {N}, {H}x{W}, {CHANNELS[C]}, {self.scale[2]}'
+
+    @cached_property
+    def scale(self):
+        return scale_of(self.numbers, self.what)
+
+    def open(self, i):
+        scale, offset, _ = self.scale
+        image = np.rint((self.numbers[i] * scale + offset).clip(0, 255)).astype(np.uint8)
+        return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+    def ready(self, shape):
+        """Are the images, as they lie in the file, what a network for that shape (H, W, C) takes?"""
+        return self.numbers.dtype == np.uint8 and self.numbers.shape[1:] == shape and self.numbers.flags.c_contiguous
+
+
 def read_array(path):
-    """The images that a file holds, uint8 (N, H, W, C), and a sentence about them. UserError where they are not certain."""
-    path = Path(path)
+    """The array with the images in a file, and what to call it."""
     try:
         with open(path, 'rb') as file:
             start = file.read(6)
@@ -40,7 +71,11 @@ def read_array(path):
         raise UserError(f'{path} {problem}') from None
     except Exception as error:                    # whatever zipfile and NumPy make of damaged bytes
         raise UserError(f'{path} cannot be read ({error})') from None
-    return to_images(array, what)
+    if array.dtype.kind not in NUMBERS:
+        raise UserError(f'{what} is an array of {array.dtype}, not of images')
+    if not array.size:
+        raise UserError(f'{what} is empty: its shape is {array.shape}')
+    return array, what
 
 
 def from_idx(path):
@@ -72,44 +107,28 @@ def shape_in(file, name):
     return shape if len(shape) in (3, 4) and dtype.kind in NUMBERS else None
 
 
-def to_images(array, what):
-    """Numbers of any type and axes as uint8 (N, H, W, C), with a sentence about it. UserError where that is a guess."""
-    if array.dtype.kind not in NUMBERS:
-        raise UserError(f'{what} is an array of {array.dtype}, not of images')
-    if not array.size:
-        raise UserError(f'{what} is empty: its shape is {array.shape}')
-    numbers = with_channels_last(array, what)
-    scale, offset, words = scale_of(array, what)
-    images = numbers
-    if array.dtype != np.uint8:
-        images = np.empty(numbers.shape, np.uint8)
-        for start in range(0, len(images), PART):
-            images[start:start + PART] = np.rint((numbers[start:start + PART] * scale + offset).clip(0, 255))
-    N, H, W, C = images.shape
-    return images, f'{what}: {N:,} {dict(zip(CHANNELS, ("gray", "RGB", "RGBA")))[C]} images of {H}x{W}, {words}'
-
-
 def with_channels_last(array, what):
     """A view (N, H, W, C) of an array (N, H, W), (N, H, W, C) or (N, C, H, W)."""
     shape = array.shape
-    if array.ndim == 3 and shape[2] not in CHANNELS:
-        return array[..., None]
-    last, first = (array.ndim == 4 and shape[axis] in CHANNELS for axis in (3, 1))
-    if last == first:
-        unsure = 'it is not certain which axis has the channels' if last else 'that is neither of these'
-        if array.ndim == 3:
-            unsure = 'that may be a single picture'
-        raise UserError(f'{what} has the shape {shape}: needed is (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1, 3 or 4, '
-                        f'and {unsure}; save it as np.save(FILE, array.reshape(N, H, W, C))')
-    return array if last else array.transpose(0, 2, 3, 1)
+    if array.ndim == 3:                           # a single picture would have C in front or behind; (H, W, N) would be square
+        if shape[0] not in CHANNELS and shape[2] not in CHANNELS and not shape[0] == shape[1] != shape[2]:
+            return array[..., None]
+    elif array.ndim == 4 and (shape[3] in CHANNELS) != (shape[1] in CHANNELS):
+        return array if shape[3] in CHANNELS else array.transpose(0, 2, 3, 1)
+    raise UserError(f'{what} has the shape {shape}, of which it is not certain what is what: needed is (N, H, W), (N, H, W, C) or '
+                    '(N, C, H, W), with C = 1, 3 or 4; np.moveaxis moves an axis, np.reshape divides one')
 
 
 def scale_of(array, what):
-    """(scale, offset, words): number * scale + offset is a shade from 0 to 255, and how the array's numbers were understood."""
-    parts = [array[start:start + PART] for start in range(0, len(array), PART)]
+    """(scale, offset, words): number * scale + offset is a shade from 0 to 255, and how the array's numbers were understood.
+    UserError where that would be a guess."""
+    if array.dtype == np.uint8:
+        return 1., 0, 'uint8'
+    n = max(1, PART // array[0].size)
+    parts = [array[start:start + n] for start in range(0, len(array), n)]
     low, high = min(part.min() for part in parts), max(part.max() for part in parts)
     for kinds, (a, b), (c, d), scale, offset in RANGES:
         if array.dtype.kind in kinds and a <= low <= b and c <= high <= d:
             return scale, offset, f'{array.dtype} from {round(a)} to {round(d)}'
     raise UserError(f'{what} has {array.dtype} from {low:g} to {high:g}, which does not say what is black and what white: '
-                    'needed is uint8, or floats in [0, 1] or [-1, 1]')
+                    'needed is uint8, or floats in [0, 1] or [-1, 1], such as (x - x.min()) / (x.max() - x.min())')

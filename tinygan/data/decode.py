@@ -12,8 +12,9 @@ START = 1024                                      # bytes by which a file is rec
 LARGE = 2 ** 24                                   # pixels: one such picture at a time, or memory might not do
 
 Image.init()
-FORMATS = set(Image.OPEN) - {'EPS', 'WMF',        # which are programs, for Ghostscript and for Windows;
-                             'BUFR', 'GRIB', 'HDF5', 'MPEG'}                    # and Pillow knows no more than their names
+UNREAD = {'EPS', 'WMF',                           # programs, for Ghostscript and for Windows
+          'BUFR', 'GRIB', 'HDF5', 'MPEG'}         # of which Pillow knows no more than that
+FORMATS = [name for name in Image.OPEN if name not in UNREAD]
 CERTAIN = [name for name in FORMATS if Image.OPEN[name][1]]       # begin in a way of their own
 SUFFIXES = {suffix: name for suffix, name in Image.registered_extensions().items() if name in FORMATS}
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2 ** 28        # some have long texts and large profiles
@@ -36,7 +37,7 @@ def open_picture(file, name):
     """A Pillow image, not decoded yet, of a path or an open file. What it holds counts, and for the few formats without a
     beginning of their own what it is called."""
     by_name = SUFFIXES.get(PurePath(name).suffix.lower())
-    return Image.open(file, formats=CERTAIN + [by_name] * (by_name is not None and by_name not in CERTAIN))
+    return Image.open(file, formats=CERTAIN if by_name in (None, *CERTAIN) else [*CERTAIN, by_name])
 
 
 def is_ours(image):

@@ -1,35 +1,38 @@
 """Pictures in a folder or in a zip: which there are, and what was passed over."""
 import io
+import json
 import os
 import stat
 import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
+from tqdm import tqdm
+
 from . import idx
 from .decode import START, has_suffix, looks_like_picture, open_picture
-from ..errors import UserError
 
 LARGEST = 2 ** 28                                 # bytes of a picture in a zip
-RUN = {'config.json', 'metrics.csv', 'checkpoint.npz', 'checkpoint.previous.npz'}               # two of them make a run's folder
-MADE_BY_RUN = 'samples', 'samples.gif', 'curves.png'
+MADE_BY_RUN = 'samples', 'samples.gif', 'curves.png'               # in a run's folder
 
 
 class Folder:
-    """The pictures in a folder and in all folders in it, links followed, sorted by name. IDX files are found as well."""
+    """The pictures in a folder and in all folders in it, links followed, sorted by name. `idx` are IDX files of images; `passed`
+    counts, by kind, what was passed over."""
 
     def __init__(self, path):
         self.path, self.files, self.idx, self.passed = Path(path), [], [], Counter()
         seen = set()
-        for folder, folders, names in os.walk(path, followlinks=True, onerror=self.unreadable):
+        for folder, folders, names in tqdm(os.walk(path, followlinks=True, onerror=self.unreadable), 'looking for pictures',
+                                           unit=' folders', delay=2, leave=False, disable=None):
             if (here := os.path.realpath(folder)) in seen:        # a loop, or two links to one folder
-                self.passed['folder that was read already'] += 1
+                self.passed['folders that were read already'] += 1
                 folders.clear()
                 continue
             seen.add(here)
-            if len(RUN.intersection(names)) > 1:
+            if 'config.json' in names and is_run(folder):
                 if folder != str(path):
-                    self.passed['folder of a run'] += 1
+                    self.passed[f'folder of a run: {self.name_of(folder)}'] += 1
                     folders.clear()
                     continue
                 folders[:] = set(folders).difference(MADE_BY_RUN)
@@ -40,39 +43,47 @@ class Folder:
         self.files.sort()
         self.names = [name for name, *_ in self.files]
 
-    def visible(self, names):
-        shown = [name for name in names if not name.startswith('.')]
-        self.passed += Counter(hidden=len(names) - len(shown))
-        return shown
+    def name_of(self, path):
+        return os.path.relpath(path, self.path).replace(os.sep, '/')
 
     def unreadable(self, error):
-        self.passed[f'unreadable folder: {os.path.relpath(error.filename, self.path)}'] += 1
+        self.passed[f'unreadable folder: {self.name_of(error.filename)}'] += 1
+
+    def visible(self, names):
+        shown = [name for name in names if not name.startswith('.')]
+        if hidden := len(names) - len(shown):
+            self.passed['hidden'] += hidden
+        return shown
 
     def take(self, path):
-        """Note a file as a picture, as an IDX file of images, or as passed over."""
-        name = os.path.relpath(path, self.path).replace(os.sep, '/')
         try:
             status = os.stat(path)
-            if not stat.S_ISREG(status.st_mode):
-                self.passed['neither file nor folder'] += 1       # a pipe would be waited for
-            elif not os.access(path, os.R_OK):
-                self.passed[f'unreadable file: {name}'] += 1
-            elif has_suffix(name) or self.recognise(path, name):
-                self.files.append((name, status.st_size, status.st_mtime_ns))
         except OSError:
-            self.passed['link that leads nowhere'] += 1
+            self.passed['links that lead nowhere'] += 1
+            return
+        name = self.name_of(path)
+        if reason := self.why_not(path, name, status):
+            self.passed[reason] += 1
+        else:
+            self.files.append((name, *change_of(status)))
 
-    def recognise(self, path, name):
-        """Does the file begin as a picture does? If not, it is noted."""
+    def why_not(self, path, name, status):
+        """Why a file is passed over; None for a picture."""
+        if not stat.S_ISREG(status.st_mode):      # a pipe would be waited for
+            return 'neither file nor folder'
+        if not os.access(path, os.R_OK):
+            return f'unreadable file: {name}'
+        if has_suffix(name):
+            return None
         with open(path, 'rb') as file:
             start = file.read(START)
-        if dims := idx.dimensions(start):
-            if dims > 2:
-                self.idx.append(name)
-            else:
-                self.passed['IDX file of labels'] += 1
-            return False
-        return is_picture(lambda: path, name, start, self.passed)
+        if dimensions := idx.dimensions(start):
+            self.idx += [name] * (dimensions > 2)
+            return 'IDX files'
+        return None if is_picture(path, name, start) else suffix_of(name)
+
+    def about(self):
+        return f'{len(self.names):,} pictures in {self.path}'
 
     def open(self, name):
         return open_picture(self.path / name, name)
@@ -80,57 +91,70 @@ class Folder:
 
 class Zip:
     """The pictures in a zip, sorted by name, which are read from there. Nothing is unpacked, and no path in it followed."""
-    idx = ()
+    about = Folder.about
 
     def __init__(self, path):
-        self.path, self.passed, self.files = Path(path), Counter(), [file_key(path)]
-        try:
-            self.zip = zipfile.ZipFile(path)
-            self.members = {member.filename: member for member in self.zip.infolist() if self.take(member)}
-        except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-            raise UserError(f'{path} is a damaged zip ({error})') from None
+        self.path, self.files, self.passed = Path(path), [file_key(path)], Counter()
+        self.zip, self.members = zipfile.ZipFile(path), {}
+        for member in self.zip.infolist():
+            if reason := self.why_not(member):
+                self.passed[reason] += 1
+            elif not member.is_dir():
+                self.members[member.filename] = member
         self.names = sorted(self.members)
 
-    def take(self, member):
-        """Is it a picture? If not, it is noted."""
-        name = member.filename
-        if member.is_dir():
-            return False
-        if any(part.startswith(('.', '__MACOSX')) and part != '..' for part in PurePosixPath(name).parts):
-            self.passed['hidden'] += 1
-        elif member.flag_bits & 1:
-            self.passed['encrypted'] += 1
-        elif member.file_size > LARGEST:
-            self.passed[f'larger than {LARGEST >> 20} MB'] += 1
-        elif has_suffix(name):
-            return True
-        else:
-            try:
-                with self.zip.open(member) as file:
-                    start = file.read(START)
-            except Exception:                     # whatever zipfile makes of damaged bytes
-                start = b''
-            return is_picture(lambda: self.file(member), name, start, self.passed)
+    def why_not(self, member):
+        """Why a file is passed over; None for a picture, or a folder."""
+        if any(part.startswith(('.', '__MACOSX')) and part != '..' for part in PurePosixPath(member.filename).parts):
+            return 'hidden'
+        if member.flag_bits & 1:
+            return 'encrypted'
+        if member.file_size > LARGEST:
+            return f'larger than {LARGEST >> 20} MB'
+        if member.is_dir() or has_suffix(member.filename):
+            return None
+        try:
+            content = self.read(member)
+        except Exception:                         # whatever zipfile makes of damaged bytes
+            return suffix_of(member.filename)
+        return None if is_picture(content, member.filename, content.getvalue()[:START]) else suffix_of(member.filename)
 
-    def file(self, member):
+    def read(self, member):
         return io.BytesIO(self.zip.read(member))
 
     def open(self, name):
-        return open_picture(self.file(self.members[name]), name)
+        return open_picture(self.read(self.members[name]), name)
 
 
-def is_picture(opened, name, start, passed):
-    """Is a file without a picture's suffix one, as its start and then Pillow say? If not, it is counted by its suffix."""
-    if looks_like_picture(start):
-        try:
-            with open_picture(opened(), name):
-                return True
-        except Exception:                         # Pillow meets garbage with almost any exception there is
-            pass
-    passed[PurePosixPath(name).suffix.lower() or 'without a suffix'] += 1
+def is_picture(file, name, start):
+    """Is a path or an open file, which begins with these bytes, a picture, though its name does not say so?"""
+    if not looks_like_picture(start):
+        return False
+    try:
+        with open_picture(file, name):
+            return True
+    except Exception:                             # Pillow meets garbage with almost any exception there is
+        return False
+
+
+def suffix_of(name):
+    return PurePosixPath(name).suffix.lower() or 'without a suffix'
 
 
 def file_key(path):
-    """By what a file is told from another: its name, size and time of change."""
-    status = os.stat(path)
-    return os.path.basename(path), status.st_size, status.st_mtime_ns
+    """What tells a file from another, and from itself before a change."""
+    return os.path.basename(path), *change_of(os.stat(path))
+
+
+def change_of(status):
+    """What changes when a file does. The first time, programs may set back."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def is_run(folder):
+    """Is it the folder of a run, as its config.json says?"""
+    try:
+        config = json.loads(Path(folder, 'config.json').read_text())
+        return 'tinygan' in config['versions'] and 'recipe' in config
+    except (OSError, ValueError, TypeError, KeyError):
+        return False

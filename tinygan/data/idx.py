@@ -14,6 +14,7 @@ TYPES = {                                         # as NumPy names them
     8: 'u1', 9: 'i1', 11: '>i2', 12: '>i4', 13: '>f4', 14: '>f8',
 }
 GZIP = b'\x1f\x8b'
+MOST = 4                                          # dimensions: other files may begin like this, with more
 
 
 class Damaged(ValueError):
@@ -27,7 +28,7 @@ def dimensions(start):
             start = zlib.decompressobj(wbits=31).decompress(start, 4)
         except zlib.error:
             return 0
-    return start[3] if len(start) >= 4 and start[:2] == b'\0\0' and start[2] in TYPES else 0
+    return start[3] if len(start) >= 4 and start[:2] == b'\0\0' and start[2] in TYPES and start[3] <= MOST else 0
 
 
 def unpack(data):

@@ -53,8 +53,9 @@ def folder_of(folder=None):
 
 def find(folder, name):
     """The file `name` in folder, by one of its usual names, or None."""
-    dotted = name.replace('-idx', '.idx')
-    return next((path for path in (folder / f'{n}{gz}' for n in (name, dotted) for gz in ('', '.gz')) if path.is_file()), None)
+    places = (folder / below / f'{usual}{gz}' for below in ('', 'MNIST/raw')      # where torchvision keeps them
+              for usual in (name, name.replace('-idx', '.idx')) for gz in ('', '.gz'))
+    return next((path for path in places if path.is_file()), None)
 
 
 def _load(split, kind, folder, download):
@@ -70,8 +71,8 @@ def _load(split, kind, folder, download):
     try:
         return unpack(path.read_bytes(), name)
     except ValueError as problem:
-        mend = ('delete it, and the next run downloads it again' if folder == cache else
-                f'to train on it, --data {path}' if isinstance(problem, Foreign) else 'put a whole one in its place')
+        mend = (f'to train on it, --data {path}' if isinstance(problem, Foreign) else
+                'delete it, and the next run downloads it again' if folder == cache else 'put a whole one in its place')
         raise UserError(f'{path} {problem}; {mend}') from None
 
 

@@ -1,5 +1,5 @@
 """Images of your own: whatever --data names, as an array. Pictures are decoded once, into the user's cache, and mapped from
-there; so are arrays of another size than the network's."""
+there; so are arrays that are not already what a network takes."""
 import contextlib
 import hashlib
 import os
@@ -11,18 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from . import idx
-from .array_file import NPY, read_array
+from .array_file import NPY, Rows
 from .cache import cache_folder
 from .decode import START, looks_like_picture, pixels
-from .folder import Folder, Zip, file_key
+from .folder import Folder, Zip
 from ..errors import UserError
 
 VERSION = 2                                       # of `pixels`: a new one makes every stored array stale
-TAKES = 'a folder or a zip of pictures, IDX files, an .npy or an .npz'
+TAKES = 'a folder or a zip of pictures, a folder of IDX files, or an IDX file, an .npy or an .npz'
 LOOKED_AT = 1000                                  # images, by `doubt`
 DARK = 64                                         # of 255: no shade above it
 
@@ -32,11 +32,10 @@ def read_own(path, shape, background='white'):
     for RGB, the SHA-256 of their pixels, and what may be wrong with them, or None. UserError where there are none."""
     source = find(Path(path))
     if source.passed:
-        counts = [f'{n} {what}' if n > 1 or ':' not in what else what for what, n in sorted(source.passed.items())]
-        more = [f'and {len(counts) - 10} more kinds'] * (len(counts) > 10)
-        print('passed over:', ', '.join(counts[:10] + more), file=sys.stderr)
-    if isinstance(source, Rows) and source.images.shape[1:] == shape:
-        images, digest = source.images, digest_of(source.images)
+        print('passed over:', counted(source.passed), file=sys.stderr)
+    if isinstance(source, Rows) and source.ready(shape):
+        print(source.about(), file=sys.stderr)
+        images, digest = source.numbers, digest_of(source.numbers)
     else:
         images, digest = decoded(source, shape, background)
     warning = doubt(images)
@@ -49,22 +48,29 @@ def find(path):
     """Where the images that a path names are: a Folder, a Zip or Rows, alike in path, files, names, passed and open(name)."""
     if path.is_dir():
         return in_folder(path)
-    if not path.exists():
-        raise UserError(f'--data {path}: no such file or folder, and neither mnist nor digits')
+    if not path.is_file():                        # a pipe would be waited for
+        what = 'neither a file nor a folder' if path.exists() else 'no such file or folder, and neither mnist nor digits'
+        raise UserError(f'--data {path}: {what}')
     with open(path, 'rb') as file:
         start = file.read(START)
-    if start[:4] in (b'PK\3\4', b'PK\5\6') and not is_npz(path):
-        return with_pictures(Zip(path))
-    if start[:2] == b'PK' or start.startswith(NPY) or idx.dimensions(start):
+    if start[:4] in (b'PK\3\4', b'PK\5\6'):
+        return in_zip(path)
+    if start.startswith(NPY) or idx.dimensions(start):
         return Rows(path)
     if looks_like_picture(start):
         raise UserError(f'--data {path} is a single picture: name the folder')
     raise UserError(f'--data {path} is not what --data takes: mnist, digits, {TAKES}')
 
 
-def is_npz(path):
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as file:
-        return any(name.endswith('.npy') for name in file.namelist())
+def in_zip(path):
+    """The pictures in a zip, or the Rows of an .npz, which is a zip of nothing but arrays."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = file.namelist()
+        zipped = None if names and all(name.endswith('.npy') for name in names) else Zip(path)
+    except Exception as error:                    # whatever zipfile makes of damaged bytes
+        raise UserError(f'{path} is a damaged zip ({error})') from None
+    return with_pictures(zipped) if zipped else Rows(path)
 
 
 def in_folder(path):
@@ -75,45 +81,42 @@ def in_folder(path):
     names = sorted(name for name in folder.idx if name.removesuffix('.gz') == name or name[:-3] not in folder.idx)
     training = [name for name in names if 'train' in Path(name).name.lower()] or names
     if len(training) > 1 or folder.names:
-        pictures = f'{len(folder.names)} pictures and ' if folder.names else ''
-        raise UserError(f'--data {path} holds {pictures}{len(training)} IDX files of images ({", ".join(training[:4])}'
-                        f'{", ..." if len(training) > 4 else ""}): name the one that you mean')
+        found = [*training, *folder.names[:1]]
+        raise UserError(f'--data {path} holds several sets of images ({", ".join(found[:4])}{", ..." * (len(found) > 4)}): name the '
+                        'file or the folder of the one that you mean')
     return Rows(path / training[0])
 
 
 def with_pictures(source):
     if not source.names:
-        passed = ', '.join(f'{n} {what}' for what, n in sorted(source.passed.items())) or 'nothing at all'
-        raise UserError(f'--data {source.path} holds no picture, but {passed}; --data takes {TAKES}')
+        raise UserError(f'--data {source.path} holds no picture, but {counted(source.passed) or "nothing at all"}; --data takes '
+                        f'{TAKES}')
     return source
 
 
-class Rows:
-    """The images of an array in a file."""
+def counted(passed, most=10):
+    """How many there are of each kind, in a line."""
+    kinds = [f'{what} ({n})' if ': ' not in what else what for what, n in sorted(passed.items())]
+    return printable(', '.join(kinds[:most] + [f'and {len(kinds) - most} more kinds'] * (len(kinds) > most)))
 
-    def __init__(self, path):
-        self.path, self.files, self.passed = path, [file_key(path)], {}
-        self.images, about = read_array(path)
-        self.names = range(len(self.images))
-        print(about, file=sys.stderr)
 
-    def open(self, i):
-        image = self.images[i]
-        return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+def printable(text):
+    """The text without what could play with a terminal, which the name of a file may hold."""
+    return ''.join(character if character.isprintable() or '\udc80' <= character <= '\udcff' else '?' for character in text)
 
 
 def decoded(source, shape, background):
     """(images, digest) of a source, from the cache if it has not changed since it was decoded."""
     home = cache_folder('own')
     place, key = (hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-                  for what in ((str(source.path.resolve()), *shape, background), (VERSION, source.files)))
+                  for what in ((os.path.realpath(source.path), *shape, background), (VERSION, source.files)))
     for stored in home.glob(f'{place}-{key}-*.npy'):
         with contextlib.suppress(OSError, EOFError, ValueError):  # damaged: made anew
             images = np.load(stored, mmap_mode='r', allow_pickle=False)
             if lost := len(source.names) - len(images):
-                print(f'{lost} of the {len(source.names)} pictures in {source.path} cannot be read', file=sys.stderr)
+                print(f'left out, because they cannot be read: {lost} of {len(source.names)}', file=sys.stderr)
             return images, stored.stem.rpartition('-')[2]
-    print(f'reading {len(source.names):,} images from {source.path} into {home}', file=sys.stderr)
+    print(f'reading {source.about()}, into {home}', file=sys.stderr)
     part = home / f'{place}-{os.urandom(8).hex()}.part'
     stored = None
     try:
@@ -148,7 +151,7 @@ def write(file, source, shape, background):
                 file.write(image)
                 digest.update(image)
             else:
-                unreadable.append(f'{name}: {image}')
+                unreadable.append(printable(f'{name}: {image}'))
     if unreadable:
         more = [f'and {len(unreadable) - 10} more'] * (len(unreadable) > 10)
         print('left out:', *unreadable[:10], *more, sep='\n  ', file=sys.stderr)
@@ -164,16 +167,20 @@ def bytes_of(source, name, shape, background):
     try:
         with source.open(name) as image:
             return pixels(image, shape, background)
-    except (FileNotFoundError, PermissionError) as error:         # not to be stored as if it were broken
-        raise UserError(f'{source.path / name} cannot be read ({error.strerror})') from None
+    except MemoryError:
+        raise UserError(f'{source.path}: not enough memory for {name}') from None
+    except UnidentifiedImageError:                # whose text has the whole path
+        return 'cannot identify image file'
     except Exception as error:                    # Pillow meets garbage with almost any exception there is
+        if getattr(error, 'errno', None):         # the system's, not to be stored as if the picture were broken
+            raise UserError(f'{source.path / name} cannot be read ({error.strerror})') from None
         return str(error) or type(error).__name__
 
 
 def digest_of(images):
     digest = hashlib.sha256()
     for start in range(0, len(images), LOOKED_AT):
-        digest.update(np.ascontiguousarray(images[start:start + LOOKED_AT]))
+        digest.update(images[start:start + LOOKED_AT])
     return digest.hexdigest()
 
 
@@ -187,5 +194,5 @@ def doubt(images):
     if len(some) > 1 and (some == some[0]).all():
         return 'all images are the same, and G can learn no other'
     if high.max() <= DARK:
-        return (f'the images are nearly black: of 255 shades, none above {high.max()}; those that hold 12 bits in 16, for example, '
-                'must be multiplied by 16 first')
+        return (f'the images are nearly black: of 255 shades, none above {high.max()}; those that hold 12 bits in 16, or 1 for white, '
+                'must be multiplied first')

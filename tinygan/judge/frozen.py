@@ -85,7 +85,7 @@ def check_shape(shape, maker):
 
 
 def check_digits(data, digest, maker):
-    """UserError if `maker` learns from images of one's own, --data and its digest: the judges that ship know digits."""
+    """UserError if `maker` has learnt from the user's own images, which --data and its digest tell, and not from digits."""
     if is_path(data) and digest != MNIST_DIGEST:
         raise UserError(f'{maker} shows images of your own, and the judges that ship know only MNIST\'s digits: the distance from '
                         'those would mean nothing')

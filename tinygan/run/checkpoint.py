@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..arrays import array_module, to_numpy
+from ..data.folder import is_run
 from ..errors import UserError
 from .files import atomically, lock
 from .pictures import plot_curves, save_gif, save_png
@@ -28,6 +29,7 @@ VERSION = 1                         # of the checkpoint's format
 COLUMNS = 'step', 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2', 'frechet'
 ON_CPU = 'step', 'frechet'          # of those, what is never fetched from a GPU
 BEST = 'best.npz'
+FRAMES = 100                        # of samples.gif, at most
 
 
 class Run:
@@ -54,7 +56,9 @@ class Run:
     def open(cls, folder):
         """(run, state) of the newest checkpoint that can be read, in a folder or beside a checkpoint.npz; nothing is changed yet.
         UserError where there is none, and while another process trains the run."""
-        if Path(folder).name == checkpoints('')[0].name and Path(folder).is_file():
+        if str(folder).endswith('.npz') and Path(folder).is_file():
+            if Path(folder).name != checkpoints('')[0].name:
+                raise UserError(f'a run does not go on from {folder}: name its folder')
             folder = Path(folder).parent
         run = cls(folder)
         if any(path.exists() for path in checkpoints(folder)):
@@ -64,15 +68,16 @@ class Run:
 
     def rewind(self):
         """Remove what came after the checkpoint and may be half written: rows of metrics.csv, samples, and a damaged newest
-        checkpoint, which must not become the previous one. A later best.npz goes too. The one before it is lost, so there
+        checkpoint, which gets another name, as it must not become the previous one. A later best.npz goes too. The one before it is lost, so there
         is none until a distance is lower than all that remain."""
         rows, self.lowest = read_metrics(self.folder / 'metrics.csv', self.step)
         newest, previous = checkpoints(self.folder)
-        if self.checkpoint == previous:
-            newest.unlink(missing_ok=True)
+        if self.checkpoint == previous and newest.exists():
+            newest.replace(newest.with_name('checkpoint.damaged.npz'))
         (self.folder / 'samples').mkdir(exist_ok=True)
-        for half_written in self.folder.rglob('*.????????.part'):
-            half_written.unlink()
+        for path in (*self.folder.iterdir(), *(self.folder / 'samples').iterdir()):
+            if re.fullmatch(r'.*\.(npz|json|csv|png|gif)\.[0-9a-f]{8}\.part', path.name):          # half written, by `atomically`
+                path.unlink()
         for made_at, sample in self.samples():
             if made_at > self.step:
                 sample.unlink()
@@ -81,10 +86,10 @@ class Run:
                 self.best.unlink()
         self.write_metrics(rows)
 
-    def changed_by_hand(self):
+    def edited(self):
         """What config.json says otherwise than the checkpoint, by which the run goes on: {name: value}."""
         said = read_config(self.folder)
-        return {name: said[name] for name in said if name != 'versions' and said[name] != self.config.get(name, said[name])}
+        return {name: said[name] for name in said if name != 'versions' and (name, said[name]) not in self.config.items()}
 
     def write_config(self, versions=None):
         """Write config.json, with the versions that it names already if no others are given."""
@@ -166,7 +171,8 @@ class Run:
 
     def draw_samples(self, path):
         if samples := [sample for _, sample in self.samples()]:
-            save_gif(path, samples)
+            chosen = np.linspace(0, len(samples) - 1, min(FRAMES, len(samples))).astype(int)
+            save_gif(path, [samples[i] for i in chosen])
 
     def draw_curves(self, path):
         metrics = np.atleast_1d(np.genfromtxt(self.folder / 'metrics.csv', delimiter=',', names=True))
@@ -184,13 +190,15 @@ def read_config(folder):
 
 def read_metrics(path, step):
     """The rows of a metrics.csv up to that step, the last of which may be cut short, and the lowest distance in them."""
+    if not path.exists():
+        return [], math.inf
     try:
         lines = path.read_text().splitlines(keepends=True)
         rows = csv.DictReader(line for line in lines if line[-1] == '\n')
         rows = [row for row in rows if int(row['step']) <= step]
         return rows, min((float(row['frechet']) for row in rows if row.get('frechet')), default=math.inf)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f'{path} is damaged ({error})') from None
+        raise UserError(f'{path} is damaged ({error}); moved away, it stops no run') from None
 
 
 def fetched(rows):
@@ -208,10 +216,11 @@ def check_unused(folder):
     """UserError when the folder already holds a run, or somebody else's files that a run would replace."""
     if any(path.exists() for path in (*checkpoints(folder), Path(folder) / BEST)):
         raise UserError(f'{folder} already holds a run: go on with --resume {folder}, or choose another --out')
-    if 'versions' in read_config(folder):         # of a run that was killed before its first checkpoint
+    if is_run(folder):                            # that was killed before its first checkpoint
         return
-    for name in 'config.json', 'metrics.csv', 'samples.gif', 'curves.png':
-        if Path(folder, name).exists():
+    for name in 'config.json', 'metrics.csv', 'samples.gif', 'curves.png', 'samples':
+        path = Path(folder, name)
+        if path.is_file() or path.is_dir() and any(path.iterdir()):
             raise UserError(f'{folder} already holds a {name} that no run made: choose another --out')
 
 
@@ -243,6 +252,8 @@ def first_sound(paths, run):
         except KeyError as name:
             problems.append(f'{path} is no checkpoint: it lacks {name}')
         except Exception as error:                # whatever zipfile, NumPy and json make of damaged bytes
+            if getattr(error, 'errno', None):     # it may be sound, and the system not let us see it
+                raise
             problems.append(f'{path} is damaged ({error})')
     raise UserError('; '.join(problems) or f'{run} holds no checkpoint: name the folder of a run that train_mnist.py has begun, or '
                     'a file such as its best.npz')

@@ -11,7 +11,7 @@ from ..errors import UserError
 def atomically(path, mode='wb', previous=None):
     """A file to write that appears at path, whole, when the block is done, or not at all.
     What stood at path before goes to the path `previous`, if one is given."""
-    target = Path(path).resolve()                 # where a link leads, if it is one
+    target = Path(os.path.realpath(path))         # where a link leads, if it is one
     temporary = target.with_name(f'{target.name}.{os.urandom(4).hex()}.part')
     try:
         with open(temporary, mode) as file:
@@ -47,7 +47,7 @@ class Lock:
 
 def lock(folder):
     """The Lock of a folder, one for the whole process; None where files cannot be locked. UserError if another has it."""
-    place = Path(folder).resolve()
+    place = os.path.realpath(folder)
     with contextlib.suppress(ImportError, OSError):
         held = locks.get(place) or Lock(Path(folder))
         locks[place] = held

@@ -7,7 +7,7 @@ from ..data.images import MADE_BY
 from ..errors import UserError
 from .files import atomically
 
-FRAMES, WIDEST = 100, 600                         # of an animation: how many at most, and how many pixels each
+WIDEST = 600                                      # frame of an animation, in pixels
 GAP, SCALE = 2, 2                                 # pixels between images, pixels for each of theirs
 LARGEST = 2 ** 26                                 # picture, in pixels: 18,000 digits
 
@@ -49,11 +49,9 @@ def save_png(path, image, scale=SCALE):
 
 
 def save_gif(path, frames, milliseconds=400):
-    """An animation of Pillow images, or of the files of some, which are opened one by one; the last stays for two seconds. Of
-    more than FRAMES, so many are chosen evenly, and those that are wider than WIDEST are reduced."""
-    chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).astype(int))]
-    durations = [milliseconds] * (len(chosen) - 1) + [2000]
-    first, others = as_frame(chosen[0]), (as_frame(picture) for picture in chosen[1:])
+    """An animation of Pillow images, or of the files of some, which are opened one by one; the last stays for two seconds."""
+    durations = [milliseconds] * (len(frames) - 1) + [2000]
+    first, others = as_frame(frames[0]), (as_frame(picture) for picture in frames[1:])
     with atomically(path) as file:
         first.save(file, format='GIF', save_all=True, append_images=others, duration=durations, loop=0, comment=MADE_BY)
 

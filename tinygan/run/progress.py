@@ -8,22 +8,24 @@ import time
 
 from ..errors import drop
 
-FORMS = {'loss_D': 'loss D {:.2f}', 'loss_G': 'G {:.2f}', 'D_x': 'D(x) {:.2f}', 'D_G_z1': 'D(G(z)) {:.2f}', 'D_G_z2': '-> {:.2f}',
-         'frechet': 'Frechet {:.1f}'}
+WIDE = {'loss_D': 'loss D {:.2f}', 'loss_G': 'G {:.2f}', 'D_x': 'D(x) {:.2f}', 'D_G_z1': 'D(G(z)) {:.2f}', 'D_G_z2': '-> {:.2f}',
+        'frechet': 'Frechet {:.1f}'}
+NARROW = {name: form.removeprefix('loss ') for name, form in WIDE.items() if name != 'D_G_z2'}
 
 
 class Progress:
     """A tqdm bar on a terminal or in a notebook, or a line every few seconds in a log file. When nobody reads them any more,
-    SIGTERM is added to `signals`, a list made by catch_signals."""
-    SECONDS, NARROW = 10, 110                     # between two lines; columns that leave no room for all
+    SIGTERM is added to `signals`, the list of signals_caught."""
+    SECONDS, ALL = 10, 110                        # between two lines; columns that leave no room for all
 
     def __init__(self, done, last, config, signals):
         from tqdm.auto import tqdm
         terminal = bool(sys.stderr and sys.stderr.isatty())
-        self.narrow = terminal and os.get_terminal_size(sys.stderr.fileno()).columns < self.NARROW
+        self.narrow = terminal and os.get_terminal_size(sys.stderr.fileno()).columns < self.ALL
+        form = '{desc} {percentage:.0f}% {bar} {remaining}{postfix}'
         self.bar = tqdm(initial=done, total=last, unit=' steps', dynamic_ncols=True,
                         disable=not (terminal or 'ipykernel' in sys.modules),
-                        bar_format='{desc} {percentage:.0f}% {bar} {remaining}{postfix}' + ' {rate_fmt}' * (not self.narrow))
+                        bar_format=form if self.narrow else form + ' {rate_fmt}')
         self.first, self.last, self.per_epoch, self.signals = done + 1, last, config['steps_per_epoch'], signals
         self.epochs = config['epochs']
         self.start = self.shown = time.monotonic()
@@ -34,8 +36,8 @@ class Progress:
 
     def show(self, step, metrics):
         self.metrics |= metrics                   # when updates alternate, each step has half of them
-        shown = [name for name in FORMS if name in self.metrics and not (self.narrow and name == 'D_G_z2')]
-        text = ' '.join(FORMS[name].format(self.metrics[name]) for name in shown).removeprefix('loss ' * self.narrow)
+        forms = NARROW if self.narrow else WIDE
+        text = ' '.join(form.format(self.metrics[name]) for name, form in forms.items() if name in self.metrics)
         epoch = f'epoch {(step - 1) // self.per_epoch + 1}/{self.epochs}'
         now = time.monotonic()
         try:
