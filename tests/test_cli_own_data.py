@@ -309,7 +309,7 @@ def test_a_notebook_s_backend_ends_no_run(tmp_path):
 
 
 def test_a_temporary_folder_that_is_not_there_is_answered_with_one_line(tmp_path):
-    patch = 'import tempfile; tempfile._candidate_tempdir_list = lambda: ["/nonexistent"]'
+    patch = 'import tempfile; tempfile._candidate_tempdir_list = lambda: ["/dev/null/none"]'
     _, err = train(tmp_path, '--dry-run', check=2, patch=patch)
     assert one_line(err, 'No usable temporary directory found')
 

@@ -43,7 +43,7 @@ def test_an_array_asked_for_comes_without_a_picture_and_a_picture_has_as_many_co
         command('tinygan', 'sample', '-n', 10, *columns, check=0)
         with Image.open(tmp_path / 'grid.png') as picture:
             assert picture.size == (2 * (30 * across + 2), 2 * (30 * down + 2))
-    command('tinygan', 'sample', '--npy', 'nine.npy', '-n', 9, '--columns', 9, check=0)
+    command('tinygan', 'sample', '--npy', 'more.npy', '-n', 9, '--columns', 9, check=0)
     with Image.open(tmp_path / 'grid.png') as picture:
         assert picture.size == (2 * (30 * 9 + 2), 2 * (30 + 2))
 

@@ -6,7 +6,7 @@ from pathlib import PurePath
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
-from .images import MADE_BY
+from .ours import MADE_BY
 
 START = 1024                                      # bytes by which a file is recognised, even a gzipped one
 LARGE = 2 ** 24                                   # pixels: one such picture at a time, or memory might not do

@@ -1,6 +1,5 @@
 """Pictures in a folder or in a zip: which there are, and what was passed over."""
 import io
-import json
 import os
 import stat
 import zipfile
@@ -11,9 +10,9 @@ from tqdm import tqdm
 
 from . import idx
 from .decode import START, has_suffix, looks_like_picture, open_picture
+from .ours import OF_RUN, is_run
 
 LARGEST = 2 ** 28                                 # bytes of a picture in a zip
-MADE_BY_RUN = 'samples', 'samples.gif', 'curves.png'               # in a run's folder
 
 
 class Folder:
@@ -35,8 +34,8 @@ class Folder:
                     self.passed[f'folder of a run: {self.name_of(folder)}'] += 1
                     folders.clear()
                     continue
-                folders[:] = set(folders).difference(MADE_BY_RUN)
-                names = set(names).difference(MADE_BY_RUN)
+                folders[:] = set(folders).difference(OF_RUN)
+                names = set(names).difference(OF_RUN)
             folders[:] = sorted(self.visible(folders))
             for name in self.visible(names):
                 self.take(os.path.join(folder, name))
@@ -149,12 +148,3 @@ def file_key(path):
 def change_of(status):
     """What changes when a file does. The first time, programs may set back."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def is_run(folder):
-    """Is it the folder of a run, as its config.json says?"""
-    try:
-        config = json.loads(Path(folder, 'config.json').read_text())
-        return 'tinygan' in config['versions'] and 'recipe' in config
-    except (OSError, ValueError, TypeError, KeyError):
-        return False

@@ -7,8 +7,6 @@ import numpy as np
 from ..arrays import random_stream
 from ..errors import UserError
 
-MADE_BY = 'tinygan'                               # what our own pictures say of themselves, so that they never become data
-
 
 class ImageSet:
     """Images uint8 (N, H, W, C), shuffled for each epoch and, if asked for, flipped left to right at random. An incomplete last

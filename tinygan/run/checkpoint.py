@@ -10,6 +10,7 @@
 """
 import contextlib
 import csv
+import io
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ..arrays import array_module, to_numpy
-from ..data.folder import is_run
+from ..data.ours import is_run
 from ..errors import UserError
 from .files import atomically, lock
 from .pictures import plot_curves, save_gif, save_png
@@ -241,27 +242,27 @@ def first_sound(paths, run):
     problems = []
     for path in paths:
         try:
-            found = path, *read(path)
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            found = path, *read(path, content)
             if problems:
                 print(f'{"; ".join(problems)}; taking {path}', file=sys.stderr)
             return found
-        except (FileNotFoundError, NotADirectoryError):
-            continue
         except UserError:
             raise
         except KeyError as name:
             problems.append(f'{path} is no checkpoint: it lacks {name}')
         except Exception as error:                # whatever zipfile, NumPy and json make of damaged bytes
-            if getattr(error, 'errno', None):     # it may be sound, and the system not let us see it
-                raise
             problems.append(f'{path} is damaged ({error})')
     raise UserError('; '.join(problems) or f'{run} holds no checkpoint: name the folder of a run that train_mnist.py has begun, or '
                     'a file such as its best.npz')
 
 
-def read(path):
-    """(config, step, state) of one checkpoint. Nothing is unpickled."""
-    with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
+def read(path, content):
+    """(config, step, state) of a checkpoint in the bytes of a file. Nothing is unpickled."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         state = {name: arrays[name] for name in arrays.files}
     about = json.loads(str(state.pop('about')))
     if about['version'] > VERSION:

@@ -3,7 +3,7 @@ import os
 
 import numpy as np
 
-from ..data.images import MADE_BY
+from ..data.ours import MADE_BY
 from ..errors import UserError
 from .files import atomically
 
