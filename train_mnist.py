@@ -247,7 +247,7 @@ def main(arguments=None, program='python train_mnist.py'):
 
 def run_training(options):
     folder = options.resume or options.out or unused_folder(options.recipe or 'dcgan')
-    print(f'run {"that is not kept" if options.dry_run else folder}')
+    print(f'run {"that is not kept" if options.dry_run else folder}', flush=True)
     xp, device_line = select_device(options.device)
     print(device_line, flush=True)
     find_precision(options.precision, xp)         # refuses a precision that the device lacks

@@ -94,10 +94,10 @@ def test_short_epochs_share_their_grids_and_the_gif_has_them_in_order(tmp_path):
                    patch=TINY_DATA)
     run = tmp_path / 'run'
     assert '3 epochs of 2 steps' in out               # 40 images: the last 8 of each epoch are dropped
-    order = ['step_000001', 'epoch_001', 'epoch_002', 'step_000005']
+    order = ['step_000001', 'epoch_001', 'epoch_002', 'step_000005', 'epoch_003']
     assert {path.stem for path in (run / 'samples').iterdir()} == set(order)
     with Image.open(run / 'samples.gif') as gif:
-        assert gif.n_frames == 4
+        assert gif.n_frames == 5
         for frame, name in enumerate(order):
             gif.seek(frame)
             picture = np.asarray(Image.open(run / 'samples' / f'{name}.png'))

@@ -27,6 +27,12 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
         ('conv', 'return padded[:, P:P + H, P:P + W]', 'return padded[:, :H, :W]', 'test_conv.py -k transposed'),
     'the rows and columns of the kernel are swapped':
         ('conv', 'S * pixel, row, pixel', 'S * pixel, pixel, row', 'test_conv.py -k definition'),
+    'a flipped picture stands on its head':
+        ('data/images', 'batch[flipped, :, ::-1]', 'batch[flipped, ::-1]', 'data/test_mnist.py -k flipped'),
+    'another ground finds the pictures on the old one':
+        ('data/own', '*shape, background)', '*shape)', 'data/test_own.py -k another_ground'),
+    'a picture that was changed within its size and time passes for the old one':
+        ('data/folder', ', status.st_ctime_ns', '', 'data/test_own.py -k changed_is_read'),
     'the gradient of the first lane is taken for that of all':
         ('engines/lanes', 'self.gradients[network][:, piece]', 'self.gradients[network][:1, piece]',
          'engines/test_lanes.py -k one_computes'),
@@ -127,6 +133,8 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
     'Adam does not wait for the gradients of the weights':
         ('engines/cuda/network.py', '        if not frozen:\n            self.device.join()\n', '',
          'engines/test_cuda.py -k steps_are and host-lsgan]'),
+    'a kernel flips a picture about the wrong column':
+        ('engines/cuda/pointwise.cu', 'W - 1 - 2 *', 'W - 2 *', 'engines/test_cuda.py -k steps_are and host-lsgan]'),
     'a replayed step is always the same one':
         ('engines/cuda/pointwise.cu', '*step += 1;', '', 'engines/test_cuda.py -k steps_are and host-lsgan]'),
 }

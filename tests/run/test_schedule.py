@@ -21,7 +21,7 @@ def clock(monkeypatch):
 
 
 def grids(per_epoch, steps, **asked):
-    schedule = Schedule({'steps_per_epoch': per_epoch, **asked})
+    schedule = Schedule({'steps_per_epoch': per_epoch, 'epochs': 10 ** 6, **asked})
     return {step: name for step in range(1, steps + 1) if (name := schedule.sample(step))}
 
 
@@ -33,6 +33,10 @@ def test_short_epochs_share_a_grid_every_hundred_steps(clock):
     assert list(grids(1, 300)) == [1, 2, 4, 8, 16, 32, 64, 100, 200, 300]
     assert grids(1, 300)[300] == 'epoch_300'
     assert list(grids(30, 400)) == [1, 2, 4, 8, 16, 32, 64, 120, 240, 360] and grids(30, 400)[240] == 'epoch_008'
+
+
+def test_what_a_run_has_come_to_is_seen_however_short_it_was(clock):
+    assert list(grids(1, 41, epochs=41)) == [1, 2, 4, 8, 16, 32, 41] and grids(20, 60, epochs=3)[60] == 'epoch_003'
 
 
 @pytest.mark.parametrize('per_epoch', [1, 7, 100, 468])
@@ -48,7 +52,7 @@ def test_grids_asked_for_are_never_left_out(clock):
 
 
 def test_slow_steps_have_a_grid_every_ten_minutes(clock):
-    schedule, due = Schedule({'steps_per_epoch': 100_000}), []
+    schedule, due = Schedule({'steps_per_epoch': 100_000, 'epochs': 1}), []
     for step in range(3, 40):
         clock.now += 100
         due += [step] * bool(schedule.sample(step))
@@ -56,7 +60,7 @@ def test_slow_steps_have_a_grid_every_ten_minutes(clock):
 
 
 def checkpoints(clock, per_epoch, seconds, steps, **asked):
-    schedule, due = Schedule({'steps_per_epoch': per_epoch, **asked}), []
+    schedule, due = Schedule({'steps_per_epoch': per_epoch, 'epochs': 10 ** 6, **asked}), []
     for step in range(1, steps + 1):
         clock.now += seconds
         due += [step] * schedule.checkpoint(step)

@@ -21,13 +21,14 @@ class Schedule:
 
     def sample(self, step):
         """What to call the grid of samples due after this step, if one is: one an epoch, or after several short ones; in the
-        beginning after steps 1, 2, 4 ...; and one if none was due for ten minutes."""
+        beginning after steps 1, 2, 4 ...; after the last epoch; and one if none was due for ten minutes."""
         distance = self.per_epoch * -(-FEWEST // self.per_epoch)
         early = step < distance and step & (step - 1) == 0
+        last = step == self.per_epoch * self.config['epochs']
         while step > GRIDS * distance:
             distance *= 2
         late = time.monotonic() - self.sampled > 10 * MINUTE
-        if step % distance == 0 or early or late or self.asked(step, 'sample'):
+        if step % distance == 0 or early or last or late or self.asked(step, 'sample'):
             self.sampled = time.monotonic()
             epoch, rest = divmod(step, self.per_epoch)
             return f'step_{step:06d}' if rest else f'epoch_{epoch:03d}'
