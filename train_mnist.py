@@ -97,7 +97,7 @@ def parse(arguments, program):
     add('--z-dim', type=count, metavar='N', help="size of z")
     add('--loss', choices=LOSSES, help="what D and G minimise")
     add = parser.add_argument_group("the run's folder", 'A resumed run keeps all of its settings. Those of --epochs, --max-steps, '
-                                    '--precision, --plain and --...-every can be changed by naming them again.').add_argument
+                                    '--precision, --plain and --...-every, and the place of --data, can be changed by naming them again.').add_argument
     add('--out', type=path, metavar='RUN', help='the folder to fill (default: a new one in runs/)')
     add('--resume', type=path, metavar='RUN', help='continue this run from its last checkpoint')
     add('--new-images', action='store_true', help='with --resume: even if the images are not those that the run began with')
@@ -116,9 +116,9 @@ def parse(arguments, program):
     if options.new_images and not options.resume:
         parser.error('--new-images is for a run that goes on: name it with --resume')
     if data.is_path(options.data):
-        options.data = os.path.realpath(options.data)
+        options.data = os.path.abspath(options.data)
     elif options.data and Path(options.data).exists():
-        print(f'--data {options.data} is not the {options.data} that is here: that would be --data ./{options.data}', file=sys.stderr)
+        print(f'--data {options.data} means our own; for the {options.data} in this folder, --data ./{options.data}', file=sys.stderr)
     return options
 
 
@@ -174,7 +174,7 @@ def resume(folder, options, xp):
 
 
 def images_of(config, options):
-    """The dataset. UserError when it is to be measured by a judge that knows others, or treated as only pictures are."""
+    """The dataset. UserError when a judge that knows others should measure it, or --flip or --background is asked of digits."""
     if not data.is_path(config['data']) and (config['flip'] or config['background'] != DEFAULTS['background']):
         raise UserError('--flip and --background are for images of your own: name them with --data')
     if options.data_dir and config['data'] not in (None, 'mnist'):
@@ -241,7 +241,7 @@ def main(arguments=None, program='python train_mnist.py'):
         code = run_training(options)
         Run.open(options.out)
     if not code:
-        print('dry run: data, training, samples, checkpoint, GIF and curves work; nothing was kept')
+        print('dry run: data, training, samples, checkpoint, GIF and curves work; only the cache of images was kept')
     return code
 
 

@@ -75,7 +75,7 @@ def test_a_folder_that_holds_somebody_s_files_is_refused_and_not_touched(command
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / name).write_text('["mine"]')
     done = command('train_mnist.py', '--data', 'digits', '--out', 'mine', check=2)
-    assert one_line(done.stderr, f'mine already holds a {name} that no run made', 'another --out')
+    assert one_line(done.stderr, f'mine already holds {name}', 'another --out')
     assert contents(tmp_path / 'mine') == {name: b'["mine"]'}
 
 

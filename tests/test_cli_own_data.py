@@ -125,10 +125,10 @@ def test_a_folder_with_samples_of_somebody_else_is_refused(tmp_path, go):
     data = pictures(tmp_path / 'data', 4)
     pictures(data / 'samples', 2)
     before = contents(data)
-    with pytest.raises(UserError, match='data already holds a samples that no run made'):
+    with pytest.raises(UserError, match='data already holds samples: choose another --out'):
         go('--data data --batch-size 2 --max-steps 1 --out data')
     (data / 'config.json').write_text('{"versions": {"mymodel": 3}}')
-    with pytest.raises(UserError, match='data already holds a config.json that no run made'):
+    with pytest.raises(UserError, match='data already holds config.json: choose'):
         go('--data data --batch-size 2 --max-steps 1 --out data')
     (data / 'config.json').unlink()
     assert contents(data) == before
@@ -181,7 +181,7 @@ def test_what_may_be_wrong_with_the_images_is_said_again_in_the_end(tmp_path, go
 def test_a_name_of_ours_that_is_a_folder_here_is_pointed_out(tmp_path, go):
     pictures(tmp_path / 'digits', 3)
     _, err = go('--data digits --batch-size 2 --max-steps 1 --out run')
-    assert err == '--data digits is not the digits that is here: that would be --data ./digits\n'
+    assert err == '--data digits means our own; for the digits in this folder, --data ./digits\n'
     go('--data ./digits --batch-size 2 --max-steps 1 --out other')
     assert config(tmp_path / 'other')['data'] == str(tmp_path / 'digits')
 

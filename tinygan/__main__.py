@@ -40,11 +40,11 @@ def sample_noise(seed, n, z_dim):
 def sample(options):
     n, out = options.n, options.out or ('grid.png' if options.columns or not options.npy else None)
     columns = min(n, options.columns or math.ceil(math.sqrt(n)))
-    draw, shape, config = open_generator(options.run)
     if options.npy and os.path.exists(options.npy):
         raise UserError(f'{options.npy} is there already: choose another name')
+    check_ours(out)
+    draw, shape, config = open_generator(options.run)
     if out:
-        check_ours(out)
         check_size(n, columns, shape, 'lower -n, or use --npy FILE without --out')
     images = draw(sample_noise(options.seed, n, config['z_dim']))
     if out:
@@ -112,7 +112,9 @@ def evaluate(options):
     if options.run and options.npy:
         raise UserError('evaluate needs either a RUN or --npy FILE, not both')
     check_ours(options.neighbours)
-    judge = options.judge and (shipped if options.judge in SHIPPED else Judge)(options.judge)
+    judge = None
+    if options.judge:
+        judge = shipped(options.judge) if options.judge in SHIPPED else Judge(options.judge)
     mnist = report.mnist_images(judge, needed=options.neighbours is not None)
     images = report.read_samples(options.npy) if options.npy else samples_to_judge(options)
     result = report.evaluate(images, judge, mnist)
@@ -205,8 +207,8 @@ def parse(arguments):
     sub.add_argument('--npy', type=path, metavar='FILE',
                      help='evaluate these images instead of a RUN: an array, uint8 (n, 28, 28)')
     sub.add_argument('--judge', type=path, metavar='FILE',
-                     help="by a judge of your own, which python -m tinygan.judge.classifier makes; or by 'judge 1', which says "
-                          "that images of your own are digits")
+                     help="by a judge of your own, which python -m tinygan.judge.classifier makes; or by 'judge 1' itself, if "
+                          "your own images are digits")
     sub.add_argument('--json', action='store_true', help='the numbers as JSON instead of a table')
     sub.add_argument('--neighbours', **PICTURE,
                      help='also save a picture: samples beside the nearest training images of MNIST, fetched if need be')

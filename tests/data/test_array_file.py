@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tinygan import data
-from tinygan.data import array_file, idx
+from tinygan.data import array_file, idx, own
 from tinygan.data.own import read_own
 from tinygan.errors import UserError
 
@@ -93,6 +93,13 @@ def test_emnist_s_images_are_turned_upright(tmp_path):
 def test_idx_files_hold_other_numbers_too(tmp_path, code, numbers):
     put(tmp_path, mine=idx_bytes(numbers, code))
     assert np.array_equal(read(tmp_path / 'mine')[..., 0], GRAY // 2 if code == 9 else GRAY)
+
+
+def test_a_link_s_own_name_says_whether_it_is_emnist_s(tmp_path):
+    square = GRAY[:, :, :8]
+    put(tmp_path / 'store', **{'0a1b2c': idx_bytes(square.swapaxes(1, 2))})
+    (tmp_path / 'emnist-letters-train-images-idx3-ubyte').symlink_to(tmp_path / 'store' / '0a1b2c')
+    assert np.array_equal(read(tmp_path / 'emnist-letters-train-images-idx3-ubyte', (8, 8, 1))[..., 0], square)
 
 
 def test_idx_files_hold_colour_too(tmp_path):
@@ -215,8 +222,9 @@ def test_transparent_rows_lie_on_the_ground(tmp_path):
     assert (read_own(npy(tmp_path, clear), (8, 10, 3), 'black')[0] == 0).all()
 
 
-def test_an_array_of_the_very_shape_is_taken_as_it_is_and_known_again(tmp_path):
+def test_an_array_of_the_very_shape_is_taken_as_it_is_and_known_again(tmp_path, monkeypatch):
     path = npy(tmp_path, GRAY)
+    monkeypatch.setattr(own, 'LOOKED_AT', 2)      # at a time
     images, digest, warning = read_own(path, (8, 10, 1))
     assert isinstance(images, np.memmap) and warning is None and not (tmp_path / 'cache').exists()
     assert read_own(npz(tmp_path, arr_0=GRAY), (8, 10, 1))[1] == digest
@@ -229,8 +237,16 @@ def test_a_large_array_is_looked_at_in_parts_and_kept_where_it_had_to_be_convert
     monkeypatch.setattr(array_file, 'PART', 4)
     path = npy(tmp_path, GRAY / 255)
     assert np.array_equal(read(path)[..., 0], GRAY)
-    monkeypatch.setattr(array_file, 'scale_of', None)
+    monkeypatch.setattr(array_file, 'read_array', None)           # it does not even read the file again
     assert np.array_equal(read(path)[..., 0], GRAY)
+
+
+@pytest.mark.parametrize('last', [np.nan, 1.5, -3])
+def test_every_part_of_an_array_is_looked_at(tmp_path, monkeypatch, last):
+    monkeypatch.setattr(array_file, 'PART', 160)
+    numbers = GRAY / 255
+    numbers[5, 7, 9] = last
+    assert 'does not say what is black' in refusal(npy(tmp_path, numbers))
 
 
 def test_an_array_in_fortran_s_order_is_kept_in_ours(tmp_path):
@@ -239,5 +255,5 @@ def test_an_array_in_fortran_s_order_is_kept_in_ours(tmp_path):
 
 
 def test_mnist_is_known_by_its_pixels(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, 'MNIST_DIGEST', read_own(npy(tmp_path, GRAY), (8, 10, 1))[1])
-    assert data.load(str(tmp_path / 'mine.npy'), shape=(8, 10, 1)).digest == data.MNIST_DIGEST
+    monkeypatch.setattr(data.mnist, 'DIGEST', read_own(npy(tmp_path, GRAY), (8, 10, 1))[1])
+    assert data.load(str(tmp_path / 'mine.npy'), shape=(8, 10, 1)).digest == data.mnist.DIGEST

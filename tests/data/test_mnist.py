@@ -153,7 +153,7 @@ def test_nothing_is_downloaded_to_a_folder_that_is_not_there_or_holds_pictures(t
         with pytest.raises(UserError) as error:
             data.load(None, tmp_path / 'cats' if given == '--data-dir' else None)
         assert str(error.value).startswith(f'{tmp_path / "cats"} holds no file of MNIST, but pictures, such as ')
-        assert str(error.value).endswith(f': to train on them, --data {tmp_path / "cats"}')
+        assert f': to train on them, --data {tmp_path / "cats"}; to download MNIST there all' in str(error.value)
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):

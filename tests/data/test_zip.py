@@ -106,7 +106,7 @@ def test_a_zip_of_pictures_may_have_an_array_beside_them(tmp_path, capsys):
 
 @pytest.mark.parametrize('place, value', [(6, 99), (9, 8)], ids=['a version of the future', 'a name that is not UTF-8'])
 def test_a_zip_that_zipfile_cannot_read_is_an_error_of_one_line(tmp_path, place, value):
-    path = packed(tmp_path, {'caf\xe9.png'.encode('latin-1').decode('latin-1'): png(1)})
+    path = packed(tmp_path, {'caf\xe9.png': png(1)})
     content = bytearray(path.read_bytes())
     start = content.rindex(b'PK\1\2')
     content[start + place] = value
@@ -116,7 +116,7 @@ def test_a_zip_that_zipfile_cannot_read_is_an_error_of_one_line(tmp_path, place,
         shades(path)
 
 
-def test_many_pictures_are_read_side_by_side(tmp_path):
+def test_many_pictures_keep_their_order(tmp_path):
     assert shades(packed(tmp_path, {f'{i:03}.png': png(i % 256) for i in range(300)})) == [i % 256 for i in range(300)]
 
 

@@ -621,12 +621,20 @@ def test_pictures_and_parts_that_others_left_are_not_touched(run):
     assert not ours.exists() and len(list(run.folder.rglob('*.part'))) == 3
 
 
-def test_a_checkpoint_that_the_system_does_not_let_us_read_is_not_called_damaged(run, monkeypatch):
-    def refused(path):
-        raise PermissionError(13, 'Permission denied', str(path))
-    monkeypatch.setattr(Path, 'read_bytes', refused)
-    with pytest.raises(PermissionError):
+@pytest.mark.parametrize('where, fault', [((Path, 'read_bytes'), PermissionError(13, 'Permission denied')),
+                                          ((checkpoint, 'read'), MemoryError())])
+def test_a_checkpoint_that_the_system_does_not_let_us_read_is_not_called_damaged(run, monkeypatch, where, fault):
+    monkeypatch.setattr(*where, lambda *_: (_ for _ in ()).throw(fault))
+    with pytest.raises(type(fault)):
         Run.open(run.folder)
+
+
+def test_a_run_whose_checkpoints_were_deleted_is_not_written_over(run):
+    sample(run, 'step_000001', 9)
+    for path in run.folder.glob('*.npz'):
+        path.unlink()
+    with pytest.raises(UserError, match='already holds config.json: choose another --out'):
+        checkpoint.check_unused(run.folder)
 
 
 def test_a_run_without_its_metrics_goes_on(run):

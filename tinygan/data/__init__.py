@@ -1,4 +1,5 @@
 """What D calls real: MNIST, digits that the program draws itself, or images of your own."""
+import itertools
 import os
 import sys
 import textwrap
@@ -7,8 +8,6 @@ from . import mnist
 from .digits import Digits
 from .images import ImageSet, fit, normalise, to_uint8
 from ..errors import UserError
-
-MNIST_DIGEST = '741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757'         # of the training images' pixels
 
 
 def load(name=None, folder=None, seed=0, shape=(28, 28, 1), background='white', flip=False):
@@ -23,7 +22,8 @@ def load(name=None, folder=None, seed=0, shape=(28, 28, 1), background='white', 
         images, digest, warning = read_own(name, shape, background)
         return ImageSet(images, seed, name, flip, digest, warning)
     if name != 'digits':
-        check_no_pictures(mnist.folder_of(folder))
+        if not name:
+            check_no_pictures(mnist.folder_of(folder))
         try:
             return ImageSet(mnist.load_images('train', folder), seed)
         except mnist.Unavailable as error:
@@ -38,10 +38,10 @@ def check_no_pictures(folder):
     """UserError when a folder that should hold MNIST's files, or into which they would be downloaded, holds pictures instead."""
     if folder.is_dir() and not mnist.find(folder, 'train-images-idx3-ubyte'):
         from .decode import has_suffix            # which needs Pillow
-        for path in (*folder.glob('*'), *folder.glob('*/*')):
+        for path in itertools.chain(folder.glob('*'), folder.glob('*/*')):
             if has_suffix(path.name):
                 raise UserError(f'{folder} holds no file of MNIST, but pictures, such as {path.relative_to(folder)}: to train on '
-                                f'them, --data {folder}')
+                                f'them, --data {folder}; to download MNIST there all the same, --data mnist')
 
 
 def is_path(name):

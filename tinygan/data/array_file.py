@@ -26,32 +26,41 @@ RANGES = (                                        # kinds of numbers; where the 
 
 
 class Rows:
-    """The images of an array in a file, as a Folder has its pictures: path, files, names, passed and open(name). UserError where
-    it is not certain which they are."""
+    """The images of an array in a file, as a Folder has its pictures: path, files, names, passed, about() and open(name). The file
+    is read when they are first asked for: UserError if the axes or the shades would have to be guessed."""
     passed = {}
 
     def __init__(self, path):
         self.path, self.files = Path(path), [file_key(path)]
-        array, self.what = read_array(self.path)
-        self.numbers = with_channels_last(array, self.what)
-        self.names = range(len(self.numbers))
 
-    def about(self):
-        N, H, W, C = self.numbers.shape
-        return f'{self.what}: N = {N}, {H}x{W}, {CHANNELS[C]}, {self.scale[2]}'
+    @cached_property
+    def read(self):
+        """The numbers (N, H, W, C), and what they are called."""
+        array, what = read_array(self.path)
+        return with_channels_last(array, what), what
 
     @cached_property
     def scale(self):
-        return scale_of(self.numbers, self.what)
+        return scale_of(*self.read)
+
+    @property
+    def names(self):
+        return range(len(self.read[0]))
+
+    def about(self):
+        numbers, what = self.read
+        N, H, W, C = numbers.shape
+        return f'{what}: N = {N}, {H}x{W}, {CHANNELS[C]}, {self.scale[2]}'
 
     def open(self, i):
         scale, offset, _ = self.scale
-        image = np.rint((self.numbers[i] * scale + offset).clip(0, 255)).astype(np.uint8)
+        image = np.rint((self.read[0][i] * scale + offset).clip(0, 255)).astype(np.uint8)
         return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
-    def ready(self, shape):
-        """Are the images, as they lie in the file, what a network for that shape (H, W, C) takes?"""
-        return self.numbers.dtype == np.uint8 and self.numbers.shape[1:] == shape and self.numbers.flags.c_contiguous
+    def as_it_lies(self, shape):
+        """The numbers, if they are just what a network for that shape (H, W, C) takes."""
+        numbers = self.read[0]
+        return numbers if numbers.dtype == np.uint8 and numbers.shape[1:] == shape and numbers.flags.c_contiguous else None
 
 
 def read_array(path):
@@ -126,7 +135,7 @@ def scale_of(array, what):
         return 1., 0, 'uint8'
     n = max(1, PART // array[0].size)
     parts = [array[start:start + n] for start in range(0, len(array), n)]
-    low, high = min(part.min() for part in parts), max(part.max() for part in parts)
+    low, high = np.min([part.min() for part in parts]), np.max([part.max() for part in parts])           # nan, if there is one
     for kinds, (a, b), (c, d), scale, offset in RANGES:
         if array.dtype.kind in kinds and a <= low <= b and c <= high <= d:
             return scale, offset, f'{array.dtype} from {round(a)} to {round(d)}'

@@ -1,7 +1,7 @@
 """One picture of any kind as the pixels that a network sees."""
 import contextlib
+import os
 import threading
-from pathlib import PurePath
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
@@ -24,7 +24,11 @@ one_large = threading.Lock()
 
 def has_suffix(name):
     """Is a file of that name supposed to be a picture?"""
-    return PurePath(name).suffix.lower() in SUFFIXES
+    return suffix_of(name) in SUFFIXES
+
+
+def suffix_of(name):
+    return os.path.splitext(name)[1].lower()
 
 
 def looks_like_picture(start):
@@ -36,7 +40,7 @@ def looks_like_picture(start):
 def open_picture(file, name):
     """A Pillow image, not decoded yet, of a path or an open file. What it holds counts, and for the few formats without a
     beginning of their own what it is called."""
-    by_name = SUFFIXES.get(PurePath(name).suffix.lower())
+    by_name = SUFFIXES.get(suffix_of(name))
     return Image.open(file, formats=CERTAIN if by_name in (None, *CERTAIN) else [*CERTAIN, by_name])
 
 

@@ -9,18 +9,18 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from . import idx
-from .decode import START, has_suffix, looks_like_picture, open_picture
+from .decode import START, has_suffix, looks_like_picture, open_picture, suffix_of
 from .ours import OF_RUN, is_run
 
 LARGEST = 2 ** 28                                 # bytes of a picture in a zip
 
 
 class Folder:
-    """The pictures in a folder and in all folders in it, links followed, sorted by name. `idx` are IDX files of images; `passed`
+    """The pictures in a folder and in all folders in it, links followed, sorted by name. `idx_files` are those of images; `passed`
     counts, by kind, what was passed over."""
 
     def __init__(self, path):
-        self.path, self.files, self.idx, self.passed = Path(path), [], [], Counter()
+        self.path, self.files, self.idx_files, self.passed = Path(path), [], [], Counter()
         seen = set()
         for folder, folders, names in tqdm(os.walk(path, followlinks=True, onerror=self.unreadable), 'looking for pictures',
                                            unit=' folders', delay=2, leave=False, disable=None):
@@ -31,22 +31,20 @@ class Folder:
             seen.add(here)
             if 'config.json' in names and is_run(folder):
                 if folder != str(path):
-                    self.passed[f'folder of a run: {self.name_of(folder)}'] += 1
+                    self.passed[f'folder of a run: {os.path.relpath(folder, path)}'] += 1
                     folders.clear()
                     continue
                 folders[:] = set(folders).difference(OF_RUN)
                 names = set(names).difference(OF_RUN)
             folders[:] = sorted(self.visible(folders))
+            below = '' if folder == str(path) else os.path.relpath(folder, path).replace(os.sep, '/') + '/'
             for name in self.visible(names):
-                self.take(os.path.join(folder, name))
+                self.take(os.path.join(folder, name), below + name)
         self.files.sort()
         self.names = [name for name, *_ in self.files]
 
-    def name_of(self, path):
-        return os.path.relpath(path, self.path).replace(os.sep, '/')
-
     def unreadable(self, error):
-        self.passed[f'unreadable folder: {self.name_of(error.filename)}'] += 1
+        self.passed[f'unreadable folder: {os.path.relpath(error.filename, self.path)}'] += 1
 
     def visible(self, names):
         shown = [name for name in names if not name.startswith('.')]
@@ -54,13 +52,12 @@ class Folder:
             self.passed['hidden'] += hidden
         return shown
 
-    def take(self, path):
+    def take(self, path, name):
         try:
             status = os.stat(path)
         except OSError:
             self.passed['links that lead nowhere'] += 1
             return
-        name = self.name_of(path)
         if reason := self.why_not(path, name, status):
             self.passed[reason] += 1
         else:
@@ -77,9 +74,9 @@ class Folder:
         with open(path, 'rb') as file:
             start = file.read(START)
         if dimensions := idx.dimensions(start):
-            self.idx += [name] * (dimensions > 2)
+            self.idx_files += [name] * (dimensions > 2)
             return 'IDX files'
-        return None if is_picture(path, name, start) else suffix_of(name)
+        return None if is_picture(path, name, start) else suffix_of(name) or 'without a suffix'
 
     def about(self):
         return f'{len(self.names):,} pictures in {self.path}'
@@ -115,8 +112,10 @@ class Zip:
         try:
             content = self.read(member)
         except Exception:                         # whatever zipfile makes of damaged bytes
-            return suffix_of(member.filename)
-        return None if is_picture(content, member.filename, content.getvalue()[:START]) else suffix_of(member.filename)
+            content = io.BytesIO()
+        if is_picture(content, member.filename, content.getvalue()[:START]):
+            return None
+        return suffix_of(member.filename) or 'without a suffix'
 
     def read(self, member):
         return io.BytesIO(self.zip.read(member))
@@ -134,10 +133,6 @@ def is_picture(file, name, start):
             return True
     except Exception:                             # Pillow meets garbage with almost any exception there is
         return False
-
-
-def suffix_of(name):
-    return PurePosixPath(name).suffix.lower() or 'without a suffix'
 
 
 def file_key(path):

@@ -18,7 +18,7 @@ MOST = 4                                          # dimensions: other files may 
 
 
 class Damaged(ValueError):
-    """What is wrong with the bytes of a file: "is truncated ..."."""
+    """The bytes of a file are no sound IDX file, and why: "is truncated ..."."""
 
 
 def dimensions(start):
@@ -53,5 +53,5 @@ def parse(data):
     size = start + math.prod(shape) * dtype.itemsize
     if len(data) != size:
         raise Damaged(f'is truncated: it holds {len(data)} of {size} bytes' if len(data) < size else
-                         f'holds {len(data)} bytes, and its array only {size}')
+                      f'holds {len(data)} bytes, and its array only {size}')
     return np.frombuffer(data, dtype, offset=start).reshape(shape)

@@ -23,6 +23,7 @@ SHA256 = {                                        # of what is inside the .gz: m
     't10k-images-idx3-ubyte': '0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7',
     't10k-labels-idx1-ubyte': 'ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2',
 }
+DIGEST = '741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757'               # of the training images' pixels
 
 MEND = 'name a folder that holds the MNIST files with TINYGAN_DATA'
 

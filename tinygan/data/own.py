@@ -1,6 +1,7 @@
 """Images of your own: whatever --data names, as an array. Pictures are decoded once, into the user's cache, and mapped from
 there; so are arrays that are not already what a network takes."""
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -33,11 +34,10 @@ def read_own(path, shape, background='white'):
     source = find(Path(path))
     if source.passed:
         print('passed over:', counted(source.passed), file=sys.stderr)
-    if isinstance(source, Rows) and source.ready(shape):
-        print(source.about(), file=sys.stderr)
-        images, digest = source.numbers, digest_of(source.numbers)
-    else:
-        images, digest = decoded(source, shape, background)
+    home = cache_folder('own')
+    place, key = (hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+                  for what in ((os.path.realpath(path), *shape, background), (VERSION, source.files)))
+    images, digest = stored(home, place, key) or as_they_lie(source, shape) or make(home, place, key, source, shape, background)
     warning = doubt(images)
     if warning:
         print(f'warning: {warning}', file=sys.stderr)
@@ -45,7 +45,8 @@ def read_own(path, shape, background='white'):
 
 
 def find(path):
-    """Where the images that a path names are: a Folder, a Zip or Rows, alike in path, files, names, passed and open(name)."""
+    """Where the images that a path names are: a Folder, a Zip or Rows, alike in path, files, names, passed, about() and
+    open(name)."""
     if path.is_dir():
         return in_folder(path)
     if not path.is_file():                        # a pipe would be waited for
@@ -68,6 +69,8 @@ def in_zip(path):
         with zipfile.ZipFile(path) as file:
             names = file.namelist()
         zipped = None if names and all(name.endswith('.npy') for name in names) else Zip(path)
+    except (OSError, MemoryError):
+        raise
     except Exception as error:                    # whatever zipfile makes of damaged bytes
         raise UserError(f'{path} is a damaged zip ({error})') from None
     return with_pictures(zipped) if zipped else Rows(path)
@@ -76,14 +79,14 @@ def in_zip(path):
 def in_folder(path):
     """A Folder of pictures, or the Rows of the IDX file of images in it."""
     folder = Folder(path)
-    if not folder.idx:
+    if not folder.idx_files:
         return with_pictures(folder)
-    names = sorted(name for name in folder.idx if name.removesuffix('.gz') == name or name[:-3] not in folder.idx)
+    names = sorted(name for name in folder.idx_files if not (name.endswith('.gz') and name[:-3] in folder.idx_files))
     training = [name for name in names if 'train' in Path(name).name.lower()] or names
     if len(training) > 1 or folder.names:
         found = [*training, *folder.names[:1]]
-        raise UserError(f'--data {path} holds several sets of images ({", ".join(found[:4])}{", ..." * (len(found) > 4)}): name the '
-                        'file or the folder of the one that you mean')
+        some = printable(', '.join(found[:4]) + ', ...' * (len(found) > 4))
+        raise UserError(f'--data {path} holds several sets of images ({some}): name the file or the folder of the one that you mean')
     return Rows(path / training[0])
 
 
@@ -105,40 +108,53 @@ def printable(text):
     return ''.join(character if character.isprintable() or '\udc80' <= character <= '\udcff' else '?' for character in text)
 
 
-def decoded(source, shape, background):
-    """(images, digest) of a source, from the cache if it has not changed since it was decoded."""
-    home = cache_folder('own')
-    place, key = (hashlib.sha256(repr(what).encode()).hexdigest()[:16]
-                  for what in ((os.path.realpath(source.path), *shape, background), (VERSION, source.files)))
-    for stored in home.glob(f'{place}-{key}-*.npy'):
+def stored(home, place, key):
+    """(images, digest) from the cache, if they are there. A file is named after its place, which is what --data names and the
+    shape; its key, which changes with the files; how many were left out; and the digest."""
+    for path in home.glob(f'{place}-{key}-*.npy'):
         with contextlib.suppress(OSError, EOFError, ValueError):  # damaged: made anew
-            images = np.load(stored, mmap_mode='r', allow_pickle=False)
-            if lost := len(source.names) - len(images):
-                print(f'left out, because they cannot be read: {lost} of {len(source.names)}', file=sys.stderr)
-            return images, stored.stem.rpartition('-')[2]
+            images = np.load(path, mmap_mode='r', allow_pickle=False)
+            _, _, lost, digest = path.stem.split('-')
+            if int(lost):
+                print(f'left out, because they cannot be used: {lost} of {int(lost) + len(images)}', file=sys.stderr)
+            return images, digest
+
+
+def as_they_lie(source, shape):
+    """(images, digest) of an array that needs nothing done to it."""
+    if isinstance(source, Rows) and (images := source.as_it_lies(shape)) is not None:
+        print(source.about(), file=sys.stderr)
+        return images, digest_of(images)
+
+
+def make(home, place, key, source, shape, background):
+    """(images, digest) of a source, which the cache then holds."""
     print(f'reading {source.about()}, into {home}', file=sys.stderr)
-    part = home / f'{place}-{os.urandom(8).hex()}.part'
-    stored = None
+    part, path = home / f'{place}-{os.urandom(8).hex()}.part', None
     try:
         home.mkdir(parents=True, exist_ok=True)
         with open(part, 'wb') as file:
-            digest = write(file, source, shape, background)
+            unreadable, digest = write(file, source, shape, background)
             file.flush()
             os.fsync(file.fileno())
-        stored = home / f'{place}-{key}-{digest}.npy'
-        os.replace(part, stored)                  # so a file that bears this name is complete
+        path = home / f'{place}-{key}-{len(unreadable)}-{digest}.npy'
+        os.replace(part, path)                    # so a file that bears this name is complete
     except OSError as error:
         raise UserError(f'{home} cannot be written ({error.strerror}); set another XDG_CACHE_HOME') from None
     finally:
-        for old in set(home.glob(f'{place}-*')) - {stored}:       # stale arrays, and parts that nobody writes
+        for old in set(home.glob(f'{place}-*')) - {path}:         # stale arrays, and parts that nobody writes
             with contextlib.suppress(OSError):    # another run may remove it too
                 if old == part or old.suffix == '.npy' or time.time() - old.stat().st_mtime > 24 * 60 * 60:
                     old.unlink()
-    return np.load(stored, mmap_mode='r', allow_pickle=False), digest
+    if unreadable:
+        more = [f'and {len(unreadable) - 10} more'] * (len(unreadable) > 10)
+        print('left out:', *unreadable[:10], *more, sep='\n  ', file=sys.stderr)
+    return np.load(path, mmap_mode='r', allow_pickle=False), digest
 
 
 def write(file, source, shape, background):
-    """Write the images as .npy: its header, the pixels, and the header again, now that N is known. Returns their digest."""
+    """Write the images as .npy: its header, the pixels, and the header again, now that N is known. Returns what was left out, and
+    the digest."""
     layout, unreadable, digest = {'descr': '|u1', 'fortran_order': False}, [], hashlib.sha256()
     names = source.names
     np.lib.format.write_array_header_1_0(file, {**layout, 'shape': (len(names), *shape)})
@@ -152,14 +168,11 @@ def write(file, source, shape, background):
                 digest.update(image)
             else:
                 unreadable.append(printable(f'{name}: {image}'))
-    if unreadable:
-        more = [f'and {len(unreadable) - 10} more'] * (len(unreadable) > 10)
-        print('left out:', *unreadable[:10], *more, sep='\n  ', file=sys.stderr)
     if len(unreadable) == len(names):
-        raise UserError(f'--data {source.path}: no picture in it can be used')
+        raise UserError(f'--data {source.path}: no picture in it can be used ({unreadable[0]} ...)')
     file.seek(0)                                  # the header has room for any number
     np.lib.format.write_array_header_1_0(file, {**layout, 'shape': (len(names) - len(unreadable), *shape)})
-    return digest.hexdigest()
+    return unreadable, digest.hexdigest()
 
 
 def bytes_of(source, name, shape, background):
@@ -172,8 +185,8 @@ def bytes_of(source, name, shape, background):
     except UnidentifiedImageError:                # whose text has the whole path
         return 'cannot identify image file'
     except Exception as error:                    # Pillow meets garbage with almost any exception there is
-        if getattr(error, 'errno', None):         # the system's, not to be stored as if the picture were broken
-            raise UserError(f'{source.path / name} cannot be read ({error.strerror})') from None
+        if getattr(error, 'errno', None) not in (None, errno.EINVAL):            # the system's fault, not the picture's, which
+            raise UserError(f'{name} in {source.path} cannot be read ({error.strerror})') from None     # may seek to nowhere
         return str(error) or type(error).__name__
 
 
@@ -190,9 +203,9 @@ def doubt(images):
     low, high = some.min(axis=1), some.max(axis=1)
     if (low == high).all():
         white = 'if they are white on a transparent ground, --background black shows them'
-        return f'every image is blank, of one shade alone; {white if low.min() == 255 else "look at one, and at how it was made"}'
+        return f'every image is blank, of one shade alone; {white if low.min() == 255 else "open one and check how it was made"}'
     if len(some) > 1 and (some == some[0]).all():
         return 'all images are the same, and G can learn no other'
     if high.max() <= DARK:
-        return (f'the images are nearly black: of 255 shades, none above {high.max()}; those that hold 12 bits in 16, or 1 for white, '
-                'must be multiplied first')
+        return (f'the images are nearly black: of 255 shades, none above {high.max()}; 12 bits stored in 16, or 0 and 1 for black and '
+                'white, must be scaled first')

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import MNIST_DIGEST, is_path
+from ..data import is_path
+from ..data.mnist import DIGEST
 from ..errors import UserError
 from ..run.generator import finite
 from .classifier import look, restore
@@ -86,6 +87,6 @@ def check_shape(shape, maker):
 
 def check_digits(data, digest, maker):
     """UserError if `maker` has learnt from the user's own images, which --data and its digest tell, and not from digits."""
-    if is_path(data) and digest != MNIST_DIGEST:
+    if is_path(data) and digest != DIGEST:
         raise UserError(f'{maker} shows images of your own, and the judges that ship know only MNIST\'s digits: the distance from '
                         'those would mean nothing')

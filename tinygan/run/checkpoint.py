@@ -2,7 +2,7 @@
 
     config.json      what was asked for, and the versions of what ran
     metrics.csv      a row for every step
-    samples/         grids of the same z after every epoch, or several short ones, and after steps 1, 2, 4, 8 ...
+    samples/         grids of the same z after every epoch, or several, and after steps 1, 2, 4, 8 ...
     samples.gif      those in a row;  curves.png  the metrics as curves
     checkpoint.npz   weights, Adam's memory, BatchNorm's statistics, the step; checkpoint.previous.npz the one before
     best.npz         the same of the step with the lowest Frechet distance, in a run that measures it
@@ -58,7 +58,7 @@ class Run:
         """(run, state) of the newest checkpoint that can be read, in a folder or beside a checkpoint.npz; nothing is changed yet.
         UserError where there is none, and while another process trains the run."""
         if str(folder).endswith('.npz') and Path(folder).is_file():
-            if Path(folder).name != checkpoints('')[0].name:
+            if Path(folder).name != 'checkpoint.npz':
                 raise UserError(f'a run does not go on from {folder}: name its folder')
             folder = Path(folder).parent
         run = cls(folder)
@@ -68,9 +68,9 @@ class Run:
         return run, state
 
     def rewind(self):
-        """Remove what came after the checkpoint and may be half written: rows of metrics.csv, samples, and a damaged newest
-        checkpoint, which gets another name, as it must not become the previous one. A later best.npz goes too. The one before it is lost, so there
-        is none until a distance is lower than all that remain."""
+        """Remove what came after the checkpoint: rows of metrics.csv, samples, half-written files, and a later best.npz (the one
+        before it is lost, so there is none until a distance is lower than all that remain). A damaged newest checkpoint gets
+        another name, lest it become the previous one."""
         rows, self.lowest = read_metrics(self.folder / 'metrics.csv', self.step)
         newest, previous = checkpoints(self.folder)
         if self.checkpoint == previous and newest.exists():
@@ -217,12 +217,12 @@ def check_unused(folder):
     """UserError when the folder already holds a run, or somebody else's files that a run would replace."""
     if any(path.exists() for path in (*checkpoints(folder), Path(folder) / BEST)):
         raise UserError(f'{folder} already holds a run: go on with --resume {folder}, or choose another --out')
-    if is_run(folder):                            # that was killed before its first checkpoint
+    if is_run(folder) and not any(Path(folder, 'samples').glob('*')):             # killed before its first checkpoint
         return
     for name in 'config.json', 'metrics.csv', 'samples.gif', 'curves.png', 'samples':
         path = Path(folder, name)
         if path.is_file() or path.is_dir() and any(path.iterdir()):
-            raise UserError(f'{folder} already holds a {name} that no run made: choose another --out')
+            raise UserError(f'{folder} already holds {name}: choose another --out')
 
 
 def newest_checkpoint(folder):
@@ -250,7 +250,7 @@ def first_sound(paths, run):
             if problems:
                 print(f'{"; ".join(problems)}; taking {path}', file=sys.stderr)
             return found
-        except UserError:
+        except (UserError, MemoryError):
             raise
         except KeyError as name:
             problems.append(f'{path} is no checkpoint: it lacks {name}')
