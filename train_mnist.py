@@ -163,14 +163,20 @@ def resume(folder, options, xp):
         gan.load_state(state)
     except ValueError as error:
         raise UserError(f'{options.resume}: recipe {config["recipe"]} has other networks now ({error})') from None
-    run.rewind()
-    if not same:
-        run.forget_epochs()
-    config |= now
-    if config != before:                          # and so they stay, whatever happens next
-        run.save(run.step, state)
-    run.write_config()
+    if run.step < last_step(config | now):        # else nothing is to be done, and all stays as it is
+        run.rewind()
+        if not same:
+            run.forget_epochs()
+        config |= now
+        if config != before:                      # and so they stay, whatever happens next
+            run.save(run.step, state)
+        run.write_config()
     return gan, images, judge, run
+
+
+def last_step(config):
+    last = config['epochs'] * config['steps_per_epoch']
+    return min(last, config['max_steps'] or last)
 
 
 def images_of(config, options):
@@ -252,8 +258,7 @@ def run_training(options):
     print(device_line, flush=True)
     find_precision(options.precision, xp)         # refuses a precision that the device lacks
     gan, images, judge, run = resume(folder, options, xp) if options.resume else begin(folder, options, xp)
-    last = run.config['epochs'] * run.config['steps_per_epoch']
-    last = min(last, run.config['max_steps'] or last)
+    last = last_step(run.config)
     if run.step >= last:
         run.save_pictures()                       # in case the run was killed before it could
         limit = '--max-steps' if run.config['max_steps'] == last else '--epochs'

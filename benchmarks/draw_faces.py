@@ -64,7 +64,9 @@ if __name__ == '__main__':
     parser.add_argument('-n', type=int, default=1000)
     parser.add_argument('--seed', type=int, default=0)
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.folder.exists():
+        parser.error(f'{options.folder} is there already')
+    options.folder.mkdir(parents=True)
     rng = np.random.default_rng(options.seed)
     for i in tqdm(range(options.n), disable=None):
         draw_face(rng).save(options.folder / f'{i:05}.jpg', quality=95)

@@ -103,10 +103,22 @@ def test_a_limit_can_be_lifted(tmp_path, go):
     go('--data data --batch-size 2 --epochs 2 --max-steps 1 --out run')
     out, _ = go('--resume run --epochs 3')
     assert 'raise --max-steps to go on' in out
-    out, _ = go('--resume run --max-steps 0')
+    out, _ = go('--resume run --epochs 3 --max-steps 0')
     assert load(tmp_path / 'run')[1] == 6
     out, _ = go('--resume run')
     assert 'has made all its 6 steps; raise --epochs to go on' in out
+
+
+def test_where_no_step_is_made_nothing_is_changed(tmp_path, go):
+    data = pictures(tmp_path / 'data', 6)
+    go('--data data --batch-size 2 --max-steps 5 --out run')
+    before = contents(tmp_path / 'run')
+    go('--resume run --max-steps 3 --sample-every 2')
+    pictures(data, 4)
+    (data / '4.png').unlink()
+    go('--resume run --new-images --max-steps 4')
+    assert {name: content for name, content in contents(tmp_path / 'run').items() if name not in ('samples.gif', 'curves.png')} == {
+        name: content for name, content in before.items() if name not in ('samples.gif', 'curves.png')}
 
 
 def test_too_few_images_and_images_that_are_gone_are_answered_with_what_can_be_done(tmp_path, go):

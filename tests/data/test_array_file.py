@@ -119,11 +119,18 @@ def test_labels_alone_are_no_images(tmp_path):
     (lambda raw: gzip.compress(raw)[:-9], 'is truncated: its compressed data break off'),
     (lambda raw: gzip.compress(raw)[:-8] + bytes(8), 'is corrupted: CRC check failed')])
 def test_a_damaged_idx_file_is_named_with_its_fault_and_nobody_is_told_to_delete_it(tmp_path, cut, complaint):
-    put(tmp_path / 'raw', images=cut(idx_bytes(GRAY)))
-    for path in tmp_path / 'raw' / 'images', tmp_path / 'raw':
+    name = 'images.idx3-ubyte'
+    put(tmp_path / 'raw', **{name: cut(idx_bytes(GRAY))})
+    for path in tmp_path / 'raw' / name, tmp_path / 'raw':
         with pytest.raises(UserError) as error:
             read(path)
-        assert str(error.value) == f'{tmp_path / "raw" / "images"} {complaint}'
+        assert str(error.value) == f'{tmp_path / "raw" / name} {complaint}'
+
+
+def test_a_film_that_begins_like_an_idx_file_is_passed_over(tmp_path, capsys):
+    folder = put(tmp_path / 'folder', **{'film.mov': b'\0\0\x08\x03ftypqt  ' + bytes(200), 'clip': b'\0\0\x08\x02', 'x': b'\0\0\x0b\x04aa'})
+    Image.fromarray(GRAY[0]).save(folder / 'a.png')
+    assert len(read(folder)) == 1 and 'passed over: .mov (1), without a suffix (2)' in capsys.readouterr().err
 
 
 def test_a_file_that_only_begins_like_an_idx_file_is_none():
@@ -181,6 +188,10 @@ def test_the_images_of_an_npz_are_found_by_name_or_because_nothing_else_fits(tmp
     assert f'mine.npz, {next(iter(arrays))}: N = 6, 8x10, gray' in capsys.readouterr().err
 
 
+def test_the_array_of_the_right_name_counts_even_if_another_fits(tmp_path):
+    assert 'x_train has the shape (6, 80)' in refusal(npz(tmp_path, x_train=GRAY.reshape(6, 80), x_test=GRAY[:2]))
+
+
 def test_an_npz_without_images_or_with_several_that_may_be_meant_is_answered_with_what_it_holds(tmp_path):
     assert 'holds no array of images' in refusal(npz(tmp_path, labels=np.arange(6)))
     message = refusal(npz(tmp_path, cats=GRAY, dogs=GRAY[:2]))
@@ -191,7 +202,7 @@ def test_objects_are_not_unpickled(tmp_path):
     array = np.array([GRAY, None], dtype=object)
     np.save(tmp_path / 'mine.npy', array, allow_pickle=True)
     assert 'mine.npy cannot be read (' in refusal(tmp_path / 'mine.npy')
-    assert 'holds no array of images' in refusal(npz(tmp_path, images=array))
+    assert 'mine.npz cannot be read (' in refusal(npz(tmp_path, images=array))
 
 
 @pytest.mark.parametrize('name', ['mine.npy', 'mine.npz'])

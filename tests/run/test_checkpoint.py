@@ -181,7 +181,7 @@ def test_a_folder_that_holds_a_run_is_never_begun_anew(run, left):
     for name in {'checkpoint.npz', 'checkpoint.previous.npz', 'best.npz'} - set(left):
         (run.folder / name).unlink()
     before = contents(run.folder)
-    with pytest.raises(UserError, match='already holds a run: go on with --resume .*run, or .* --out'):
+    with pytest.raises(UserError, match='already holds (a run: go on with --resume .*run, or .* --out|metrics.csv: choose)'):
         Run.start(run.folder, CONFIG, state(0), {'tinygan': '0'})
     assert contents(run.folder) == before
 
@@ -545,7 +545,7 @@ def test_what_was_changed_by_hand_in_config_json_is_noticed(run):
     assert Run.open(run.folder)[0].edited() == {'lr': 0.1, 'note': 'mine'}
 
 
-@pytest.mark.parametrize('content', [None, '', 'not json', '[]', '7'])
+@pytest.mark.parametrize('content', [None, '', 'not json', '[]', '7', '[' * 100_000])
 def test_a_config_json_that_is_lost_or_damaged_is_written_anew(run, content):
     path = run.folder / 'config.json'
     path.unlink() if content is None else path.write_text(content)
@@ -633,8 +633,19 @@ def test_a_run_whose_checkpoints_were_deleted_is_not_written_over(run):
     sample(run, 'step_000001', 9)
     for path in run.folder.glob('*.npz'):
         path.unlink()
-    with pytest.raises(UserError, match='already holds config.json: choose another --out'):
+    with pytest.raises(UserError, match='already holds metrics.csv: choose another --out'):
         checkpoint.check_unused(run.folder)
+
+
+@pytest.mark.parametrize('name', ['metrics.csv', 'curves.png', 'samples/mine.png', 'best.npz'])
+def test_a_config_json_that_was_copied_does_not_open_a_folder_of_somebody_else(run, tmp_path, name):
+    folder = tmp_path / 'mine'
+    (folder / 'samples').mkdir(parents=True)
+    shutil.copy(run.folder / 'config.json', folder)
+    checkpoint.check_unused(folder)
+    (folder / name).write_text('step,loss_D\n1,2\n')
+    with pytest.raises(UserError, match=f'mine already holds {name.partition("/")[0]}: choose another --out'):
+        checkpoint.check_unused(folder)
 
 
 def test_a_run_without_its_metrics_goes_on(run):

@@ -98,7 +98,7 @@ def from_npz(path):
     with zipfile.ZipFile(path) as file:
         shapes = {name.removesuffix('.npy'): shape_in(file, name) for name in file.namelist() if name.endswith('.npy')}
     fitting = {name: shape for name, shape in shapes.items() if shape}
-    names = [name for name in PREFERRED if name in fitting] or list(fitting)
+    names = [name for name in PREFERRED if name in shapes] or list(fitting)
     if not names:
         raise UserError(f'{path} holds no array of images: none has the axes (N, H, W), (N, H, W, C) or (N, C, H, W)')
     if len(names) > 1 and names[0] not in PREFERRED:

@@ -73,7 +73,8 @@ class Folder:
             return None
         with open(path, 'rb') as file:
             start = file.read(START)
-        if dimensions := idx.dimensions(start):
+        dimensions = idx.dimensions(start)
+        if dimensions and (start[:2] == idx.GZIP or 'ubyte' in name or idx.is_whole(start, status.st_size)):
             self.idx_files += [name] * (dimensions > 2)
             return 'IDX files'
         return None if is_picture(path, name, start) else suffix_of(name) or 'without a suffix'

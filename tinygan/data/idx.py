@@ -31,6 +31,12 @@ def dimensions(start):
     return start[3] if len(start) >= 4 and start[:2] == b'\0\0' and start[2] in TYPES and start[3] <= MOST else 0
 
 
+def is_whole(start, size):
+    """Is a file of that size and with these first bytes, not gzipped, just as long as its array asks for?"""
+    sizes = np.frombuffer(start, '>u4', start[3], offset=4).tolist() if len(start) >= 4 + 4 * start[3] else [0]
+    return size == 4 + 4 * start[3] + math.prod(sizes) * np.dtype(TYPES[start[2]]).itemsize
+
+
 def unpack(data):
     """The bytes of a file, without gzip if it is gzipped. Raises Damaged."""
     if data[:2] != GZIP:

@@ -8,8 +8,15 @@ OF_RUN = 'samples', 'samples.gif', 'curves.png'   # the pictures in a run's fold
 
 def is_run(folder):
     """Is it the folder of a run, as its config.json says?"""
+    config = read_config(folder)
+    return 'recipe' in config and isinstance(config.get('versions'), dict) and 'tinygan' in config['versions']
+
+
+def read_config(folder):
+    """What config.json says, or nothing if it is not there or damaged."""
+    path = Path(folder, 'config.json')
     try:
-        config = json.loads(Path(folder, 'config.json').read_text())
-        return 'tinygan' in config['versions'] and 'recipe' in config
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
+        config = json.loads(path.read_text()) if path.is_file() else {}
+        return config if isinstance(config, dict) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}

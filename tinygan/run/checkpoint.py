@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ..arrays import array_module, to_numpy
-from ..data.ours import is_run
+from ..data.ours import is_run, read_config
 from ..errors import UserError
 from .files import atomically, lock
 from .pictures import plot_curves, save_gif, save_png
@@ -181,14 +181,6 @@ class Run:
             plot_curves(path, metrics)
 
 
-def read_config(folder):
-    """What config.json says, or nothing if it is not there or damaged."""
-    with contextlib.suppress(OSError, ValueError):
-        config = json.loads(Path(folder, 'config.json').read_text())
-        return config if isinstance(config, dict) else {}
-    return {}
-
-
 def read_metrics(path, step):
     """The rows of a metrics.csv up to that step, the last of which may be cut short, and the lowest distance in them."""
     if not path.exists():
@@ -215,14 +207,18 @@ def checkpoints(folder):
 
 def check_unused(folder):
     """UserError when the folder already holds a run, or somebody else's files that a run would replace."""
-    if any(path.exists() for path in (*checkpoints(folder), Path(folder) / BEST)):
+    if any(path.exists() for path in checkpoints(folder)):
         raise UserError(f'{folder} already holds a run: go on with --resume {folder}, or choose another --out')
-    if is_run(folder) and not any(Path(folder, 'samples').glob('*')):             # killed before its first checkpoint
-        return
-    for name in 'config.json', 'metrics.csv', 'samples.gif', 'curves.png', 'samples':
-        path = Path(folder, name)
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise UserError(f'{folder} is not a directory: choose another --out')
+    names = ['config.json', 'metrics.csv', 'samples.gif', 'curves.png', 'samples', BEST]
+    if is_run(folder):                            # and was killed before its first checkpoint, if it has no more than these
+        names.remove('config.json')
+        if read_metrics(Path(folder, 'metrics.csv'), math.inf)[0] == []:
+            names.remove('metrics.csv')
+    for path in (Path(folder, name) for name in names):
         if path.is_file() or path.is_dir() and any(path.iterdir()):
-            raise UserError(f'{folder} already holds {name}: choose another --out')
+            raise UserError(f'{folder} already holds {path.name}: choose another --out')
 
 
 def newest_checkpoint(folder):
@@ -256,8 +252,7 @@ def first_sound(paths, run):
             problems.append(f'{path} is no checkpoint: it lacks {name}')
         except Exception as error:                # whatever zipfile, NumPy and json make of damaged bytes
             problems.append(f'{path} is damaged ({error})')
-    raise UserError('; '.join(problems) or f'{run} holds no checkpoint: name the folder of a run that train_mnist.py has begun, or '
-                    'a file such as its best.npz')
+    raise UserError('; '.join(problems) or f'{run} holds no checkpoint: name the folder of a run that train_mnist.py has begun')
 
 
 def read(path, content):

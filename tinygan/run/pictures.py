@@ -70,7 +70,7 @@ def as_frame(picture):
 
 def check_ours(path):
     """UserError if there is a file at path, should one be named, that is no picture of tinygan's: it would be lost."""
-    if path is None or not os.path.exists(path):
+    if path is None or not os.path.isfile(path):
         return
     from ..data.decode import is_ours, open_picture
     try:
