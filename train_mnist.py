@@ -163,8 +163,8 @@ def resume(folder, options, xp):
         gan.load_state(state)
     except ValueError as error:
         raise UserError(f'{options.resume}: recipe {config["recipe"]} has other networks now ({error})') from None
-    if run.step < last_step(config | now):        # else nothing is to be done, and all stays as it is
-        run.rewind()
+    run.rewind()
+    if run.step < last_step(config | now):        # else the settings stay as they are
         if not same:
             run.forget_epochs()
         config |= now
