@@ -97,7 +97,8 @@ def parse(arguments, program):
     add('--z-dim', type=count, metavar='N', help="size of z")
     add('--loss', choices=LOSSES, help="what D and G minimise")
     add = parser.add_argument_group("the run's folder", 'A resumed run keeps all of its settings. Those of --epochs, --max-steps, '
-                                    '--precision, --plain and --...-every, and the place of --data, can be changed by naming them again.').add_argument
+                                    '--precision, --plain and --...-every, and the place of --data, can be changed by naming them '
+                                    'again.').add_argument
     add('--out', type=path, metavar='RUN', help='the folder to fill (default: a new one in runs/)')
     add('--resume', type=path, metavar='RUN', help='continue this run from its last checkpoint')
     add('--new-images', action='store_true', help='with --resume: even if the images are not those that the run began with')
@@ -118,7 +119,8 @@ def parse(arguments, program):
     if data.is_path(options.data):
         options.data = os.path.abspath(options.data)
     elif options.data and Path(options.data).exists():
-        print(f'--data {options.data} means our own; for the {options.data} in this folder, --data ./{options.data}', file=sys.stderr)
+        print(f'--data {options.data} means our own; for the {options.data} in this folder, --data ./{options.data}',
+              file=sys.stderr)
     return options
 
 

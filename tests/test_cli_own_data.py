@@ -68,14 +68,15 @@ def test_its_own_samples_never_become_data(tmp_path, go):
 
 
 @pytest.mark.parametrize('change, same_number', [
-    (lambda data: pictures(data, 6, seed=1), True), (lambda data: pictures(data, 9), False), (lambda data: (data / '0.png').unlink(), False)],
+    (lambda data: pictures(data, 6, seed=1), True), (lambda data: pictures(data, 9), False),
+    (lambda data: (data / '0.png').unlink(), False)],
     ids=['others', 'more', 'fewer'])
 def test_a_run_goes_on_only_with_its_images_or_with_others_if_asked_to(tmp_path, go, change, same_number):
     data = pictures(tmp_path / 'data', 6)
     go('--data data --batch-size 3 --max-steps 3 --out run')
     change(data)
     before = contents(tmp_path / 'run')
-    with pytest.raises(UserError, match='run: the [569] images of .*data are not those that the run began with; --new-images goes on'):
+    with pytest.raises(UserError, match='run: the [569] images of .*data are not those that the run began with; --new-images'):
         go('--resume run --max-steps 4')
     assert contents(tmp_path / 'run') == before
     old = config(tmp_path / 'run')
@@ -292,8 +293,8 @@ def test_a_user_with_neither_name_nor_home_trains(tmp_path):
                 f'PYTHONPATH={ROOT}', sys.executable]
     if subprocess.run([*somebody, '-c', 'import tinygan, train_mnist'], capture_output=True).returncode:
         pytest.skip('that user may not run this Python')
-    done = subprocess.run([*somebody, str(ROOT / 'train_mnist.py'), '--device', 'cpu', '--data', 'digits', '--batch-size', '2', '--dry-run'],
-                          cwd='/', capture_output=True, text=True, timeout=120)
+    arguments = '--device', 'cpu', '--data', 'digits', '--batch-size', '2', '--dry-run'
+    done = subprocess.run([*somebody, str(ROOT / 'train_mnist.py'), *arguments], cwd='/', capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and 'Traceback' not in done.stderr, done.stderr
     assert done.stdout.splitlines()[-1].startswith('dry run: ')
 
@@ -316,7 +317,8 @@ def test_a_tilde_is_the_home_folder_wherever_it_stands(tmp_path, monkeypatch, go
 
 
 def test_a_notebook_s_backend_ends_no_run(tmp_path):
-    _, err = train(tmp_path, '--max-steps', '1', '--out', 'run', environment={'MPLBACKEND': 'module://matplotlib_inline.backend_inline'})
+    backend = {'MPLBACKEND': 'module://matplotlib_inline.backend_inline'}
+    _, err = train(tmp_path, '--max-steps', '1', '--out', 'run', environment=backend)
     assert err == '' and (tmp_path / 'run' / 'curves.png').exists()
 
 

@@ -74,8 +74,8 @@ def test_the_command_train_is_the_script(command, tmp_path):
 
 
 @pytest.mark.parametrize('arguments, name', [
-    ('sample -n 2', 'grid.png'), ('interpolate --rows 1 --steps 2', 'interpolation.png'), ('sample -n 2 --out mine.png', 'mine.png'),
-    ('interpolate --rows 1 --steps 2 --gif mine.gif', 'mine.gif'),
+    ('sample -n 2', 'grid.png'), ('interpolate --rows 1 --steps 2', 'interpolation.png'),
+    ('sample -n 2 --out mine.png', 'mine.png'), ('interpolate --rows 1 --steps 2 --gif mine.gif', 'mine.gif'),
     ('arithmetic --a 1 2 3 --b 4 5 6 --c 7 8 9', 'arithmetic.png')])
 def test_a_picture_that_tinygan_did_not_make_is_never_written_over(tmp_path, monkeypatch, arguments, name):
     monkeypatch.chdir(tmp_path)

@@ -128,7 +128,8 @@ def test_a_damaged_idx_file_is_named_with_its_fault_and_nobody_is_told_to_delete
 
 
 def test_a_film_that_begins_like_an_idx_file_is_passed_over(tmp_path, capsys):
-    folder = put(tmp_path / 'folder', **{'film.mov': b'\0\0\x08\x03ftypqt  ' + bytes(200), 'clip': b'\0\0\x08\x02', 'x': b'\0\0\x0b\x04aa'})
+    files = {'film.mov': b'\0\0\x08\x03ftypqt  ' + bytes(200), 'clip': b'\0\0\x08\x02', 'x': b'\0\0\x0b\x04aa'}
+    folder = put(tmp_path / 'folder', **files)
     Image.fromarray(GRAY[0]).save(folder / 'a.png')
     assert len(read(folder)) == 1 and 'passed over: .mov (1), without a suffix (2)' in capsys.readouterr().err
 
@@ -151,17 +152,18 @@ def test_axes_are_recognised_where_they_are_certain(tmp_path, array, shape, caps
     assert f'mine.npy: N = 6, 8x10, {kind}, uint8' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('shape', [(80,), (6, 80), (6, 8, 10, 2), (6, 8, 10, 3, 1), (8, 10, 3), (3, 8, 10), (28, 28, 600), (32, 32, 3, 50),
-                                   (6, 3, 10, 3), (6, 1, 10, 1)])
+@pytest.mark.parametrize('shape', [(80,), (6, 80), (6, 8, 10, 2), (6, 8, 10, 3, 1), (8, 10, 3), (3, 8, 10), (28, 28, 600),
+                                   (32, 32, 3, 50), (6, 3, 10, 3), (6, 1, 10, 1)])
 def test_axes_that_are_not_certain_are_asked_about(tmp_path, shape):
     message = refusal(npy(tmp_path, np.zeros(shape, np.uint8)))
     assert f'has the shape {shape}, of which it is not certain what is what: needed is (N, H, W), (N, H, W, C) or' in message
 
 
 @pytest.mark.parametrize('numbers', [
-    GRAY / 255, (GRAY / 255).astype('f'), (GRAY / 255).astype('>f4'), GRAY / 127.5 - 1, (GRAY / 127.5 - 1).astype('f'), GRAY.astype('f'),
-    GRAY.astype(int), GRAY.astype('>i4'), GRAY.astype(np.uint16) * 257],
-    ids=['0 to 1', 'float32', 'big-endian', '-1 to 1', '-1 to 1, float32', '0 to 255', 'integers', 'big-endian integers', '16 bits'])
+    GRAY / 255, (GRAY / 255).astype('f'), (GRAY / 255).astype('>f4'), GRAY / 127.5 - 1, (GRAY / 127.5 - 1).astype('f'),
+    GRAY.astype('f'), GRAY.astype(int), GRAY.astype('>i4'), GRAY.astype(np.uint16) * 257],
+    ids=['0 to 1', 'float32', 'big-endian', '-1 to 1', '-1 to 1, float32', '0 to 255', 'integers', 'big-endian integers',
+         '16 bits'])
 def test_numbers_become_the_shades_that_they_mean(tmp_path, numbers):
     assert np.array_equal(read(npy(tmp_path, numbers))[..., 0], GRAY)
 
@@ -173,7 +175,8 @@ def test_half_precision_and_truth_become_shades(tmp_path):
 
 
 @pytest.mark.parametrize('numbers', [
-    GRAY / 255 - 0.5, GRAY / 51. - 2, GRAY * 4., GRAY / 100, GRAY.astype(int) - 3, GRAY.astype(int) * 2, np.where(GRAY == 7, np.nan, GRAY)],
+    GRAY / 255 - 0.5, GRAY / 51. - 2, GRAY * 4., GRAY / 100, GRAY.astype(int) - 3, GRAY.astype(int) * 2,
+    np.where(GRAY == 7, np.nan, GRAY)],
     ids=['-0.5 to 0.5', 'standardised', '0 to 1020', '0 to 2.55', 'negative', '0 to 510', 'nan'])
 def test_numbers_that_do_not_say_what_is_black_and_white_are_asked_about(tmp_path, numbers):
     message = refusal(npy(tmp_path, numbers))

@@ -397,7 +397,8 @@ def test_flipped_images_are_mirrored_left_to_right_half_of_them_and_each_epoch_o
     dataset, straight = (data.ImageSet(pixels, 3, flip=flip) for flip in (True, False))
     seen = []
     for which in 0, 1:
-        plain, flipped = (np.concatenate([images.batch(12 * which + step, 50) for step in range(12)]) for images in (straight, dataset))
+        plain, flipped = (np.concatenate([images.batch(12 * which + step, 50) for step in range(12)])
+                          for images in (straight, dataset))
         mirrored = (flipped != plain).any(axis=(1, 2, 3))
         assert np.array_equal(flipped[mirrored], plain[mirrored, :, ::-1]) and 0.4 < mirrored.mean() < 0.6
         seen.append(set(plain[mirrored, 0, 0, 0]))

@@ -385,7 +385,8 @@ def test_a_name_that_is_no_text_is_no_obstacle(tmp_path):
 
 
 @pytest.mark.parametrize('name, what', [
-    ('gone', ': no such file or folder, and neither mnist nor digits'), ('pipe', ': neither a file nor a folder'), ('file.png', ' is a single picture: name the folder'),
+    ('gone', ': no such file or folder, and neither mnist nor digits'), ('pipe', ': neither a file nor a folder'),
+    ('file.png', ' is a single picture: name the folder'),
     ('notes.txt', ' is not what --data takes: mnist, digits, a folder or a zip of pictures, a folder of IDX files, or an IDX'),
     ('empty', ' is not what --data takes')])
 def test_what_data_cannot_be_is_answered_with_what_they_can_be(tmp_path, name, what):
@@ -533,7 +534,12 @@ def test_a_file_that_may_not_be_read_is_an_error_and_not_a_broken_image(tmp_path
                                          (MemoryError(), 'not enough memory for 000.png')])
 def test_what_ails_the_system_is_not_kept_as_a_fault_of_the_picture(tmp_path, cache, monkeypatch, fault, said):
     data, real = several(tmp_path / 'data', 2), Folder.open
-    monkeypatch.setattr(Folder, 'open', lambda folder, name: real(folder, name) if name != '000.png' else (_ for _ in ()).throw(fault))
+
+    def ailing(folder, name):
+        if name == '000.png':
+            raise fault
+        return real(folder, name)
+    monkeypatch.setattr(Folder, 'open', ailing)
     with pytest.raises(UserError) as error:
         read_folder(data, (4, 4, 3))
     assert said in str(error.value) and kept(cache) == []
@@ -553,7 +559,7 @@ def ramp(high, dtype=np.uint8):
 
 
 @pytest.mark.parametrize('images, warning', [
-    ([Image.new('RGBA', (8, 8), (255, 255, 255, shade)) for shade in (0, 99)], 'blank, of one shade alone; if they are white on a tr'),
+    ([Image.new('RGBA', (8, 8), (255, 255, 255, shade)) for shade in (0, 99)], 'blank, of one shade alone; if they are white on'),
     ([flat(9), flat(3)], 'blank, of one shade alone; open one'),
     ([ramp(200), ramp(200)], 'all images are the same'),
     ([ramp(4095, np.uint16), ramp(4000, np.uint16)], 'nearly black: of 255 shades, none above 1'),

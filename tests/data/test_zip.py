@@ -61,7 +61,8 @@ def test_no_path_is_followed_and_nothing_is_unpacked(tmp_path, monkeypatch):
 
 
 def test_what_is_passed_over_is_counted(tmp_path, capsys):
-    files = {'a.png': png(1), 'notes.txt': b'text', 'folder/': b'', '__MACOSX/._a.png': b'x', '.DS_Store': b'x', 'in.zip': b'PK\3\4'}
+    files = {'a.png': png(1), 'notes.txt': b'text', 'folder/': b'', '__MACOSX/._a.png': b'x', '.DS_Store': b'x',
+             'in.zip': b'PK\3\4'}
     assert shades(packed(tmp_path, files)) == [1]
     assert 'passed over: .txt (1), .zip (1), hidden (2)\n' in capsys.readouterr().err
 

@@ -176,7 +176,7 @@ def test_frames_are_opened_one_by_one_and_reduced_so_that_they_take_little(tmp_p
     """In another process, as the most memory that this one ever had says nothing."""
     for name in 'a.png', 'b.png':
         Image.fromarray(rng.integers(0, 256, (1060, 1060, 3), np.uint8)).save(tmp_path / name)
-    code = ('import resource, sys; from PIL import Image; from tinygan.run.pictures import save_gif; save_gif(sys.argv[1], sys.argv[2:]); '
+    code = ('import resource, sys; from tinygan.run.pictures import save_gif; save_gif(sys.argv[1], sys.argv[2:]); '
             'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)')
     most = [int(subprocess.run([sys.executable, '-c', code, tmp_path / 'a.gif', *[tmp_path / 'a.png', tmp_path / 'b.png'] * n],
                                capture_output=True, text=True, timeout=60, check=True).stdout) for n in (1, 5)]
@@ -188,8 +188,8 @@ def test_frames_are_opened_one_by_one_and_reduced_so_that_they_take_little(tmp_p
 
 @pytest.mark.parametrize('backend', ['module://matplotlib_inline.backend_inline', 'nonsense'])
 def test_the_backend_that_a_notebook_leaves_behind_does_no_harm_and_stays(tmp_path, backend):
-    code = ('import os, sys; from tinygan.run.pictures import plot_curves; from tinygan.run.checkpoint import COLUMNS; import numpy as np; '
-            'plot_curves(sys.argv[1], dict.fromkeys(COLUMNS, np.arange(3.))); print(os.environ["MPLBACKEND"])')
+    code = ('import os, sys; import numpy as np; from tinygan.run.pictures import plot_curves; '
+            'from tinygan.run.checkpoint import COLUMNS; plot_curves(sys.argv[1], dict.fromkeys(COLUMNS, np.arange(3.))); print(os.environ["MPLBACKEND"])')
     done = subprocess.run([sys.executable, '-c', code, str(tmp_path / 'a.png')], env={**os.environ, 'MPLBACKEND': backend},
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and done.stdout == backend + '\n' and (tmp_path / 'a.png').exists(), done.stderr

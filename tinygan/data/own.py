@@ -86,7 +86,7 @@ def in_folder(path):
     if len(training) > 1 or folder.names:
         found = [*training, *folder.names[:1]]
         some = printable(', '.join(found[:4]) + ', ...' * (len(found) > 4))
-        raise UserError(f'--data {path} holds several sets of images ({some}): name the file or the folder of the one that you mean')
+        raise UserError(f'--data {path} holds several sets of images ({some}): name the file or the folder of the one you mean')
     return Rows(path / training[0])
 
 
@@ -207,5 +207,5 @@ def doubt(images):
     if len(some) > 1 and (some == some[0]).all():
         return 'all images are the same, and G can learn no other'
     if high.max() <= DARK:
-        return (f'the images are nearly black: of 255 shades, none above {high.max()}; 12 bits stored in 16, or 0 and 1 for black and '
-                'white, must be scaled first')
+        return (f'the images are nearly black: of 255 shades, none above {high.max()}; 12 bits stored in 16, or 0 and 1 for black '
+                'and white, must be scaled first')

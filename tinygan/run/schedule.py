@@ -20,8 +20,8 @@ class Schedule:
         return bool(every) and step % every == 0
 
     def sample(self, step):
-        """What to call the grid of samples due after this step, else None. Due are one an epoch, or after several short ones; in the
-        beginning after steps 1, 2, 4 ...; after the last epoch; and one if none was due for ten minutes."""
+        """What to call the grid of samples due after this step, else None. One is due after each epoch, or after several short
+        ones; in the beginning after steps 1, 2, 4 ...; after the last epoch; and where none was due for ten minutes."""
         distance = self.per_epoch * -(-FEWEST // self.per_epoch)
         early = step < distance and step & (step - 1) == 0
         last = step == self.per_epoch * self.config['epochs']
