@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import NO_NETWORK, ROOT, SMALL, contents, finish, load, metrics, one_line, same_run, start, train
+from commands import ROOT, contents, finish, load, metrics, one_line, same_run, start, train
 from PIL import Image
 
 import train_mnist
@@ -260,11 +260,6 @@ def test_alternating_updates_show_no_number_that_is_not_there(go):
 
 
 # ---- machines
-
-def user(tmp_path, **environment):
-    """The environment of somebody who has nothing but a path to Python."""
-    return {'PATH': os.environ['PATH'], 'PYTHONPATH': str(ROOT), 'OPENBLAS_NUM_THREADS': '1', **environment}
-
 
 def test_somebody_without_a_home_has_a_cache_among_the_temporary_files(tmp_path, monkeypatch):
     monkeypatch.delenv('XDG_CACHE_HOME')

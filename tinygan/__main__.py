@@ -2,7 +2,6 @@
 every gradient, train a run. `python -m tinygan` is the same."""
 import json
 import math
-import os
 import re
 import sys
 
@@ -18,7 +17,7 @@ from .judge.frozen import SHIPPED, Judge, check_digits, check_shape, shipped
 from .layers import Conv2d, ConvTranspose2d
 from .recipes import RECIPES, find_recipe
 from .run import generator
-from .run.files import atomically
+from .run.files import atomically, check_free
 from .run.device import select_device
 from .run.pictures import check_ours, check_size, grid, linear, save_gif, save_png, spherical, to_pillow
 
@@ -40,8 +39,8 @@ def sample_noise(seed, n, z_dim):
 def sample(options):
     n, out = options.n, options.out or ('grid.png' if options.columns or not options.npy else None)
     columns = min(n, options.columns or math.ceil(math.sqrt(n)))
-    if options.npy and os.path.exists(options.npy):
-        raise UserError(f'{options.npy} is there already: choose another name')
+    if options.npy:
+        check_free(options.npy)
     check_ours(out)
     draw, shape, config = open_generator(options.run)
     if out:

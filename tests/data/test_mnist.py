@@ -156,6 +156,12 @@ def test_nothing_is_downloaded_to_a_folder_that_is_not_there_or_holds_pictures(t
         assert f': to train on them, --data {tmp_path / "cats"}; to download MNIST there all' in str(error.value)
 
 
+def test_where_a_folder_is_named_no_cache_is_looked_for(tmp_path, monkeypatch):
+    folder = both(tmp_path / 'data')
+    monkeypatch.setattr(data.mnist, 'cache_folder', None)
+    assert same_as_stored(*data.mnist.load(folder=folder))
+
+
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     both(tmp_path / 'my' / 'mnist')

@@ -106,6 +106,13 @@ def test_without_data_it_is_made_of_mnist_and_says_so(digits, monkeypatch, tmp_p
     assert Judge(tmp_path / 'judge.npz').about['data'] == 'MNIST'
 
 
+def test_it_is_never_written_over_the_digits_or_another_file(tmp_path):
+    (tmp_path / 'digits.npz').write_bytes(b'mine')
+    with pytest.raises(UserError, match='digits.npz is there already: choose another name'):
+        main([str(tmp_path / 'digits.npz')])
+    assert (tmp_path / 'digits.npz').read_bytes() == b'mine'
+
+
 def test_the_weights_are_kept_in_half_precision_and_the_statistics_in_single(digits):
     network = train_classifier(*digits[0], **TINY, seed=0, epochs=1)
     arrays = freeze(network, digits[1], dict(TINY))

@@ -20,28 +20,29 @@ class Folder:
     counts, by kind, what was passed over."""
 
     def __init__(self, path):
-        self.path, self.files, self.idx_files, self.passed = Path(path), [], [], Counter()
-        seen = set()
+        self.path, self.files, self.idx_files, self.passed, self.seen = Path(path), [], [], Counter(), set()
         for folder, folders, names in tqdm(os.walk(path, followlinks=True, onerror=self.unreadable), 'looking for pictures',
                                            unit=' folders', delay=2, leave=False, disable=None):
-            if (here := os.path.realpath(folder)) in seen:        # a loop, or two links to one folder
-                self.passed['folders that were read already'] += 1
-                folders.clear()
-                continue
-            seen.add(here)
-            if 'config.json' in names and is_run(folder):
-                if folder != str(path):
-                    self.passed[f'folder of a run: {os.path.relpath(folder, path)}'] += 1
-                    folders.clear()
-                    continue
-                folders[:] = set(folders).difference(OF_RUN)
-                names = set(names).difference(OF_RUN)
-            folders[:] = sorted(self.visible(folders))
+            folders[:], names = self.inside(folder, folders, names)           # os.walk goes on with these folders
             below = '' if folder == str(path) else os.path.relpath(folder, path).replace(os.sep, '/') + '/'
-            for name in self.visible(names):
+            for name in names:
                 self.take(os.path.join(folder, name), below + name)
         self.files.sort()
         self.names = [name for name, *_ in self.files]
+
+    def inside(self, folder, folders, names):
+        """Those of the folders and files in a folder that are looked at: of a run's, none."""
+        here = os.path.realpath(folder)
+        if here in self.seen:                     # a loop, or two links to one folder
+            self.passed['folders that were read already'] += 1
+            return [], []
+        self.seen.add(here)
+        if 'config.json' in names and is_run(folder):
+            if folder != str(self.path):
+                self.passed[f'folder of a run: {os.path.relpath(folder, self.path)}'] += 1
+                return [], []
+            folders, names = set(folders).difference(OF_RUN), set(names).difference(OF_RUN)       # the pictures beside them are data
+        return sorted(self.visible(folders)), self.visible(names)
 
     def unreadable(self, error):
         self.passed[f'unreadable folder: {os.path.relpath(error.filename, self.path)}'] += 1
@@ -142,5 +143,5 @@ def file_key(path):
 
 
 def change_of(status):
-    """What changes when a file does. The first time, programs may set back."""
+    """What changes when a file does: its size, the time of writing, which programs can set back, and that of any change."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns

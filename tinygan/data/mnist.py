@@ -62,8 +62,8 @@ def find(folder, name):
 def _load(split, kind, folder, download):
     """The array in a file, which may be gzipped, or may have to be downloaded first: to the cache, or to a folder that is there."""
     name = f'{dict(train="train", test="t10k")[split]}-{kind}-ubyte'
-    folder, cache = folder_of(folder), cache_folder('mnist')
-    if not (folder == cache or folder.is_dir()):
+    cached, folder = not (folder or os.environ.get('TINYGAN_DATA')), folder_of(folder)
+    if not (cached or folder.is_dir()):
         raise Unavailable(f'there is no folder {folder}; {MEND}')
     path = find(folder, name)
     if not (path or download):
@@ -73,7 +73,7 @@ def _load(split, kind, folder, download):
         return unpack(path.read_bytes(), name)
     except ValueError as problem:
         mend = (f'to train on it, --data {path}' if isinstance(problem, Foreign) else
-                'delete it, and the next run downloads it again' if folder == cache else 'put a whole one in its place')
+                'delete it, and the next run downloads it again' if cached else 'put a whole one in its place')
         raise UserError(f'{path} {problem}; {mend}') from None
 
 

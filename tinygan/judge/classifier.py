@@ -22,7 +22,7 @@ from ..layers import BatchNorm2d, Conv2d, Flatten, Linear, ReLU
 from ..losses import softmax_cross_entropy
 from ..network import Sequential
 from ..optim import Adam
-from ..run.files import atomically
+from ..run.files import atomically, check_free
 from ..run.generator import fill
 
 PART = 250                                        # images at a time
@@ -125,6 +125,7 @@ def main(arguments=None):
     parser.add_argument('--epochs', type=count, default=16, metavar='N', help='passes through the data (default: 16)')
     parser.add_argument('--seed', type=seed, default=0, metavar='N', help='of all random numbers (default: 0)')
     options = parser.parse_args(arguments)
+    check_free(options.file)                      # it may be the digits
     train, test = read_digits(options.data) if options.data else map(data.mnist.load, ('train', 'test'))
     settings = {name: getattr(options, name) for name in ('width', 'features', 'seed', 'epochs')}
     with atomically(options.file) as file:        # which finds out now, not after minutes, if it cannot be written

@@ -29,6 +29,12 @@ def atomically(path, mode='wb', previous=None):
             temporary.unlink()
 
 
+def check_free(path):
+    """UserError if something is at path already: it would be lost."""
+    if os.path.exists(path):
+        raise UserError(f'{path} is there already: choose another name')
+
+
 locks = weakref.WeakValueDictionary()             # of this process, by folder
 
 

@@ -16,12 +16,12 @@ NARROW = {name: form.removeprefix('loss ') for name, form in WIDE.items() if nam
 class Progress:
     """A tqdm bar on a terminal or in a notebook, or a line every few seconds in a log file. When nobody reads them any more,
     SIGTERM is added to `signals`, the list of signals_caught."""
-    SECONDS, ALL = 10, 110                        # between two lines; columns that leave no room for all
+    SECONDS, COLUMNS = 10, 110                    # between two lines; that WIDE and the speed have room in
 
     def __init__(self, done, last, config, signals):
         from tqdm.auto import tqdm
         terminal = bool(sys.stderr and sys.stderr.isatty())
-        self.narrow = terminal and os.get_terminal_size(sys.stderr.fileno()).columns < self.ALL
+        self.narrow = terminal and os.get_terminal_size(sys.stderr.fileno()).columns < self.COLUMNS
         form = '{desc} {percentage:.0f}% {bar} {remaining}{postfix}'
         self.bar = tqdm(initial=done, total=last, unit=' steps', dynamic_ncols=True,
                         disable=not (terminal or 'ipykernel' in sys.modules),
