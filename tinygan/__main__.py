@@ -15,6 +15,7 @@ from .errors import Parser, UserError, count, named, number, one_line_errors, pa
 from .judge import report
 from .judge.frozen import SHIPPED, Judge, check_digits, check_shape, shipped
 from .layers import Conv2d, ConvTranspose2d
+from .learn import commands as learn
 from .recipes import RECIPES, find_recipe
 from .run import generator
 from .run.files import atomically, check_free
@@ -172,10 +173,11 @@ def parse(arguments):
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND', parser_class=Parser)
 
-    def command(name, function, text):
+    def command(name, function, text, seeded=True):
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(function=function)
-        sub.add_argument('--seed', type=seed, default=0, metavar='N', help='of all random numbers (default: 0)')
+        if seeded:
+            sub.add_argument('--seed', type=seed, default=0, metavar='N', help='of all random numbers (default: 0)')
         return sub
     sub = command('sample', sample, 'new samples: a picture, an array')
     sub.add_argument('run', **RUN)
@@ -214,6 +216,7 @@ def parse(arguments):
     sub = command('gradcheck', check_gradients, 'every backward against finite differences; exit code 1 if one is wrong')
     sub.add_argument('kinds', nargs='*', metavar='KIND', help='check only these: conv2d, batchnorm2d, bce_with_logits, dcgan ...')
     sub.add_argument('--device', choices=['auto', 'cpu', 'gpu'], default='cpu', help='where to compute (default: cpu)')
+    learn.add(command)
     commands.add_parser('train', help='train a run: train_mnist.py, with the same options')
     return parser.parse_args(arguments)
 

@@ -1,0 +1,1 @@
+"""The core made visible and tried out: X-ray, exercises, planted bugs."""

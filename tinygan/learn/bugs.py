@@ -1,0 +1,125 @@
+"""The gallery of planted bugs: what one wrong line does to a training run; and the hunt for a line that nobody names."""
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from .. import gan
+from ..arrays import random_stream
+from ..data.images import normalise, to_uint8
+from ..data.ours import MADE_BY
+from ..engines.threads import one_thread
+from ..errors import UserError
+from ..gradcheck import TOLERANCE
+from ..run.files import atomically
+from ..run.pictures import draw_curves, grid, matplotlib_figure
+from . import source
+from .exercises import EXERCISES
+from .grading import Broken, Row, grade, row_of, stopped
+from .mistakes import MISTAKES
+
+GALLERY = {name: mistake for name, mistake in MISTAKES.items() if mistake.seen}
+N, WIDTH, Z_DIM, STEPS, SHOWN = 32, 16, 16, 500, 40              # a GAN that draws digits within a quarter of a minute
+
+
+def core_with(mistake=None):
+    """The core as a package of its own, with the mistake in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        source.copy_core(Path(folder, 'core'), mistake)
+        return source.load_core(Path(folder, 'core'))
+
+
+def train(core, images, steps, seed=0, tell=lambda: None):
+    """(metrics, a column each; the last samples, uint8) of a small GAN of that core, which sees the same as every other."""
+    rng = random_stream(seed, 'weights')
+    G, D = core.models.dcgan_generator(Z_DIM, WIDTH, rng=rng), core.models.dcgan_discriminator(WIDTH, rng=rng)
+    game = core.gan.GAN(G, D, core.losses.LOSSES['bce'](), core.optim.Adam(G, lr=4e-3), core.optim.Adam(D, lr=8e-4))
+    rows = []
+    with np.errstate(all='ignore'):               # a bug may lead anywhere
+        for step in range(1, steps + 1):
+            x = normalise(images.batch(step - 1, N), np)
+            rows.append(game.step(x, core.gan.draw_z(seed, step, N, Z_DIM)))
+            tell()
+        z = random_stream(seed, 'preview').standard_normal((SHOWN, Z_DIM), np.float32)
+        samples = to_uint8(np.nan_to_num(core.gan.generate(G, z)))
+    return {name: np.array([row[name] for row in rows], float) for name in rows[0]} | {'step': np.arange(1, steps + 1)}, samples
+
+
+def compare(name, images, steps, out):
+    """Train with the mistake of that name and without, at the same time; draw both. Returns the checks that notice it."""
+    from tqdm import tqdm
+    mistake = MISTAKES[name]
+    cores = core_with(), core_with(mistake)
+    with tqdm(total=2 * steps, desc='right and wrong', leave=False, disable=None) as bar, ThreadPoolExecutor(2) as pool, one_thread():
+        right, wrong = pool.map(lambda core: train(core, images, steps, tell=bar.update), cores)
+    found = [row.what for row in check(cores[1]) if row.words]
+    draw(out, mistake, right, wrong, found)
+    return found
+
+
+def draw(path, mistake, right, wrong, found):
+    """One picture of two trainings: samples, losses, D's outputs; the line; what gave it away, and which checks notice it."""
+    figure = matplotlib_figure()(figsize=(11, 10), layout='constrained')
+    title, text, columns = figure.subfigures(3, 1, height_ratios=[1, 1.6, 8])
+    title.suptitle(f'{mistake.says[0].upper()}{mistake.says[1:]}', fontsize=15)
+    lines = [f'{mistake.file}.py   right   {mistake.right.strip()}', f'{" " * len(mistake.file)}      wrong   {mistake.wrong.strip() or "(nothing)"}']
+    text.text(0.02, 0.9, '\n'.join(lines), family='monospace', va='top')
+    text.text(0.02, 0.4, mistake.seen, va='top', wrap=True)
+    panels = columns.subplots(3, 2, gridspec_kw={'height_ratios': [5, 2, 2]}, sharey='row')
+    for column, name, (metrics, samples) in zip(panels.T, ('right', 'wrong'), (right, wrong)):
+        column[0].imshow(grid(samples)[..., 0], cmap='gray', vmin=0, vmax=255)
+        column[0].set_title(name)
+        column[0].axis('off')
+        draw_curves(column[1], metrics, {'loss_D': 'loss D', 'loss_G': 'loss G'})
+        draw_curves(column[2], metrics, {'D_x': 'D(x)', 'D_G_z1': 'D(G(z))'})
+    panels[1, 0].set_ylim(0, 6)
+    panels[2, 0].set_ylim(0, 1)
+    with atomically(path) as file:
+        figure.savefig(file, dpi=100, format='png', metadata={'Software': MADE_BY})
+
+
+def hide(folder, seed):
+    """A copy of the core in a new folder, with one mistake of the gallery in it that depends on the seed."""
+    names = list(GALLERY)
+    source.copy_core(folder, GALLERY[names[random_stream(seed, 'bug').integers(len(names))]])
+
+
+def load_copy(folder):
+    """A copy of the core that somebody may have changed. UserError when it is none; Broken when it does not even load."""
+    if missing := [file for file in source.CORE if not Path(folder, f'{file}.py').is_file()]:
+        raise UserError(f'{folder} is no copy of the core: it has no {missing[0]}.py')
+    try:
+        return source.load_core(folder)
+    except Exception as error:
+        raise Broken(stopped(error, folder)) from None
+
+
+def check(core):
+    """Row by row: what is right in a core and what is not. Its own gradient checks, and then what the exercises ask for. Raises
+    Broken where it stops."""
+    checks = core.gradcheck.all_checks()
+    while row := next_check(checks, core.__path__[0]):
+        what, gradient, error = row
+        yield Row(f'{what}: {gradient}', error, '' if error < TOLERANCE else 'is not the gradient of the forward')
+    for exercise in EXERCISES.values():
+        rows, _ = grade(exercise, getattr(core, exercise.file), core.__path__[0])
+        yield from (row._replace(what=f'{exercise.names[-1]}: {row.what}') for row in rows)
+    yield from check_drawing(core)
+
+
+def next_check(checks, folder):
+    """The next of the core's own gradient checks, or None after the last."""
+    try:
+        with np.errstate(all='ignore'):
+            return next(checks, None)
+    except Exception as error:
+        raise Broken(stopped(error, folder)) from None
+
+
+def check_drawing(core):
+    """Noise is another in every step, and a sample does not depend on its neighbours."""
+    z = gan.draw_z(0, 2, 4, 3)
+    yield row_of('draw_z: the noise of step 2', core.gan.draw_z(0, 2, 4, 3), z)
+    G = core.models.dcgan_generator(3, 2)
+    yield row_of('generate: two of four images', core.gan.generate(G, z)[:2], core.gan.generate(G, z[:2]))

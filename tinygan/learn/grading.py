@@ -1,0 +1,123 @@
+"""What somebody has written, against what is right: array by array, in words, and compared with the catalogue of mistakes."""
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+
+from ..gradcheck import TOLERANCE, relative_error
+
+
+class Row(NamedTuple):
+    what: str
+    error: float                    # relative
+    words: str                      # what is wrong; '' where nothing is
+
+
+class Broken(Exception):
+    """The code that is graded does not run. Its text says where it stopped, and why."""
+
+
+def run(text, name):
+    """What a source defines, as attributes; name is that of its file. Raises Broken."""
+    names = {'__name__': 'exercise'}
+    try:
+        exec(compile(text, name, 'exec'), names)
+    except Exception as error:
+        raise Broken(stopped(error, name)) from None
+    return SimpleNamespace(**names)
+
+
+def stopped(error, place):
+    """Where an error arose, in the file or folder `place`, and what it says, in one line."""
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        frames.append((error.filename, error.lineno))
+    where = [f'{Path(file).name}, line {line}: ' for file, line in frames if str(file).startswith(str(place))]
+    what = error if isinstance(error, NotImplementedError) else f'{type(error).__name__}: {getattr(error, "msg", error)}'
+    return ' '.join(f'{where[-1] if where else ""}{what}'.split())
+
+
+def attempt(case, code, name):
+    """case.mine, or Broken."""
+    try:
+        with np.errstate(all='ignore'):
+            return case.mine(code)
+    except Exception as error:
+        raise Broken(stopped(error, name)) from None
+
+
+def grade(exercise, code, name):
+    """(rows, mistakes): what was compared, and the mistakes that it looks like. Of several cases, the first that shows one counts.
+    Raises Broken when the code stops."""
+    rows = []
+    for case in exercise.cases:
+        mine, truth = attempt(case, code, name), case.truth()
+        rows = [row_of(what, mine.get(what), truth[what]) for what in truth]
+        if wrong := [row.what for row in rows if row.words]:
+            return rows, recognised(exercise, case, mine, truth, wrong)
+    return rows, []
+
+
+def row_of(what, mine, right):
+    mine, right = as_numbers(mine), np.asarray(right)
+    if mine is None:
+        return Row(what, np.inf, 'is not there: was it returned?')
+    if mine.shape != right.shape:
+        return Row(what, np.inf, f'has the shape {mine.shape}, and should have {right.shape}')
+    error = relative_error(mine, right)
+    return Row(what, error, '' if error < TOLERANCE else in_words(mine, right))
+
+
+def as_numbers(value):
+    """An array of floats, or None if the value is none."""
+    try:
+        return np.asarray(value, np.float64) if value is not None else None
+    except (TypeError, ValueError):
+        return None
+
+
+def in_words(mine, right):
+    """What is wrong with an array of the right shape."""
+    if not np.isfinite(mine).all():
+        return 'is not a number everywhere'
+    if not right.any():
+        return 'should be zero, and is not'
+    if not mine.any():
+        return 'is zero'
+    factor = float((mine * right).sum() / (right * right).sum())
+    if relative_error(mine, factor * right) < TOLERANCE:
+        return 'has the wrong sign' if np.isclose(factor, -1) else f'is {factor:.4g} times what it should be'
+    if mine.ndim == 2 and mine.shape == mine.T.shape and relative_error(mine.T, right) < TOLERANCE:
+        return 'is the transpose of what it should be'
+    place = np.unravel_index(abs(mine - right).argmax(), right.shape)
+    return f'is {mine[place]:.5g} at [{", ".join(map(str, place))}], and should be {right[place]:.5g}'
+
+
+def recognised(exercise, case, mine, truth, wrong):
+    """The mistakes of the catalogue that explain what is wrong, each what no other has explained yet: they make the same arrays, and
+    wrong ones."""
+    explained = {}
+    for mistake in exercise.mistakes().values():
+        try:
+            code = run(f'{exercise.imports()}\n{exercise.text(mistake)}', 'mistake')
+            theirs = attempt(case, code, 'mistake')
+        except Broken:
+            continue
+        explained[mistake] = {what for what in wrong if what in theirs and same(mine.get(what), theirs[what])
+                              and not same(truth[what], theirs[what])}
+    found, left = [], set(wrong)
+    while left and (best := max(explained, key=lambda mistake: len(explained[mistake] & left), default=None)):
+        if not explained[best] & left:
+            break
+        found.append(best)
+        left -= explained[best]
+    return found
+
+
+def same(one, other):
+    one, other = as_numbers(one), as_numbers(other)
+    if one is None or other is None or one.shape != other.shape or (np.isfinite(one) != np.isfinite(other)).any():
+        return False
+    return relative_error(np.nan_to_num(one), np.nan_to_num(other)) < TOLERANCE

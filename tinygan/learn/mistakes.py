@@ -1,0 +1,241 @@
+"""The mistakes that people make when they write these gradients, each as one change to the core's source.
+
+This is the only list of them: an exercise recognises them, `tinygan bug` shows what they do to a training run, and the tests
+plant those that name tests, which must notice. `right` stands in a file of the core, and `wrong` takes its place.
+"""
+from typing import NamedTuple
+
+PRODUCT = 'conv.py, at its top'
+CONV = 'README, "Convolution is one product, and so are its gradients"'
+NORM = 'README, "One backward in full: BatchNorm"'
+LOOP = 'README, "The training loop"'
+LAYER = 'network.py, in the docstring of Layer'
+ADAM = 'optim.py, in the docstring of Adam'
+
+
+class Mistake(NamedTuple):
+    says: str
+    file: str
+    right: str
+    wrong: str
+    derived: str                    # where a reader finds what is right, and why
+    tests: str = None               # that must notice it, as arguments of pytest
+    seen: str = None                # what gives it away when it is trained: `tinygan bug` has those that say
+
+    def planted(self, text):
+        """The source of its file with the mistake in it."""
+        if self.right not in text:
+            raise ValueError(f'{self.file}.py no longer has the line to spoil: {self.right}')
+        return text.replace(self.right, self.wrong)
+
+
+MISTAKES = {
+    # Linear, and what all layers with a weight share
+    'linear-untransposed': Mistake(
+        'w is not transposed on the way back', 'layers', 'return dy @ self.w.T', 'return dy @ self.w', PRODUCT),
+    'linear-swapped': Mistake(
+        'the two factors of dw change places, which transposes it', 'layers', 'self.dw += x.T @ dy', 'self.dw += dy.T @ x', PRODUCT),
+    'replaced': Mistake(
+        'gradients replace each other instead of adding up: = where += is due', 'layers', 'self.dw += x.T @ dy',
+        'self.dw[...] = x.T @ dy', LAYER, 'test_layers.py -k adds_to_the_gradients'),
+    'bias-unused': Mistake(
+        'a bias is forgotten', 'layers', 'y += self.b', 'pass', PRODUCT, 'test_layers.py -k agree_with_pytorch'),
+    'bias-zero': Mistake(
+        'a bias gets no gradient', 'layers', 'self.db += dy.sum(channels(dy))', 'self.db += 0 * dy.sum(channels(dy))', PRODUCT,
+        'test_layers.py -k gradient_of_forward'),
+    'bias-axes': Mistake(
+        'db is summed over the wrong axes', 'layers', 'self.db += dy.sum(channels(dy))', 'self.db += dy.sum(tuple(range(1, dy.ndim)))',
+        PRODUCT),
+    'bias-mean': Mistake(
+        'db is a mean where a sum is due', 'layers', 'self.db += dy.sum(channels(dy))', 'self.db += dy.mean(channels(dy))', PRODUCT),
+    'thawed': Mistake(
+        'a frozen layer learns', 'layers', 'if not self.frozen:', 'if True:', LAYER, 'test_layers.py -k frozen'),
+
+    # activations
+    'relu-open': Mistake(
+        'all of the gradient passes, whatever x was', 'layers', 'self.cache = x > 0', 'self.cache = x > -9',
+        'layers.py, in the comment of LeakyReLU.backward', 'test_layers.py -k gradient_of_forward'),
+    'relu-opposite': Mistake(
+        'the gradient passes where x was negative, and not where it was positive', 'layers', 'self.cache = x > 0',
+        'self.cache = x <= 0', 'layers.py, in the comment of LeakyReLU.backward'),
+    'relu-of-dy': Mistake(
+        'the sign of dy decides, where that of x is due', 'layers', 'positive = self.cache', 'positive = dy > 0',
+        'layers.py, in the comment of LeakyReLU.backward'),
+    'relu-alone': Mistake(
+        'the slope is returned alone, not times dy', 'layers',
+        'return dy * array_module(dy).maximum(positive, dy.dtype.type(self.slope))',
+        'return array_module(dy).maximum(positive, dy.dtype.type(self.slope))', 'layers.py, in the comment of LeakyReLU.backward'),
+    'slope-lost': Mistake(
+        'no gradient passes where x was negative, as if there were no slope', 'layers', 'maximum(positive, dy.dtype.type(self.slope))',
+        'maximum(positive, dy.dtype.type(0))', 'layers.py, in the comment of LeakyReLU.backward'),
+    'promoted': Mistake(
+        'a network mixes float64 in', 'layers', 'dy.dtype.type(self.slope)', 'np.float64(self.slope)', LAYER,
+        'test_layers.py -k float32'),
+    'tanh-linear': Mistake(
+        'tanh is differentiated as if it were linear', 'layers', 'return dy * (1 - y * y)', 'return dy',
+        'layers.py, in the comment of Tanh.backward', 'test_layers.py -k gradient_of_forward'),
+    'tanh-twice': Mistake(
+        'tanh is applied to y, which is a tanh already', 'layers', 'return dy * (1 - y * y)', 'return dy * (1 - np.tanh(y) ** 2)',
+        'layers.py, in the comment of Tanh.backward'),
+    'tanh-unsquared': Mistake(
+        'y is not squared', 'layers', 'return dy * (1 - y * y)', 'return dy * (1 - y)', 'layers.py, in the comment of Tanh.backward'),
+    'tanh-alone': Mistake(
+        'the slope of tanh is returned alone, not times dy', 'layers', 'return dy * (1 - y * y)', 'return 1 - y * y',
+        'layers.py, in the comment of Tanh.backward'),
+
+    # losses
+    'bce-sum': Mistake(
+        'the gradient belongs to a sum over the scores, but the loss is a mean', 'losses', '(sigmoid(score) - target) / score.size',
+        '(sigmoid(score) - target)', LOOP, 'test_losses.py -k gradient'),
+    'bce-by-p': Mistake(
+        'the loss is differentiated by p, where ds is asked for: dp/ds = p (1 - p) is missing', 'losses',
+        '(sigmoid(score) - target) / score.size',
+        '((1 - target) / (1 - sigmoid(score)) - target / sigmoid(score)) / score.size', LOOP),
+    'bce-uphill': Mistake(
+        'the sign is the wrong way round: the loss would grow', 'losses', '(sigmoid(score) - target) / score.size',
+        '(target - sigmoid(score)) / score.size', LOOP),
+    'bce-no-sigmoid': Mistake(
+        'the score is taken for p, without the sigmoid', 'losses', '(sigmoid(score) - target) / score.size',
+        '(score - target) / score.size', LOOP),
+    'bce-overflow': Mistake(
+        'cross-entropy overflows at large scores', 'losses', 'array_module(s).logaddexp(0, s)',
+        'array_module(s).log(1 + array_module(s).exp(s))', LOOP, 'test_losses.py'),
+    'softmax-no-y': Mistake(
+        'the 1 of the label is not subtracted', 'losses', '(xp.exp(log_p) - y) / len(y)', 'xp.exp(log_p) / len(y)',
+        'losses.py, in the docstring of softmax_cross_entropy'),
+    'softmax-classes': Mistake(
+        'it is divided by the classes too, but the loss is a mean over the images alone', 'losses', '(xp.exp(log_p) - y) / len(y)',
+        '(xp.exp(log_p) - y) / y.size', 'losses.py, in the docstring of softmax_cross_entropy'),
+    'softmax-sum': Mistake(
+        'the gradient belongs to a sum over the images, but the loss is a mean', 'losses', '(xp.exp(log_p) - y) / len(y)',
+        '(xp.exp(log_p) - y)', 'losses.py, in the docstring of softmax_cross_entropy'),
+    'softmax-axis': Mistake(
+        'the softmax runs over the images, where it should run over the classes', 'losses', 'axis=1, keepdims', 'axis=0, keepdims',
+        'losses.py, in the docstring of softmax_cross_entropy'),
+
+    # convolution
+    'dw-scrambled': Mistake(
+        'dw is computed transposed, dy.T @ cols, and a reshape cannot undo that', 'conv',
+        '(cols.T @ dy.reshape(-1, F)).reshape(K, K, C, F)', '(dy.reshape(-1, F).T @ cols).reshape(K, K, C, F)', CONV),
+    'dw-flipped': Mistake(
+        'dw is turned by 180 degrees, as if the kernel had been flipped', 'conv', '(cols.T @ dy.reshape(-1, F)).reshape(K, K, C, F)',
+        '(cols.T @ dy.reshape(-1, F)).reshape(K, K, C, F)[::-1, ::-1]', CONV),
+    'dw-mean': Mistake(
+        'dw is a mean over the images: the 1/N is in dy already, from the loss', 'conv',
+        '(cols.T @ dy.reshape(-1, F)).reshape(K, K, C, F)', '(cols.T @ dy.reshape(-1, F)).reshape(K, K, C, F) / len(x)', CONV),
+    'dx-reshaped': Mistake(
+        'w is reshaped where it should be transposed', 'conv', 'w.reshape(-1, F).T', 'w.reshape(F, -1)', CONV),
+    'dx-flipped': Mistake(
+        'the kernel is turned by 180 degrees: adding patches back where they were read does that by itself', 'conv',
+        'w.reshape(-1, F).T', 'w[::-1, ::-1].reshape(-1, F).T', CONV),
+    'col2im-reversed': Mistake(
+        'a patch is added back the other way round', 'conv', 'kw:kw + S * OW:S] +=', 'K - 1 - kw:K - 1 - kw + S * OW:S] +=',
+        'conv.py, in the docstring of col2im', 'test_conv.py -k adjoint'),
+    'col2im-overwrites': Mistake(
+        'patches overwrite each other where they overlap, and should add up', 'conv', '+= cols[:, :, :, kh, kw]',
+        '= cols[:, :, :, kh, kw]', 'conv.py, in the docstring of col2im', 'test_conv.py -k transposed'),
+    'padding-kept': Mistake(
+        'the padding is cut from one side only', 'conv', 'return padded[:, P:P + H, P:P + W]', 'return padded[:, :H, :W]',
+        'conv.py, in the docstring of col2im', 'test_conv.py -k transposed'),
+    'kernel-turned': Mistake(
+        'the rows and columns of the kernel are swapped', 'conv', 'S * pixel, row, pixel', 'S * pixel, pixel, row',
+        'conv.py, in the docstring of im2col', 'test_conv.py -k definition'),
+    'roles-swapped': Mistake(
+        'x and dy have each other\'s part in dw', 'layers', 'conv.weight_grad(dy, x,', 'conv.weight_grad(x, dy,',
+        'layers.py, in the comment of ConvTranspose2d.backward'),
+    'up-and-up': Mistake(
+        'the way back is a transposed convolution as well, where a convolution is due', 'layers',
+        'return conv.forward(dy, self.w, self.stride, self.padding)',
+        'return conv.input_grad(dy, self.w, x.shape[1:3], self.stride, self.padding)',
+        'layers.py, in the comment of ConvTranspose2d.backward'),
+
+    # BatchNorm
+    'norm-mean': Mistake(
+        'BatchNorm forgets that its mean moves', 'layers', '(dy - dbeta / M - xhat', '(dy - xhat', NORM,
+        'test_layers.py -k gradient_of_forward'),
+    'norm-variance': Mistake(
+        'BatchNorm forgets that its variance moves', 'layers', ' - xhat * (dgamma / M))', ')', NORM,
+        'test_layers.py -k gradient_of_forward'),
+    'norm-fixed': Mistake(
+        'BatchNorm takes its mean and its variance for constants', 'layers', '(dy - dbeta / M - xhat * (dgamma / M))', 'dy', NORM),
+    'norm-mean-twice': Mistake(
+        'the batch mean is taken twice: dbeta / M is a mean already', 'layers', '(dy - dbeta / M - xhat', '(dy - dbeta / M / M - xhat',
+        NORM),
+    'norm-sum': Mistake(
+        'xhat is multiplied by the sum of dy * xhat, where its mean is due', 'layers', ' - xhat * (dgamma / M))', ' - xhat * dgamma)',
+        NORM),
+    'norm-images': Mistake(
+        'M counts the images, where it should count the values of a channel, N * H * W', 'layers',
+        'M = dy.size // self.num_features ', 'M = len(dy) ', NORM),
+    'norm-gamma': Mistake(
+        'gamma is missing from dx', 'layers', 'return self.gamma * rstd * (', 'return rstd * (', NORM),
+    'norm-rstd': Mistake(
+        'rstd is missing from dx', 'layers', 'return self.gamma * rstd * (', 'return self.gamma * (', NORM),
+    'norm-biased': Mistake(
+        'the running variance is biased', 'layers', 'var * (M / (M - 1))', 'var', 'layers.py, in the docstring of BatchNorm2d',
+        'test_layers.py -k batchnorm_agrees'),
+    'norm-minibatch': Mistake(
+        'evaluation normalises with the minibatch', 'layers', 'if self.training:', 'if True:',
+        'layers.py, in the docstring of BatchNorm2d', 'test_layers.py -k evaluation_changes_nothing'),
+
+    # networks
+    'broadcast': Mistake(
+        'a network hands a broadcast gradient on', 'network', 'if dy.shape != self.cache:', 'if False:',
+        'network.py, in the docstring of Sequential', 'test_layers.py -k another_shape'),
+
+    # Adam
+    'adam-m': Mistake(
+        'm is not corrected, though it starts at zero', 'optim', 'm / (1 - self.beta1 ** self.t)', 'm', ADAM, 'test_optim.py'),
+    'adam-v': Mistake(
+        'v is not corrected, though it starts at zero', 'optim', 'v / (1 - self.beta2 ** self.t)', 'v', ADAM),
+    'adam-t': Mistake(
+        'Adam never counts its steps', 'optim', 'self.t += 1', 'self.t = 1', ADAM, 'test_optim.py -k pytorch'),
+    'adam-eps': Mistake(
+        'eps is added inside the root', 'optim', 'sqrt(v_hat) + self.eps', 'sqrt(v_hat + self.eps)', ADAM, 'test_optim.py -k pytorch'),
+    'adam-no-root': Mistake(
+        'v_hat has no root', 'optim', '(array_module(g).sqrt(v_hat) + self.eps)', '(v_hat + self.eps)', ADAM),
+    'adam-unsquared': Mistake(
+        'v remembers g, where its square is due', 'optim', '(1 - self.beta2) * g * g', '(1 - self.beta2) * g', ADAM),
+    'adam-heavy': Mistake(
+        'm has no 1 - beta1 in front of g', 'optim', '(1 - self.beta1) * g\n', 'g\n', ADAM),
+    'adam-uphill': Mistake(
+        'theta goes uphill', 'optim', 'theta -= self.lr * m_hat', 'theta += self.lr * m_hat', ADAM),
+    'adam-elsewhere': Mistake(
+        'theta = theta - ... makes a new array, and the network keeps the old one', 'optim', 'theta -= self.lr * m_hat',
+        'theta = theta - self.lr * m_hat', ADAM),
+
+    # the step
+    'undetached': Mistake(
+        'the fakes are not detached: while D learns, its gradient goes on into G', 'gan',
+        'loss_fake, dscore = loss.fake(fake_score)\n        D.backward(dscore)',
+        'loss_fake, dscore = loss.fake(fake_score)\n        self.G.backward(D.backward(dscore))', LOOP, 'test_gan.py -k no_gradient'),
+    'unfrozen': Mistake(
+        'D is not frozen while G learns', 'gan', '        D.freeze()\n', '', LOOP, 'test_gan.py -k none'),
+    'never-thawed': Mistake(
+        'D stays frozen once G has learnt', 'gan', 'D.unfreeze()', 'pass', LOOP),
+    'stale-d': Mistake(
+        'the gradients of D\'s last step are kept', 'gan', '        D.zero_grad()\n', '', LOOP, 'test_gan.py -k fresh'),
+    'stale-g': Mistake(
+        'the gradients of G\'s last step are kept', 'gan', '        G.zero_grad()\n', '', LOOP, 'test_gan.py -k fresh'),
+    'real-only': Mistake(
+        'D learns from the real images alone', 'gan',
+        'loss_fake, dscore = loss.fake(fake_score)\n        D.backward(dscore)', 'loss_fake, dscore = loss.fake(fake_score)', LOOP),
+    'late-backward': Mistake(
+        'D sees the fakes before it has gone back for the real images: a layer remembers its latest forward only', 'gan',
+        '        D.backward(dscore)\n        fake_score = D(fake)\n', '        fake_score = D(fake)\n        D.backward(dscore)\n', LAYER),
+    'gullible': Mistake(
+        'D is told to call the fakes real', 'gan', 'loss.fake(fake_score)', 'loss.real(fake_score)', LOOP),
+    'honest-g': Mistake(
+        'G learns to have its fakes called fake', 'gan', 'loss.generator(score)', 'loss.fake(score)', LOOP),
+    'old-d': Mistake(
+        'G learns through the D of before its update', 'gan', 'return self.update_D(x, fake) | self.update_G(fake)',
+        'return self.update_G(fake) | self.update_D(x, fake)', LOOP, 'test_gan.py -k updated_d'),
+    'batch-samples': Mistake(
+        'samples are normalised by their neighbours', 'gan', '    G.eval()\n', '', 'layers.py, in the docstring of BatchNorm2d',
+        'test_gan.py -k generating'),
+    'amnesia': Mistake(
+        'a checkpoint forgets how far Adam was', 'gan', "int(state['G.t'])", '0', ADAM, 'test_gan.py -k bit_for_bit'),
+    'same-z': Mistake(
+        'the noise is the same in every step', 'gan', "random_stream(seed, 'noise', step)", "random_stream(seed, 'noise')",
+        'arrays.py, in the docstring of random_stream', 'test_gan.py -k noise'),
+}

@@ -1,0 +1,25 @@
+"""Looking at what passes through a network, without a word about it in the layers."""
+import contextlib
+
+
+@contextlib.contextmanager
+def watched(network, note):
+    """Within the block, note(way, i, given, made) is called after each forward and backward of the network's i-th layer (of its
+    `leaves`): way 'forward' with x and y, way 'backward' with dy and dx."""
+    leaves = network.leaves()
+    for i, leaf in enumerate(leaves):
+        for way in 'forward', 'backward':
+            setattr(leaf, way, watching(getattr(leaf, way), note, way, i))
+    try:
+        yield
+    finally:
+        for leaf in leaves:
+            del leaf.forward, leaf.backward       # what was set above: those of the class are back
+
+
+def watching(method, note, way, i):
+    def call(given):
+        made = method(given)
+        note(way, i, given, made)
+        return made
+    return call
