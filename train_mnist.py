@@ -25,6 +25,7 @@ from tinygan.recipes import RECIPES, find_recipe, make_gan
 from tinygan.run.checkpoint import Run, check_unused
 from tinygan.run.device import PRECISIONS, find_precision, select_device
 from tinygan.run.generator import draw
+from tinygan.run.health import Health
 from tinygan.run.pictures import grid
 from tinygan.run.progress import Progress, signals_caught
 from tinygan.run.schedule import Schedule
@@ -33,11 +34,11 @@ from tinygan.run.settings import DEFAULTS, new_config, old_config, recipe_of
 EVALUATED = 2000                                  # samples: fewer than `tinygan evaluate` draws, and so a larger distance
 
 
-def train(engine, judge, run, last):
+def train(engine, judge, health, run, last):
     """Steps run.step + 1 to last, or until a signal arrives; returns that signal's number, else None. `judge` measures
-    samples, if --evaluate-every asks for it."""
+    samples, if --evaluate-every asks for it; `health` says what goes wrong."""
     schedule = Schedule(run.config)
-    with signals_caught() as signals, np.errstate(all='ignore'):  # run.flush finds what is not a number, and says so once
+    with signals_caught() as signals, health.explaining(), np.errstate(all='ignore'):      # what is not a number, run.flush finds
         with closing(engine), closing(Progress(run.step, last, run.config, signals)) as progress:
             for step in range(run.step + 1, last + 1):
                 run.log(step, engine.step(step))  # GAN.step: D learns, then G
@@ -47,7 +48,9 @@ def train(engine, judge, run, last):
 
                 stop = step == last or bool(signals)              # asked once: a signal may come at any moment
                 if stop or step % engine.log_every == 0 or measured or step == progress.first:
-                    progress.show(step, run.flush())
+                    rows = run.flush()
+                    progress.show(step, rows)
+                    progress.say(health.look(step, rows))
                 if name := schedule.sample(step):
                     run.save_sample(name, grid(samples_of(engine.sampler, run.config, 'preview', 64)))
                 if schedule.checkpoint(step) or stop:
@@ -223,11 +226,10 @@ def gan_of(config, xp):
     return gan
 
 
-def start_engine(gan, images, run, xp):
+def start_engine(gan, batches, run, xp):
     """What takes the run's steps, and a line about it."""
     config = run.config
     precision = 'fp32' if xp is np else find_precision(config['precision'], xp)  # a GPU's run may go on on a CPU
-    batches = Minibatches(images, recipe_of(config), config['seed'], xp)
     engine = engines.start(gan, batches, run.step + 1, config['plain'], precision)
     if engine.about:
         print(engine.about, flush=True)
@@ -268,7 +270,8 @@ def run_training(options):
         return 0
     if run.step:
         print(f'going on after step {run.step}', flush=True)
-    caught = train(start_engine(gan, images, run, xp), judge, run, last)
+    batches = Minibatches(images, recipe_of(run.config), run.config['seed'], xp)
+    caught = train(start_engine(gan, batches, run, xp), judge, Health(gan, batches, run.step), run, last)
     if not options.dry_run:
         print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')
         if run.step < last:

@@ -33,6 +33,14 @@ BEST = 'best.npz'
 FRAMES = 100                        # of samples.gif, at most
 
 
+class Diverged(UserError):
+    """A run has something that is not a number: its `step`, and what."""
+
+    def __init__(self, message, step):
+        super().__init__(message)
+        self.step = step
+
+
 class Run:
     """A run's folder. `start` makes one; `open` finds its checkpoint, and `rewind` clears away what came after that."""
 
@@ -122,7 +130,7 @@ class Run:
             self.lowest = frechet
 
     def flush(self):
-        """Fetch and write the rows logged since the last flush; returns them as one, the newest of each metric."""
+        """Fetch and write the rows logged since the last flush, and return them. Raises Diverged."""
         rows, self.rows = fetched(self.rows), []
         with open(self.folder / 'metrics.csv', 'a') as file:
             for row in rows:
@@ -131,13 +139,13 @@ class Run:
             os.fsync(file.fileno())
         for row in rows:
             self.check_finite(row['step'], 'loss', row.values())
-        return {name: value for row in rows for name, value in row.items()}
+        return rows
 
     def check_finite(self, step, what, values):
-        """UserError if a value is not a number: nothing after it could be."""
+        """Diverged if a value is not a number: nothing after it could be."""
         if not all(np.isfinite(value).all() for value in values):
-            raise UserError(f'training diverged: step {step:.0f} has a {what} that is not a number. The checkpoint of '
-                            f'step {self.step} in {self.folder} is sound; a lower --lr may help')
+            raise Diverged(f'training diverged: step {step:.0f} has a {what} that is not a number. The checkpoint of step {self.step} '
+                           f'in {self.folder} is sound; a lower --lr may help', step)
 
     def save(self, step, state):
         """Make `state` the checkpoint, and the checkpoint so far the previous one."""

@@ -34,13 +34,15 @@ class Progress:
     def close(self):
         self.bar.close()
 
-    def show(self, step, metrics):
-        self.metrics |= metrics                   # when updates alternate, each step has half of them
+    def show(self, step, rows):
+        """The newest of each metric in these rows: when updates alternate, a step has only half of them."""
+        metrics = {name: value for row in rows for name, value in row.items()}
+        self.metrics |= metrics
         forms = NARROW if self.narrow else WIDE
         text = ' '.join(form.format(self.metrics[name]) for name, form in forms.items() if name in self.metrics)
         epoch = f'epoch {(step - 1) // self.per_epoch + 1}/{self.epochs}'
         now = time.monotonic()
-        try:
+        with self.unless_nobody_reads():
             if not self.bar.disable:
                 self.bar.set_description_str(epoch, refresh=False)
                 self.bar.set_postfix_str(text, refresh=False)
@@ -49,6 +51,17 @@ class Progress:
                 self.shown = now
                 print(f'step {step}/{self.last}  {epoch}  {text}  {(step + 1 - self.first) / (now - self.start):.1f} steps/s',
                       flush=True)
+
+    def say(self, lines):
+        """Lines on stderr, above the bar if there is one."""
+        with self.unless_nobody_reads():
+            for line in lines:
+                self.bar.write(line, file=sys.stderr)
+
+    @contextlib.contextmanager
+    def unless_nobody_reads(self):
+        try:
+            yield
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EIO):                     # a full disk, perhaps
                 raise
