@@ -8,25 +8,11 @@ from pathlib import Path
 import pytest
 from cuda_on_host import COMPILER
 
+from tinygan.learn.mistakes import MISTAKES
+
 ROOT = Path(__file__).resolve().parent.parent
 
-BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests that must notice)
-    'BatchNorm forgets that its mean moves':
-        ('layers', '(dy - dbeta / M - xhat', '(dy - xhat', 'test_layers.py -k gradient_of_forward'),
-    'BatchNorm forgets that its variance moves':
-        ('layers', ' - xhat * (dgamma / M))', ')', 'test_layers.py -k gradient_of_forward'),
-    'the running variance is biased':
-        ('layers', 'var * (M / (M - 1))', 'var', 'test_layers.py -k batchnorm_agrees'),
-    'evaluation normalises with the minibatch':
-        ('layers', 'if self.training:', 'if True:', 'test_layers.py -k evaluation_changes_nothing'),
-    'col2im adds a patch back the other way round':
-        ('conv', 'kw:kw + S * OW:S] +=', 'K - 1 - kw:K - 1 - kw + S * OW:S] +=', 'test_conv.py -k adjoint'),
-    'col2im overwrites instead of adding':
-        ('conv', '+= cols[:, :, :, kh, kw]', '= cols[:, :, :, kh, kw]', 'test_conv.py -k transposed'),
-    'the padding is cut from one side only':
-        ('conv', 'return padded[:, P:P + H, P:P + W]', 'return padded[:, :H, :W]', 'test_conv.py -k transposed'),
-    'the rows and columns of the kernel are swapped':
-        ('conv', 'S * pixel, row, pixel', 'S * pixel, pixel, row', 'test_conv.py -k definition'),
+ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wrong one, the tests that must notice)
     'a flipped picture stands on its head':
         ('data/images', 'batch[flipped, :, ::-1]', 'batch[flipped, ::-1]', 'data/test_mnist.py -k flipped'),
     'another ground finds the pictures on the old one':
@@ -59,44 +45,6 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
          'engines/test_toomcook.py -k digits'),
     'the weight gradient sees only some of the points':
         ('engines/toomcook', 'dw += self.B', 'dw = self.B', 'engines/test_toomcook.py -k pieces'),
-    'a bias is forgotten':
-        ('layers', 'y += self.b', 'pass', 'test_layers.py -k agree_with_pytorch'),
-    'a bias gets no gradient':
-        ('layers', 'self.db += dy.sum(channels(dy))', 'self.db += 0 * dy.sum(channels(dy))', 'test_layers.py -k gradient_of_forward'),
-    'gradients replace each other instead of adding up':
-        ('layers', 'self.dw += x.T @ dy', 'self.dw[...] = x.T @ dy', 'test_layers.py -k adds_to_the_gradients'),
-    'a frozen layer learns':
-        ('layers', 'if not self.frozen:', 'if True:', 'test_layers.py -k frozen'),
-    'LeakyReLU lets all of the gradient through':
-        ('layers', 'self.cache = x > 0', 'self.cache = x > -9', 'test_layers.py -k gradient_of_forward'),
-    'a network mixes float64 in':
-        ('layers', 'dy.dtype.type(self.slope)', 'np.float64(self.slope)', 'test_layers.py -k float32'),
-    'tanh is differentiated as if it were linear':
-        ('layers', 'return dy * (1 - y * y)', 'return dy', 'test_layers.py -k gradient_of_forward'),
-    'a network hands a broadcast gradient on':
-        ('network', 'if dy.shape != self.cache:', 'if False:', 'test_layers.py -k another_shape'),
-    'BCE divides by the wrong number':
-        ('losses', '(sigmoid(score) - target) / score.size', '(sigmoid(score) - target)', 'test_losses.py -k gradient'),
-    'BCE overflows':
-        ('losses', 'array_module(s).logaddexp(0, s)', 'array_module(s).log(1 + array_module(s).exp(s))', 'test_losses.py'),
-    'Adam forgets that m starts at zero':
-        ('optim', 'm / (1 - self.beta1 ** self.t)', 'm', 'test_optim.py'),
-    'Adam never counts its steps':
-        ('optim', 'self.t += 1', 'self.t = 1', 'test_optim.py -k pytorch'),
-    'Adam adds eps inside the root':
-        ('optim', 'sqrt(v_hat) + self.eps', 'sqrt(v_hat + self.eps)', 'test_optim.py -k pytorch'),
-    'the fakes are not detached':
-        ('gan', 'loss_fake, dscore = loss.fake(fake_score)\n        D.backward(dscore)',
-         'loss_fake, dscore = loss.fake(fake_score)\n        self.G.backward(D.backward(dscore))', 'test_gan.py -k no_gradient'),
-    'D is not frozen while G learns':
-        ('gan', '        D.freeze()\n', '', 'test_gan.py -k none'),
-    'the gradients of the last step are kept':
-        ('gan', '        D.zero_grad()\n', '', 'test_gan.py -k fresh'),
-    'G learns through the D of before its update':
-        ('gan', 'return self.update_D(x, fake) | self.update_G(fake)',
-         'return self.update_G(fake) | self.update_D(x, fake)', 'test_gan.py -k updated_d'),
-    'samples are normalised by their neighbours':
-        ('gan', '    G.eval()\n', '', 'test_gan.py -k generating'),
     'a generator that learns is drawn from as it learns':
         ('run/generator', '    G.eval()\n', '', 'run/test_generator.py -k goes_on_learning'),
     'a judge that somebody has changed judges':
@@ -107,10 +55,6 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
         ('judge/measures', ' - 2 * trace_of_root', '', 'judge/test_measures.py -k closed_form'),
     'each real point has a ball of its own, and no neighbour':
         ('judge/measures', '[:, [k]]', '[:, [0]]', 'judge/test_measures.py -k definitions'),
-    'a checkpoint forgets how far Adam was':
-        ('gan', "int(state['G.t'])", '0', 'test_gan.py -k bit_for_bit'),
-    'noise is drawn from the same stream every step':
-        ('gan', "random_stream(seed, 'noise', step)", "random_stream(seed, 'noise')", 'test_gan.py -k noise'),
     'a kernel reads a tile that others are still writing':
         ('engines/cuda/product.cuh', '        __syncthreads();                           // this step', '        // this step',
          'engines/test_cuda.py -k products and host and DCGAN'),
@@ -138,6 +82,8 @@ BUGS = {        # what is wrong: (file, the right line, the wrong one, the tests
     'a replayed step is always the same one':
         ('engines/cuda/pointwise.cu', '*step += 1;', '', 'engines/test_cuda.py -k steps_are and host-lsgan]'),
 }
+BUGS = {mistake.says: (mistake.file, mistake.right, mistake.wrong, mistake.tests)
+        for mistake in MISTAKES.values() if mistake.tests} | ELSEWHERE
 
 
 @pytest.mark.parametrize('bug', BUGS)

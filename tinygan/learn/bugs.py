@@ -86,26 +86,32 @@ def hide(folder, seed):
 
 
 def load_copy(folder):
-    """A copy of the core that somebody may have changed. UserError when it is none; Broken when it does not even load."""
-    if missing := [file for file in source.CORE if not Path(folder, f'{file}.py').is_file()]:
-        raise UserError(f'{folder} is no copy of the core: it has no {missing[0]}.py')
+    """A copy of the core that somebody may have changed. Raises Broken when it does not even load."""
+    check_is_copy(folder)
     try:
         return source.load_core(folder)
     except Exception as error:
         raise Broken(stopped(error, folder)) from None
 
 
+def check_is_copy(folder):
+    """UserError where a file of the core is missing."""
+    if missing := [file for file in source.CORE if not Path(folder, f'{file}.py').is_file()]:
+        raise UserError(f'{folder} is no copy of the core: it has no {missing[0]}.py')
+
+
 def check(core):
-    """Row by row: what is right in a core and what is not. Its own gradient checks, and then what the exercises ask for. Raises
-    Broken where it stops."""
-    checks = core.gradcheck.all_checks()
-    while row := next_check(checks, core.__path__[0]):
-        what, gradient, error = row
-        yield Row(f'{what}: {gradient}', error, '' if error < TOLERANCE else 'is not the gradient of the forward')
+    """Row by row: what is right in a core and what is not. What the exercises ask for, then its own gradient checks. Raises Broken
+    where it stops."""
+    folder = core.__path__[0]
     for exercise in EXERCISES.values():
-        rows, _ = grade(exercise, getattr(core, exercise.file), core.__path__[0])
+        rows, _ = grade(exercise, getattr(core, exercise.file), folder)
         yield from (row._replace(what=f'{exercise.names[-1]}: {row.what}') for row in rows)
     yield from check_drawing(core)
+    checks = core.gradcheck.all_checks()
+    while row := next_check(checks, folder):
+        what, gradient, error = row
+        yield Row(f'{what}: {gradient}', error, '' if error < TOLERANCE else 'is not the gradient of the forward')
 
 
 def next_check(checks, folder):

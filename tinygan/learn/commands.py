@@ -136,10 +136,8 @@ def hide_bug(seed):
 
 
 def check_copy(folder):
-    core = bugs.load_copy(folder)
-    wrong = 0
     try:
-        wrong = show(list(bugs.check(core)))
+        wrong = show(list(bugs.check(bugs.load_copy(folder))))
     except grading.Broken as error:
         print(error)
         wrong = 1
@@ -148,6 +146,7 @@ def check_copy(folder):
 
 
 def show_differences(folder):
+    bugs.check_is_copy(folder)
     for file in source.CORE:
         there = Path(folder, f'{file}.py').read_text(encoding='utf-8')
         print(*difflib.unified_diff(there.splitlines(), source.text_of(file).splitlines(), f'{folder}/{file}.py', f'tinygan/{file}.py',

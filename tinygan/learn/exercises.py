@@ -37,7 +37,8 @@ class Exercise(NamedTuple):
 
     def mistakes(self):
         """Those of the catalogue that can be made here."""
-        return {name: mistake for name, mistake in MISTAKES.items() if mistake.file == self.file and mistake.right in self.text()}
+        text = self.text()
+        return {name: mistake for name, mistake in MISTAKES.items() if mistake.file == self.file and mistake.right in text}
 
 
 DOUBLE = dict(dtype=np.float64)

@@ -66,7 +66,7 @@ def row_of(what, mine, right):
         return Row(what, np.inf, 'is not there: was it returned?')
     if mine.shape != right.shape:
         return Row(what, np.inf, f'has the shape {mine.shape}, and should have {right.shape}')
-    error = relative_error(mine, right)
+    error = relative_error(mine, right) if np.isfinite(mine).all() else np.inf
     return Row(what, error, '' if error < TOLERANCE else in_words(mine, right))
 
 

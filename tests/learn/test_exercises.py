@@ -1,0 +1,160 @@
+"""Every exercise: the real source passes, a blank does not, and each mistake of the catalogue is told by its name."""
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import one_line
+
+from tinygan import __main__
+from tinygan.errors import UserError
+from tinygan.learn import grading, source
+from tinygan.learn.exercises import EXERCISES
+from tinygan.learn.mistakes import MISTAKES
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HARMLESS = {                        # what cannot show in an exercise, and why
+    'bias-unused': 'it is in a forward that is given, and y is not asked for',
+    'slope-lost, relu': 'a ReLU has no slope to lose',
+    'promoted': 'an exercise is in float64 anyway',
+    'amnesia': 'no run is resumed',
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def tinygan(*arguments):
+    return __main__.main(list(map(str, arguments)))
+
+
+def solve(name, wrong=None):
+    """NAME.py with its blanks filled in as the core has them, or with a mistake."""
+    exercise = EXERCISES[name]
+    Path(f'{name}.py').write_text(f'{exercise.imports()}\n\n\n{exercise.text(wrong)}')
+
+
+PAIRS = [(name, mistake) for name, exercise in EXERCISES.items() for mistake in exercise.mistakes()
+         if mistake not in HARMLESS and f'{mistake}, {name}' not in HARMLESS]
+
+
+def test_there_are_at_least_twelve_and_each_has_three_hints_and_mistakes_to_make():
+    assert len(EXERCISES) >= 12
+    assert all(len(exercise.hints) == 3 and exercise.mistakes() for exercise in EXERCISES.values())
+    assert len(PAIRS) > 50
+
+
+@pytest.mark.parametrize('name', EXERCISES)
+def test_the_real_source_passes(here, capsys, name):
+    solve(name)
+    assert tinygan('exercise', name, '--check') == 0
+    out = capsys.readouterr().out
+    assert 'all of it is right' in out and 'WRONG' not in out and out.count(' ok, ') >= 1
+
+
+@pytest.mark.parametrize('name', EXERCISES)
+def test_what_is_written_is_the_real_source_with_a_blank(here, capsys, name):
+    assert tinygan('exercise', name) == 0
+    exercise, text = EXERCISES[name], Path(f'{name}.py').read_text()
+    was, now = source.nodes(exercise.text()), source.nodes(text)
+    assert set(was) == set(now)
+    for blank in set(was) - set(exercise.names):  # the methods, and no more of them than are cut
+        same = ast.unparse(was[blank]) == ast.unparse(now[blank])
+        assert same == (blank not in exercise.blanks)
+    for blank in exercise.blanks:                 # nothing is left but the docstring, what reads the cache, and the blank
+        *kept, last = now[blank].body
+        assert ast.unparse(last).startswith('raise NotImplementedError')
+        assert all(isinstance(part, ast.Expr) or 'self.cache' in ast.unparse(part) for part in kept)
+    assert tinygan('exercise', name, '--check') == 1
+    assert 'is still blank' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name, mistake', PAIRS, ids=map(', '.join, PAIRS))
+def test_a_mistake_is_recognised(here, capsys, name, mistake):
+    solve(name, MISTAKES[mistake])
+    assert tinygan('exercise', name, '--check') == 1
+    said = re.findall(r'It looks as if (.*)\.\nWhat is right, and why: (.*)\.', capsys.readouterr().out)
+    assert said == [(MISTAKES[mistake].says, MISTAKES[mistake].derived)]
+
+
+def test_two_mistakes_are_both_recognised(here, capsys):
+    text = EXERCISES['linear'].text()
+    for mistake in 'bias-mean', 'linear-untransposed':
+        text = MISTAKES[mistake].planted(text)
+    Path('linear.py').write_text(EXERCISES['linear'].imports() + '\n' + text)
+    assert tinygan('exercise', 'linear', '--check') == 1
+    out = capsys.readouterr().out
+    assert all(MISTAKES[mistake].says in out for mistake in ('bias-mean', 'linear-untransposed'))
+    assert '4 more are right' in out
+
+
+@pytest.mark.parametrize('body, words', [
+    ('pass', 'dx .* WRONG: it is not there: was it returned?'),
+    ('return dy[0]', r'has the shape \(6,\), and should have \(4, 6\)'),
+    ('return -dy * (1 - self.cache ** 2)', 'has the wrong sign'),
+    ('return dy * (1 - self.cache ** 2) / 4', 'is 0.25 times what it should be'),
+    ('return 0 * dy', 'is zero'),
+    ('return dy / 0', 'is not a number everywhere'),
+    ('return "dx"', 'is not there'),
+    ('dy *= 1 - self.cache ** 2; return dy', 'dy, which must stay as it was .* WRONG'),
+    ('return dy * (1 - self.cache ** 3)', r'is -?\d.* at \[\d, \d\], and should be -?\d'),
+    ('return dy @ dy', r'tanh.py, line \d+: ValueError: matmul'),
+    ('return dz', r"tanh.py, line \d+: NameError: name 'dz' is not defined"),
+    ('return (', r'tanh.py, line \d+: SyntaxError'),
+])
+def test_what_is_wrong_is_said_in_words(here, capsys, body, words):
+    tinygan('exercise', 'tanh')
+    text = Path('tanh.py').read_text()
+    Path('tanh.py').write_text(re.sub(r'raise NotImplementedError\(.*\)', body, text))
+    assert tinygan('exercise', 'tanh', '--check') == 1
+    assert re.search(words, capsys.readouterr().out)
+
+
+def test_a_transposed_gradient_is_called_one():
+    right = np.arange(4.).reshape(2, 2)
+    assert grading.row_of('dw', right.T, right).words == 'is the transpose of what it should be'
+
+
+def test_a_file_is_never_overwritten_and_bad_input_is_one_line(here, command):
+    tinygan('exercise', 'tanh')
+    before = Path('tanh.py').read_text()
+    for arguments, part in ((('tanh',), 'tanh.py is there already'), (('relu', '--check'), 'there is no relu.py here'),
+                            (('--hint',), 'which exercise?'), (('logistic',), "invalid choice: 'logistic'"),
+                            (('tanh', '--hint', '4'), 'invalid choice: 4')):
+        with pytest.raises(UserError, match=re.escape(part)):
+            tinygan('exercise', *arguments)
+    assert Path('tanh.py').read_text() == before
+    Path('tanh.py').write_bytes(b'\xff\xfe')
+    assert one_line(command('tinygan', 'exercise', 'tanh', '--check', check=2).stderr, 'not a text in UTF-8', program='tinygan')
+    Path('tanh.py').write_text('x = 1\n')
+    assert tinygan('exercise', 'tanh', '--check') == 1
+
+
+def test_hints_and_solutions_are_shown(here, capsys):
+    for number in 1, 2, 3:
+        tinygan('exercise', 'tanh', '--hint', number)
+    tinygan('exercise', 'tanh', '--hint')
+    out = capsys.readouterr().out
+    assert all(re.sub(r'\s+', ' ', hint) in re.sub(r'\s+', ' ', out) for hint in EXERCISES['tanh'].hints)
+    tinygan('exercise', 'tanh', '--solution')
+    assert 'return dy * (1 - y * y)' in capsys.readouterr().out
+    assert not list(here.iterdir())
+
+
+def test_the_list_names_every_exercise(here, capsys):
+    tinygan('exercise')
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:len(EXERCISES)]] == list(EXERCISES)
+
+
+def test_where_a_mistake_is_derived_is_there():
+    readme = (ROOT / 'README.md').read_text()
+    for mistake in MISTAKES.values():
+        section = re.fullmatch(r'README, "(.*)"', mistake.derived)
+        file = re.match(r'(\w+)\.py, (?:at its top|in the (?:docstring|comment) of (\w+)(?:\.(\w+))?)', mistake.derived)
+        assert section and f'\n## {section[1]}\n' in readme or file and (
+            not file[2] or re.search(rf'(class|def) {file[2]}\b', source.text_of(file[1]))), mistake.derived
