@@ -271,7 +271,8 @@ def run_training(options):
     if run.step:
         print(f'going on after step {run.step}', flush=True)
     batches = Minibatches(images, recipe_of(run.config), run.config['seed'], xp)
-    caught = train(start_engine(gan, batches, run, xp), judge, Health(gan, batches, run.step), run, last)
+    engine = start_engine(gan, batches, run, xp)
+    caught = train(engine, judge, Health(gan, batches, engine.state, run.step), run, last)
     if not options.dry_run:
         print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')
         if run.step < last:

@@ -10,7 +10,7 @@ from collections import deque
 
 import numpy as np
 
-from ..arrays import array_module, to_numpy
+from ..arrays import array_module
 from ..errors import UserError
 from ..layers import LeakyReLU
 from .checkpoint import Diverged
@@ -18,23 +18,26 @@ from .watch import watched
 
 WINDOW = 200        # steps whose mean counts: GANs swing, and D wins dcgan's opening for about a hundred steps
 SHARE = 200         # of the time at most one part in so many is spent on looking
-IMAGES = 64         # that are looked at
+IMAGES = 64         # that are looked at, at most
+FEWEST = 8          # images that say something about all
 
-WON = 0.97          # of what D can win. For cross-entropy that is a loss of 0.04: D is right with p = 0.98 on every image
+WON = 0.97          # of what D can gain. For cross-entropy that is a loss of 0.04: D is right with p = 0.98 on every image
+LOST = -1           # D's loss is as far above the balance as the best one is below it: it would do better with a coin
 COLLAPSED = 0.1     # of the reals' spread: a G that has learnt nothing yet has 0.3, one that works nearly 1
 DEAD = 0.5          # of the channels of one ReLU: no healthy run had any
 EXPLODED = 50       # mean loss: for cross-entropy, D calls every fake real with p = e^-50; for least squares, scores are off by 10
-STILL = 1e-5        # of a network's parameters in a step: in 10,000 steps it could not turn around; a healthy one needs some hundred
+STILL = 1e-5        # of its parameters in a step: a network that needs 100,000 steps to change by its own size has no time to learn
 
 
 class Health:
-    """Looks at a GAN that is being trained. batches(step) are its minibatches; step is the last one taken."""
+    """Looks at a GAN while an engine trains it. batches(step) are the minibatches, step is the last one taken, and state() brings the
+    GAN up to date and returns GAN.state."""
 
-    def __init__(self, gan, batches, step=0):
-        self.gan, self.batches = gan, batches
+    def __init__(self, gan, batches, state, step=0):
+        self.gan, self.batches, self.state = gan, batches, state
         self.recent, self.said = deque(maxlen=WINDOW), set()
         self.balance, self.floor = stakes(gan.loss)
-        self.sound = step, gan.state()            # a step after which all was finite
+        self.sound = step, state()                # a step after which all was finite
         self.seen, self.next_look = {}, 0
 
     def look(self, step, rows):
@@ -42,15 +45,19 @@ class Health:
         self.recent.extend(rows)
         start = time.monotonic()
         if start >= self.next_look:
-            self.seen, self.sound = self.measure(step), (step, self.gan.state())
+            self.sound = step, self.state()
+            self.seen = self.measure(step)
             self.next_look = time.monotonic() + SHARE * (time.monotonic() - start)
         found = {kind: line for kind, line in self.findings() if kind not in self.said}
         self.said |= set(found)
-        return [f'step {step}: {line} (README, "How to read a run")' for line in found.values()]
+        return [f'step {step}: {kind}: {line} (README, "How to read a run")' for kind, line in found.items()]
 
     def measure(self, step):
-        """How G and its images are, and how far the parameters move."""
+        """How G and its images are, and how far the parameters move. Of a few images, nothing can be said."""
         x, z = (part[:IMAGES] for part in self.batches(step)[:2])
+        moves = {'moved_G': moved(self.gan.optim_G), 'moved_D': moved(self.gan.optim_D)}
+        if len(x) < FEWEST:
+            return moves | {'spread': np.nan, 'dead': np.nan}
         fake, dead = z, 0
         G, training = self.gan.G, self.gan.G.training
         G.eval()
@@ -59,34 +66,36 @@ class Health:
             if isinstance(leaf, LeakyReLU) and leaf.slope == 0:
                 dead = max(dead, 1 - float((fake > 0).any(tuple(range(fake.ndim - 1))).mean()))
         G.set_flags(training=training)
-        return {'spread': spread(fake) / max(spread(x), 1e-9), 'dead': dead, 'moved_G': moved(self.gan.optim_G),
-                'moved_D': moved(self.gan.optim_D)}
+        return moves | {'spread': spread(fake) / (spread(x) or np.nan), 'dead': dead}
 
     def findings(self):
         """(kind, line) of everything that is wrong now."""
         if len(self.recent) < WINDOW:             # it has only begun
             return
-        mean = {name: np.mean([row[name] for row in self.recent if name in row] or np.nan)
-                for name in ('loss_D', 'loss_G', 'D_x', 'D_G_z1')}
-        won = (self.balance - mean['loss_D']) / (self.balance - self.floor)
-        if won > WON:
-            yield 'won', (f'D has won. In the last {WINDOW} steps, loss D was {mean["loss_D"]:.2f} (at the balance {self.balance:.2f}), '
-                          f'D(x) {mean["D_x"]:.2f} and D(G(z)) {mean["D_G_z1"]:.2f}: G can hardly learn from a D that is always right. '
-                          'A lower --lr-d may help, or --instance-noise 0.3')
-        for name in 'loss_D', 'loss_G':
-            if mean[name] > EXPLODED:
-                yield 'exploded', (f'the losses explode. In the last {WINDOW} steps, {name.replace("_", " ")} was {mean[name]:.3g} in the '
-                                   'mean. A lower --lr may help')
+        loss_D, loss_G, D_x, D_G_z = (np.mean([row[name] for row in self.recent if name in row] or [np.nan])
+                                      for name in ('loss_D', 'loss_G', 'D_x', 'D_G_z1'))
+        gained = (self.balance - loss_D) / (self.balance - self.floor)
+        lr, lr_d = self.gan.optim_G.lr, self.gan.optim_D.lr
+        evidence = f'for {WINDOW} steps, loss D {loss_D:.2f} (at the balance {self.balance:.2f}), D(x) {D_x:.2f}, D(G(z)) {D_G_z:.2f}'
+        if gained > WON:
+            yield 'D has won', (f'{evidence}. G learns little from a D that is always right: in a new run, try a lower --lr-d than '
+                                f'{lr_d:g}, or --instance-noise 0.3')
+        if gained < LOST:
+            yield 'D cannot follow', (f'{evidence}. G learns little from a D that is mostly wrong: in a new run, try a higher --lr-d than '
+                                      f'{lr_d:g}')
+        if max(abs(loss_D), abs(loss_G)) > EXPLODED:
+            yield 'the losses explode', (f'for {WINDOW} steps, loss D {loss_D:.3g}, loss G {loss_G:.3g}. In a new run, try a lower --lr '
+                                         f'than {lr:g}')
         if self.seen['spread'] < COLLAPSED:
-            yield 'collapsed', (f'G has collapsed: its images differ by only {self.seen["spread"]:.2g} of what real ones do. A lower --lr may '
-                                'help, or --instance-noise 0.3; what is lost does not come back, so begin anew')
+            yield 'G has collapsed', (f'its images differ from each other only {self.seen["spread"]:.2g} times as much as real ones. In a '
+                                      f'new run, try a lower --lr than {lr:g}, or --instance-noise 0.3')
         if self.seen['dead'] > DEAD:
-            yield 'dead', (f'units are dead: in one layer of G, {self.seen["dead"]:.0%} of the channels are zero for every z, and a ReLU at '
-                           'zero passes no gradient. A lower --lr may help; dead units do not come back, so begin anew')
-        for name in 'G', 'D':
+            yield 'units are dead', (f'in one layer of G, {self.seen["dead"]:.0%} of the channels are zero for every z, where a ReLU '
+                                     f'passes no gradient. In a new run, try a lower --lr than {lr:g}')
+        for name, option, rate in ('G', '--lr', lr), ('D', '--lr-d', lr_d):
             if self.seen[f'moved_{name}'] < STILL:
-                yield f'still {name}', (f'{name} does not move: a step changes its parameters by {self.seen[f"moved_{name}"]:.0e} of their '
-                                        f'size. A higher {"--lr-d" if name == "D" else "--lr"} may help')
+                yield f'{name} does not move', (f'a step changes its parameters by {self.seen[f"moved_{name}"]:.0e} of their size. In a '
+                                                f'new run, try a higher {option} than {rate:g}')
 
     @contextlib.contextmanager
     def explaining(self):
@@ -104,10 +113,11 @@ class Health:
 
         def watching(name, network):
             def note(way, i, given, made):
-                if not found and not array_module(made).isfinite(made).all():
-                    whole = all(np.isfinite(to_numpy(getattr(leaves[i], p))).all() for p in leaves[i].parameter_names)
-                    found.append(f'layer {i} of {name}, {leaves[i]}, in its {way}' + ('' if whole else ', from its parameters'))
-            leaves = network.leaves()
+                if not found and not finite(made):
+                    leaf = network.leaves()[i]
+                    cause = ', from what it was given' if not finite(given) else (
+                        '' if all(finite(getattr(leaf, parameter)) for parameter in leaf.parameter_names) else ', from its parameters')
+                    found.append(f'layer {i} of {name}, {leaf}, in its {way}{cause}')
             return watched(network, note)
         with watching('G', gan.G), watching('D', gan.D), np.errstate(all='ignore'):
             for number in range(step + 1, last + 1):
@@ -122,6 +132,10 @@ def stakes(loss):
     scores = np.linspace(-20, 20, 801)[:, None]
     real, fake = (np.array([float(part(score)[0]) for score in scores]) for part in (loss.real, loss.fake))
     return (real + fake).min(), real.min() + fake.min()
+
+
+def finite(array):
+    return bool(array_module(array).isfinite(array).all())
 
 
 def spread(images):

@@ -1,0 +1,191 @@
+"""What a run says of itself: silence on every healthy run that was recorded, the right word on every failing one."""
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import train_mnist
+from commands import SMALL
+
+from tinygan import losses
+from tinygan.data.digits import Digits
+from tinygan.data.minibatches import Minibatches
+from tinygan.errors import UserError
+from tinygan.recipes import RECIPES, make_gan
+from tinygan.run import health
+from tinygan.run.health import Health
+from tinygan.run.watch import watched
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / 'benchmarks'))
+from health import EVERY, FAILING, LOOK, METRICS, RUNS, SEEN  # noqa: E402
+
+
+@pytest.fixture(scope='module')
+def recorded():
+    with np.load(ROOT / 'benchmarks' / 'results' / 'health.npz') as file:
+        return dict(file)
+
+
+class Replayed(Health):
+    """Looks at a run that was recorded."""
+
+    def __init__(self, run, recorded):
+        recipe, _, _, _, changes = run
+        recipe = RECIPES[recipe]._replace(**changes)
+        gan = SimpleNamespace(loss=losses.LOSSES[recipe.loss](), optim_G=SimpleNamespace(lr=recipe.lr),
+                              optim_D=SimpleNamespace(lr=recipe.lr_d or recipe.lr))
+        super().__init__(gan, None, lambda: None)
+        self.checkups = recorded
+
+    def measure(self, step):
+        return dict(zip(SEEN, self.checkups[max(0, step // LOOK - 1)]))
+
+
+def replay(run, name, recorded):
+    """All that is said while a recorded run goes by: {kind: the line}."""
+    looking, said = Replayed(run, recorded[f'{name}/seen']), {}
+    for i, means in enumerate(recorded[f'{name}/metrics']):
+        looking.next_look = 0
+        rows = [{metric: value for metric, value in zip(METRICS, means) if not np.isnan(value)}] * EVERY
+        for line in looking.look((i + 1) * EVERY, rows):
+            said[re.match(r'step \d+: ([^:]*):', line)[1]] = line
+    return said
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_a_healthy_run_is_left_in_peace(recorded, name):
+    assert replay(RUNS[name], name, recorded) == {}
+    assert len(recorded[f'{name}/metrics']) * EVERY > health.WINDOW              # long enough to be judged
+
+
+def test_all_seven_recipes_were_recorded_with_several_seeds():
+    assert {recipe for recipe, *_ in RUNS.values()} == set(RECIPES)
+    assert all(f'{recipe}, seed {seed}' in RUNS for recipe in RECIPES for seed in range(3))
+
+
+@pytest.mark.parametrize('name', FAILING)
+def test_a_failing_run_is_told_what_is_wrong(recorded, name):
+    *run, kinds = FAILING[name]
+    said = replay(run, name, recorded)
+    assert set(said) == set(kinds)
+    for line in said.values():
+        assert re.search(r'\d', line.partition(': ')[2]) and ' try a ' in line and 'README, "How to read a run"' in line
+
+
+def test_every_kind_of_failure_was_recorded():
+    kinds = {kind for *_, kinds in FAILING.values() for kind in kinds}
+    assert kinds == {'D has won', 'D cannot follow', 'the losses explode', 'G has collapsed', 'units are dead', 'G does not move',
+                     'D does not move'}
+    assert '## How to read a run\n' in (ROOT / 'README.md').read_text()
+
+
+def game(recipe='dcgan', **changes):
+    recipe = RECIPES[recipe]._replace(batch_size=8, **changes)
+    gan = make_gan(recipe)
+    return gan, Minibatches(Digits(0), recipe)
+
+
+@pytest.mark.parametrize('loss, balance, floor', [('bce', 2 * np.log(2), 0), ('lsgan', 0.25, 0), ('lsgan_chi2', 1, 0), ('mse', 0.5, 0)])
+def test_the_balance_is_the_least_loss_of_a_d_that_knows_nothing(loss, balance, floor):
+    np.testing.assert_allclose(health.stakes(losses.LOSSES[loss]()), (balance, floor), atol=1e-3)
+
+
+def test_looking_changes_nothing():
+    gan, batches = game()
+    gan.step(*batches(1))
+    before = gan.state()
+    seen = Health(gan, batches, gan.state).measure(1)
+    assert all(np.array_equal(before[name], value) for name, value in gan.state().items())
+    assert all(leaf.training for leaf in gan.G.leaves())
+    assert 0 < seen['spread'] < 0.5 and seen['dead'] == 0 and seen['moved_G'] > 1e-4
+
+
+def test_of_a_few_images_nothing_is_said():
+    recipe = RECIPES['dcgan']._replace(batch_size=4)
+    gan = make_gan(recipe)
+    gan.G.parameters[:] = 0
+    looking = Health(gan, Minibatches(Digits(0), recipe), gan.state)
+    rows = [{'loss_D': 1.39, 'loss_G': 0.69, 'D_x': 0.5, 'D_G_z1': 0.5}] * health.WINDOW
+    gan.step(*looking.batches(1))
+    assert looking.look(200, rows) == [] and np.isnan(looking.seen['spread'])
+
+
+def test_how_far_parameters_move_is_how_far_adam_moves_them():
+    gan, batches = game(lr=1e-3)
+    for number in 1, 2, 3:
+        before = gan.G.parameters.copy()
+        gan.step(*batches(number))
+    change = np.linalg.norm(gan.G.parameters - before) / np.linalg.norm(gan.G.parameters)
+    assert health.moved(gan.optim_G) == pytest.approx(change, rel=1e-3)
+
+
+def test_a_collapsed_g_and_dead_units_are_seen():
+    gan, batches = game()
+    norm = next(leaf for leaf in gan.G.leaves() if 'gamma' in leaf.parameter_names)
+    norm.beta[:100] = -100                        # of 128 channels
+    assert Health(gan, batches, gan.state).measure(1)['dead'] == 100 / 128
+    gan.G.parameters[:] = 0                       # every z makes the same image
+    assert Health(gan, batches, gan.state).measure(1)['spread'] == 0
+
+
+def test_at_most_one_part_in_two_hundred_of_the_time_is_spent_on_looking(monkeypatch):
+    gan, batches = game()
+    now, looked = [0.], []
+    monkeypatch.setattr(health.time, 'monotonic', lambda: now[0])
+    looking = Health(gan, batches, gan.state)
+
+    def measure(step):
+        now[0] += 0.02
+        looked.append(step)
+        return dict.fromkeys(SEEN, 1)
+    monkeypatch.setattr(looking, 'measure', measure)
+    for step in range(1, 1001):
+        now[0] += 0.1
+        looking.look(step, [])
+    assert looked[0] == 1 and 20 < len(looked) and len(looked) * 0.02 < now[0] / 190
+
+
+def test_a_run_says_once_what_is_wrong(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(health, 'WINDOW', 20)
+    assert train_mnist.main([*SMALL, '--plain', '--max-steps', '60', '--lr', '1e-5', '--lr-d', '4e-3',
+                             '--out', str(tmp_path / 'run')]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if 'D has won' in line]
+    assert len(lines) == 1 and re.match(r'step \d+: D has won: for 20 steps, loss D 0\.\d\d \(at the balance 1\.39\), D\(x\) \d', lines[0])
+    assert '--lr-d than 0.004' in lines[0]
+
+
+@pytest.mark.parametrize('engine', [['--plain'], []])
+def test_what_is_not_a_number_is_traced_to_the_layer_where_it_began(tmp_path, engine):
+    with pytest.raises(UserError, match=r'diverged: step 1 has a loss .* It began in step 1: layer 2 of D, Conv2d\(64, 128.*forward$'):
+        train_mnist.main([*SMALL, *engine, '--max-steps', '30', '--lr', '1e20', '--loss', 'lsgan', '--out', str(tmp_path / 'run')])
+
+
+def test_a_minibatch_that_is_not_one_of_numbers_is_blamed_for_it():
+    gan, batches = game()
+    looking = Health(gan, batches, gan.state)
+
+    def spoiled(number):
+        x, *others = batches(number)
+        return (x * np.nan if number == 2 else x, *others)
+    looking.batches = spoiled
+    assert looking.origin(3) == ('It began in step 2: layer 0 of D, Conv2d(1, 64, 4, stride=2, padding=1), in its forward, from what it '
+                                 'was given')
+    looking.batches = batches
+    assert 'stay finite' in looking.origin(2)
+    gan.D.leaves()[3].gamma[0] = np.inf
+    assert Health(gan, batches, gan.state).origin(1).endswith('layer 3 of D, BatchNorm2d(128), in its forward, from its parameters')
+
+
+def test_watching_sees_every_layer_both_ways_and_leaves_no_trace():
+    gan, batches = game()
+    seen = []
+    with watched(gan.D, lambda way, i, given, made: seen.append((way, i, given.shape, made.shape))):
+        score = gan.D(batches(1)[0])
+        gan.D.backward(score)
+    n = len(gan.D.leaves())
+    assert [entry[:2] for entry in seen] == [('forward', i) for i in range(n)] + [('backward', i) for i in reversed(range(n))]
+    assert all(given == other for (_, _, given, _), (_, _, _, other) in zip(seen[:n], reversed(seen[n:])))
+    assert not any({'forward', 'backward'} & set(vars(leaf)) for leaf in gan.D.leaves())
