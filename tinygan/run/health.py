@@ -5,6 +5,7 @@ runs that benchmarks/health.py has recorded.
 """
 import contextlib
 import copy
+import math
 import time
 from collections import deque
 
@@ -140,12 +141,11 @@ def finite(array):
 
 def spread(images):
     """How much images differ: the standard deviation of a pixel over them, as a root mean square over the pixels."""
-    return float(array_module(images).sqrt(images.var(axis=0).mean()))
+    return math.sqrt(images.var(axis=0).mean())
 
 
 def moved(adam):
     """|theta's change| / |theta| of Adam's last step, from its m and v."""
-    norm = array_module(adam.m).linalg.norm
-    t = max(adam.t, 1)
-    step = adam.m / (1 - adam.beta1 ** t) / (array_module(adam.v).sqrt(adam.v / (1 - adam.beta2 ** t)) + adam.eps)
-    return adam.lr * float(norm(step)) / max(float(norm(adam.network.parameters)), 1e-30)
+    t, theta = max(adam.t, 1), adam.network.parameters
+    step = adam.m / (1 - adam.beta1 ** t) / (array_module(theta).sqrt(adam.v / (1 - adam.beta2 ** t)) + adam.eps)
+    return adam.lr * math.sqrt((step * step).sum()) / (math.sqrt((theta * theta).sum()) or math.inf)
