@@ -223,7 +223,7 @@ def test_a_picture_has_the_palette_s_zero_in_the_middle_and_its_ends_at_the_scal
 
 # ---- which step
 
-def options(out, run=None, step=None, seed=0):
+def options(out, run=None, step=None, seed=None):
     return SimpleNamespace(out=str(out), run=run and str(run), step=step, seed=seed)
 
 

@@ -1,4 +1,4 @@
-"""tinygan exercise | bug: their options, and what they print."""
+"""tinygan xray | exercise | bug: their options, and what they print."""
 import difflib
 import textwrap
 from pathlib import Path
@@ -12,6 +12,7 @@ from ..run.files import atomically
 from ..run.pictures import check_ours
 from . import bugs, grading, source
 from .exercises import EXERCISES
+from .xray import xray
 
 HEAD = '''"""Exercise {name}: {title}.
 
@@ -26,6 +27,12 @@ Write what is blank below, in place of raise NotImplementedError. Then
 
 def add(command):
     """Add the commands, by a function that makes one: command(name, function, what it does)."""
+    sub = command('xray', xray, 'one step of training as a page to look into: every layer, forward and back', seeded=False)
+    sub.add_argument('run', type=path, nargs='?', metavar='RUN',
+                     help="a run's folder, or a checkpoint file (default: fresh networks of recipe dcgan, and drawn digits)")
+    sub.add_argument('--step', type=count, metavar='N', help='which step (default: the first after the checkpoint, or step 1)')
+    sub.add_argument('--seed', type=a_seed, metavar='N', help='of fresh networks and digits; a run has its own (default: 0)')
+    sub.add_argument('--out', type=named('.html'), default='xray.html', metavar='FILE', help='the page (default: xray.html)')
     sub = command('exercise', exercise, 'backwards to fill in, from Linear to a whole step; finite differences grade them', seeded=False)
     sub.add_argument('name', nargs='?', choices=EXERCISES, metavar='NAME', help='write NAME.py here (without a NAME: list them)')
     how = sub.add_mutually_exclusive_group()

@@ -37,8 +37,10 @@ BAR = dict(leave=False, disable=None, delay=2)
 
 def xray(options):
     """The command: writes the page of one step to options.out."""
+    if options.run and options.seed is not None:
+        raise UserError(f'{options.run} has its own seed: leave out --seed')
     page.check_ours(options.out)
-    gan, config, batch = before(options.run, options.step, options.seed)
+    gan, config, batch = before(options.run, options.step, options.seed or 0)
     with atomically(options.out) as file:
         file.write(page.render(examine(gan, config, batch)))
     print(f'{options.out}: step {batch[2]} of {options.run or "fresh networks"}, for a browser to show')
