@@ -51,7 +51,8 @@ def compare(name, images, steps, out):
     from tqdm import tqdm
     mistake = MISTAKES[name]
     cores = core_with(), core_with(mistake)
-    with tqdm(total=2 * steps, desc='right and wrong', leave=False, disable=None) as bar, ThreadPoolExecutor(2) as pool, one_thread():
+    bar = tqdm(total=2 * steps, desc='right and wrong', leave=False, disable=None)
+    with bar, ThreadPoolExecutor(2) as pool, one_thread():
         right, wrong = pool.map(lambda core: train(core, images, steps, tell=bar.update), cores)
     found = [row.what for row in check(cores[1]) if row.words]
     draw(out, mistake, right, wrong, found)
@@ -63,8 +64,8 @@ def draw(path, mistake, right, wrong, found):
     figure = matplotlib_figure()(figsize=(11, 10), layout='constrained')
     title, text, columns = figure.subfigures(3, 1, height_ratios=[1, 1.6, 8])
     title.suptitle(f'{mistake.says[0].upper()}{mistake.says[1:]}', fontsize=15)
-    lines = [f'{mistake.file}.py   right   {mistake.right.strip()}', f'{" " * len(mistake.file)}      wrong   {mistake.wrong.strip() or "(nothing)"}']
-    text.text(0.02, 0.9, '\n'.join(lines), family='monospace', va='top')
+    right_line, wrong_line = mistake.right.strip(), mistake.wrong.strip() or '(nothing)'
+    text.text(0.02, 0.9, f'{mistake.file}.py\n  right  {right_line}\n  wrong  {wrong_line}', family='monospace', va='top')
     text.text(0.02, 0.4, mistake.seen, va='top', wrap=True)
     panels = columns.subplots(3, 2, gridspec_kw={'height_ratios': [5, 2, 2]}, sharey='row')
     for column, name, (metrics, samples) in zip(panels.T, ('right', 'wrong'), (right, wrong)):

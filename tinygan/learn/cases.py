@@ -1,8 +1,7 @@
 """What an exercise is tried on. A case has two functions: mine(code) returns {what: array} as the code that is graded makes it, and
-truth() the same as it should be, by finite differences of the core's forward or, where no gradient is asked for, by the core itself.
+truth() the same as it should be: by finite differences of the core's forward, and where no gradient is asked for, by the core.
 
-`code` has the classes and functions of the exercise as attributes, as a module has them. All is float64, and drawn anew from the same
-seed each time.
+`code` has the classes and functions of the exercise as attributes, as a module has them. All is float64, and drawn from one seed.
 """
 from types import SimpleNamespace
 from typing import Callable, NamedTuple
@@ -69,7 +68,7 @@ def layer_case(name, shape, forward=False, **arguments):
 
 
 def conv_case(name, stride, padding, C, F):
-    """One of the functions of conv.py: the gradient that it returns. It is one by w, by x, or, col2im, that of im2col by its image."""
+    """A function of conv.py that returns a gradient: of forward by w or by x, or, col2im, of im2col by its image."""
     rng, K, S, P = np.random.default_rng(1), 3, stride, padding
     x, w = rng.standard_normal((2, 5, 6, C)), rng.standard_normal((K, K, C, F))
     dy = rng.standard_normal(conv.forward(x, w, S, P).shape)

@@ -33,7 +33,7 @@ def add(command):
     sub.add_argument('--step', type=count, metavar='N', help='which step (default: the first after the checkpoint, or step 1)')
     sub.add_argument('--seed', type=a_seed, metavar='N', help='of fresh networks and digits; a run has its own (default: 0)')
     sub.add_argument('--out', type=named('.html'), default='xray.html', metavar='FILE', help='the page (default: xray.html)')
-    sub = command('exercise', exercise, 'backwards to fill in, from Linear to a whole step; finite differences grade them', seeded=False)
+    sub = command('exercise', exercise, 'backwards to fill in, from Linear to a whole step, which grade themselves', seeded=False)
     sub.add_argument('name', nargs='?', choices=EXERCISES, metavar='NAME', help='write NAME.py here (without a NAME: list them)')
     how = sub.add_mutually_exclusive_group()
     how.add_argument('--check', action='store_true', help='grade the NAME.py that is here; exit code 1 if something is wrong')
@@ -138,7 +138,8 @@ def bug(options):
 def hide_bug(seed):
     folder = Path(f'blind-{seed}')
     bugs.hide(folder, seed)
-    print(f'{folder}: the ten files of the core, one line of which is wrong. Find it and mend it. Then: tinygan bug --check {folder}')
+    print(f'{folder}: the ten files of the core, one line of which is wrong. Find it and mend it. Then: tinygan bug --check '
+          f'{folder}')
     return 0
 
 
@@ -156,6 +157,7 @@ def show_differences(folder):
     bugs.check_is_copy(folder)
     for file in source.CORE:
         there = Path(folder, f'{file}.py').read_text(encoding='utf-8')
-        print(*difflib.unified_diff(there.splitlines(), source.text_of(file).splitlines(), f'{folder}/{file}.py', f'tinygan/{file}.py',
-                                    lineterm=''), sep='\n', end='')
+        names = f'{folder}/{file}.py', f'tinygan/{file}.py'
+        for line in difflib.unified_diff(there.splitlines(), source.text_of(file).splitlines(), *names, lineterm=''):
+            print(line)
     return 0

@@ -51,17 +51,18 @@ EXERCISES = {
          'Linear.backward': 'Unless the layer is frozen, add to self.dw, and let add_bias_gradient add to self.db. Return dx.'},
         (layer_case('Linear', (4, 4), in_features=4, out_features=4, **DOUBLE),
          layer_case('Linear', (3, 5), in_features=5, out_features=2, **DOUBLE)),
-        ('Write one entry out: y[r, f] = sum over k of x[r, k] w[k, f] + b[f]. Which entries of y does w[k, f] occur in? And x[r, k], '
-         'and b[f]? A gradient is a sum over those: dy there, times what stood beside it.',
+        ('Write one entry out: y[r, f] = sum over k of x[r, k] w[k, f] + b[f]. Which entries of y does w[k, f] occur in? And x[r, '
+         'k], and b[f]? A gradient is a sum over those: dy there, times what stood beside it.',
          'w[k, f] occurs in y[r, f] for every r: dw[k, f] = sum over r of x[r, k] dy[r, f]. x[r, k] occurs in y[r, f] for every f: '
          'dx[r, k] = sum over f of dy[r, f] w[k, f]. b[f] occurs in y[r, f] for every r.',
-         'A sum over the first index of both factors is a product with the first one transposed: x.T @ dy. One over the last of both '
-         'is a product with the second one transposed. And db sums dy over all axes but the last (`channels`).')),
+         'A sum over the first index of both factors is a product with the first one transposed: x.T @ dy. One over the last of '
+         'both is a product with the second one transposed. And db sums dy over all axes but the last (`channels`).')),
     'relu': Exercise(
         'the gradient of max(x, 0)', 'layers', ('LeakyReLU', 'ReLU'), {'LeakyReLU.backward': 'Return dx.'},
         (layer_case('ReLU', (4, 6)),),
         ('Each y depends on the x at its own place alone. So dx = dy * (the slope of y there).',
-         'Where x was positive, y = x, of slope 1. Elsewhere y = slope * x, of slope self.slope. forward has kept where x was positive.',
+         'Where x was positive, y = x, of slope 1. Elsewhere y = slope * x, of slope self.slope. forward has kept where x was '
+         'positive.',
          'numpy.where(positive, 1, self.slope) is the slope: dx is dy times that.')),
     'tanh': Exercise(
         'an activation that knows its own slope', 'layers', ('Tanh',), {'Tanh.backward': 'Return dx.'},
@@ -77,29 +78,31 @@ EXERCISES = {
          'softplus(s) = log(1 + e^s)?',
          'It is e^s / (1 + e^s) = sigmoid(s) = p. And that of softplus(-s) is -sigmoid(-s) = p - 1.',
          'So t (p - 1) + (1 - t) p for each score: multiply it out. The loss is a mean, so divide by score.size.'),
-        {' The derivative of softplus is sigmoid, and\n    sigmoid(-s) = 1 - p, so ds = (-t (1 - p) + (1 - t) p) / N = (p - t) / N.': ''}),
+        {' The derivative of softplus is sigmoid, and\n': '\n',
+         '    sigmoid(-s) = 1 - p, so ds = (-t (1 - p) + (1 - t) p) / N = (p - t) / N.\n': ''}),
     'softmax': Exercise(
         'softmax and cross-entropy, for a classifier', 'losses', ('softmax_cross_entropy',),
         {'softmax_cross_entropy': 'Return the loss and dlogits.'},
         (loss_case('softmax_cross_entropy', np.array([2, 0, 3, 3])),),
         ('The loss of an image is -s[label] + log(sum over k of exp(s[k])). Differentiate both terms by one s[k].',
          'The first gives -1 for the label and 0 for all others: -y[k]. The second, exp(s[k]) / sum of exp(s), which is p[k].',
-         'So (p - y), divided by the number of images, as the loss is a mean over these. Subtract logits.max(axis=1, keepdims=True) '
-         'before any exp. y is (labels[:, None] == xp.arange(number of classes)).'),
+         'So (p - y), divided by the number of images, as the loss is a mean over these. Subtract logits.max(axis=1, '
+         'keepdims=True) before any exp. y is (labels[:, None] == xp.arange(number of classes)).'),
         {'; dlogits = (p - y) / N': '',
-         ' With respect to s[k], the first term has the derivative -y[k], and the logarithm\n    exp(s[k]) / sum of exp(s) = p[k].': ''}),
+         ' With respect to s[k], the first term has the derivative -y[k], and the logarithm\n': '\n',
+         '    exp(s[k]) / sum of exp(s) = p[k]. Subtracting': '    Subtracting'}),
     'leaky_relu': Exercise(
         'a whole layer: forward, what it must remember, and backward', 'layers', ('LeakyReLU',),
         {'LeakyReLU.forward': 'Keep in self.cache what backward needs; return y.', 'LeakyReLU.backward': 'Return dx.'},
-        (layer_case('LeakyReLU', (4, 6), forward=True, slope=0.2),),
+        (layer_case('LeakyReLU', (4, 6), True, slope=0.2),),
         ('Do the exercise relu first. The cache need not hold x itself: what must backward know of it?',
          'Only where it was positive: self.cache = x > 0. As 0 <= slope < 1, y is the larger of x and slope * x.',
          'dx = dy * (1 where self.cache, else self.slope).')),
     'conv_dw': Exercise(
         "a convolution's gradient by its kernel", 'conv', ('weight_grad',), {'weight_grad': 'Return dw (K, K, C, F).'},
         (conv_case('weight_grad', *SQUARE), conv_case('weight_grad', *STRIDED)),
-        ('With the patches of x as the rows of a matrix, cols = im2col(x, K, stride, padding), a convolution is y = cols @ w, where w '
-         'has K*K*C rows. So it is the exercise linear again.',
+        ('With the patches of x as the rows of a matrix, cols = im2col(x, K, stride, padding), a convolution is y = cols @ w, '
+         'where w has K*K*C rows. So it is the exercise linear again.',
          'dw = cols.T @ dy. For that dy must be a matrix too, with a row for each patch: dy.reshape(-1, F).',
          'cols.T @ dy.reshape(-1, F) has the shape (K*K*C, F). Its rows are ordered as those of cols: kh, kw, c.'),
         {'patches times the gradient that arrived where each was used, summed over all.':
@@ -108,41 +111,42 @@ EXERCISES = {
         "a convolution's gradient by its input", 'conv', ('input_grad',), {'input_grad': 'Return dx (N, H, W, C).'},
         (conv_case('input_grad', *SQUARE), conv_case('input_grad', *STRIDED)),
         ('y = cols @ w, and cols are patches of x. Find dcols first, as in the exercise linear, and think of im2col afterwards.',
-         'dcols = dy @ w.T, with dy as a matrix (-1, F) and w as one (K*K*C, F). A pixel of x stands in several patches, and gets a '
-         'gradient from each.',
+         'dcols = dy @ w.T, with dy as a matrix (-1, F) and w as one (K*K*C, F). A pixel of x stands in several patches, and gets '
+         'a gradient from each.',
          'col2im adds patches back to where they were read. It takes dcols as (N, OH, OW, K, K, C), and size, stride, padding.'),
         {': each patch\'s gradient, dy @ w.T, is added to the\n    pixels that the patch was read from. As a function':
          '. As a function'}),
     'col2im': Exercise(
-        'patches back into an image: the transpose of reading them', 'conv', ('col2im',), {'col2im': 'Return the image (N, H, W, C).'},
+        'patches back into an image: the transpose of reading them', 'conv', ('col2im',), {'col2im': 'Return the image (N, H, W, '
+                                                                                                     'C).'},
         (conv_case('col2im', *SQUARE), conv_case('col2im', *STRIDED)),
-        ('im2col reads pixel (S*i + kh, S*j + kw) of the padded image into entry (kh, kw) of patch (i, j). Go the same way back, and '
-         'add.',
+        ('im2col reads pixel (S*i + kh, S*j + kw) of the padded image into entry (kh, kw) of patch (i, j). Go the same way back, '
+         'and add.',
          'For one (kh, kw), no two patches meet: they are S pixels apart. So one slice with step S takes all patches at once.',
-         'For every kh and kw: padded[:, kh:kh + S * OH:S, kw:kw + S * OW:S] += cols[:, :, :, kh, kw]. In the end cut off the padding, P '
-         'pixels on each side.')),
+         'For every kh and kw: padded[:, kh:kh + S * OH:S, kw:kw + S * OW:S] += cols[:, :, :, kh, kw]. In the end cut off the '
+         'padding, P pixels on each side.')),
     'conv_transpose': Exercise(
         'the transposed convolution, forward and back', 'layers', ('ConvTranspose2d',),
         {'ConvTranspose2d.forward': 'Keep x; return y. self.output_size gives the sides of y; self.add_bias adds b.',
          'ConvTranspose2d.backward': 'Unless the layer is frozen, add to self.dw and to self.db. Return dx.'},
-        (layer_case('ConvTranspose2d', (2, 4, 4, 2), forward=True, in_channels=2, out_channels=2, kernel_size=3, padding=1, **DOUBLE),
-         layer_case('ConvTranspose2d', (2, 3, 4, 3), forward=True, in_channels=3, out_channels=2, kernel_size=4, stride=2, padding=1,
+        (layer_case('ConvTranspose2d', (2, 4, 4, 2), True, in_channels=2, out_channels=2, kernel_size=3, padding=1, **DOUBLE),
+         layer_case('ConvTranspose2d', (2, 3, 4, 3), True, in_channels=3, out_channels=2, kernel_size=4, stride=2, padding=1,
                     **DOUBLE)),
         ('y = convT(x, w) is what a convolution from y to x, with the weight w, has for its input gradient: conv.input_grad.',
-         '<dy, convT(x, w)> = <x, conv(dy, w)>: that is linear in x and in w. What multiplies an entry of x there is the same entry of '
-         'dx.',
+         '<dy, convT(x, w)> = <x, conv(dy, w)>: that is linear in x and in w. What multiplies an entry of x there is the same '
+         'entry of dx.',
          'dx = conv.forward(dy, self.w, ...). And dw is conv.weight_grad of that convolution: its input is dy, and what arrives at '
          'its output is x.')),
     'batchnorm': Exercise(
         'BatchNorm: a mean and a variance that move', 'layers', ('BatchNorm2d',),
         {'BatchNorm2d.backward': 'Unless the layer is frozen, add to self.dgamma and to self.dbeta. Return dx.'},
-        (layer_case('BatchNorm2d', (4, 3, 2, 3), forward=True, num_features=3, **DOUBLE),),
-        ('dgamma and dbeta come from y = gamma * xhat + beta. For dx, every x moves the mean and the variance of its channel, and so '
-         'all of xhat.',
-         'xhat does not change when a constant is added to all x, nor when all x - mu are scaled. So dx can have no component along '
-         'the vector of ones, and none along xhat: subtract both from dy.',
-         'The component along ones is mean(dy) = dbeta / M, the one along xhat is xhat * mean(dy * xhat) = xhat * dgamma / M, where '
-         'M is the number of values of a channel. What is left is multiplied by gamma * rstd.')),
+        (layer_case('BatchNorm2d', (4, 3, 2, 3), True, num_features=3, **DOUBLE),),
+        ('dgamma and dbeta come from y = gamma * xhat + beta. For dx, every x moves the mean and the variance of its channel, and '
+         'so all of xhat.',
+         'xhat does not change when a constant is added to all x, nor when all x - mu are scaled. So dx can have no component '
+         'along the vector of ones, and none along xhat: subtract both from dy.',
+         'The component along ones is mean(dy) = dbeta / M, the one along xhat is xhat * mean(dy * xhat) = xhat * dgamma / M, '
+         'where M is the number of values of a channel. What is left is multiplied by gamma * rstd.')),
     'adam': Exercise(
         'Adam in five lines', 'optim', ('Adam',), {'Adam.step': 'Count the step in self.t; update m, v and theta in place.'},
         (adam_case(),),
@@ -152,15 +156,17 @@ EXERCISES = {
          'theta -= lr * m_hat / (sqrt(v_hat) + eps), with theta, g = self.network.parameters, self.network.gradients.')),
     'gan_step': Exercise(
         'the game: one update of D and one of G', 'gan', ('GAN',),
-        {'GAN.update_D': "From fresh gradients: D's on the real images and on the fakes add up; unless D rests, its optimiser steps. "
+        {'GAN.update_D': "From fresh gradients: D's on the real images and on the fakes add up; unless D rests, its optimiser "
+                         "steps. "
                          'Return the losses and outputs, as step says: loss_D, D_x, D_G_z1.',
          'GAN.update_G': "From fresh gradients: freeze D, and send the gradient of G's loss through D into G. Unfreeze D whatever "
                          'happens; step; let the average follow. Return loss_G, D_G_z2.'},
         (gan_case(),),
-        ('A loss returns (loss, dscore): loss, dscore = self.loss.real(D(x)), then D.backward(dscore). A layer remembers its latest '
-         'forward only, so go back before you go forward again.',
+        ('A loss returns (loss, dscore): loss, dscore = self.loss.real(D(x)), then D.backward(dscore). A layer remembers its '
+         'latest forward only, so go back before you go forward again.',
          'D: zero_grad, then forward and back on x with loss.real, forward and back on fake with loss.fake; optim_D.step(), unless '
          'D_rests_at is set and the loss is at most that. Nothing goes on into G: the fakes are "detached".',
          'G: zero_grad, D.freeze(), loss_G, dscore = loss.generator(D(fake)), G.backward(D.backward(dscore)), D.unfreeze() in a '
-         'finally, optim_G.step(), and self.average.step(self.optim_G.t) if there is an average. Outputs are loss.output(score).mean().')),
+         'finally, optim_G.step(), and self.average.step(self.optim_G.t) if there is an average. Outputs are '
+         'loss.output(score).mean().')),
 }

@@ -96,8 +96,8 @@ def in_words(mine, right):
 
 
 def recognised(exercise, case, mine, truth, wrong):
-    """The mistakes of the catalogue that explain what is wrong, each what no other has explained yet: they make the same arrays, and
-    wrong ones."""
+    """The mistakes of the catalogue that make the same wrong arrays, those first that explain most; each explains what no other
+    has explained yet."""
     explained = {}
     for mistake in exercise.mistakes().values():
         try:

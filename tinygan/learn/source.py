@@ -70,7 +70,8 @@ def imports_for(text, names, file):
         home = value.__name__.rpartition('.')[0] if isinstance(value, ModuleType) else getattr(value, '__module__', '')
         if home.startswith('tinygan'):
             homes.setdefault(home, []).append(name)
-    return '\n'.join(['import numpy as np', '', *(f'from {home} import {", ".join(found)}' for home, found in sorted(homes.items()))])
+    lines = [f'from {home} import {", ".join(found)}' for home, found in sorted(homes.items())]
+    return '\n'.join(['import numpy as np', '', *lines])
 
 
 def copy_core(folder, mistake=None):

@@ -1,4 +1,4 @@
-"""Is a run going wrong, and how? Noticed while it trains, and said once, in one line: the evidence, what may help, where to read on.
+"""Is a run going wrong, and how? It is noticed while it trains, and said once, in one line, with evidence and what may help.
 
 The thresholds are below, each with its reason. That no healthy run crosses one, and that every failing run does, is tested on
 runs that benchmarks/health.py has recorded.
@@ -14,6 +14,7 @@ import numpy as np
 from ..arrays import array_module
 from ..errors import UserError
 from ..layers import LeakyReLU
+from ..losses import minimax_generator
 from .checkpoint import Diverged
 from .watch import watched
 
@@ -24,15 +25,15 @@ FEWEST = 8          # images that say something about all
 
 WON = 0.97          # of what D can gain. For cross-entropy that is a loss of 0.04: D is right with p = 0.98 on every image
 LOST = -1           # D's loss is as far above the balance as the best one is below it: it would do better with a coin
-COLLAPSED = 0.1     # of the reals' spread: a G that has learnt nothing yet has 0.3, one that works nearly 1
+COLLAPSED = 0.05    # of the reals' spread: a G that has learnt nothing yet has 0.3, one that works nearly 1
 DEAD = 0.5          # of the channels of one ReLU: no healthy run had any
 EXPLODED = 50       # mean loss: for cross-entropy, D calls every fake real with p = e^-50; for least squares, scores are off by 10
 STILL = 1e-5        # of its parameters in a step: a network that needs 100,000 steps to change by its own size has no time to learn
 
 
 class Health:
-    """Looks at a GAN while an engine trains it. batches(step) are the minibatches, step is the last one taken, and state() brings the
-    GAN up to date and returns GAN.state."""
+    """Looks at a GAN while an engine trains it. batches(step) are the minibatches, step is the last one taken, and state() brings
+    the GAN up to date and returns GAN.state."""
 
     def __init__(self, gan, batches, state, step=0):
         self.gan, self.batches, self.state = gan, batches, state
@@ -49,7 +50,7 @@ class Health:
             self.sound = step, self.state()
             self.seen = self.measure(step)
             self.next_look = time.monotonic() + SHARE * (time.monotonic() - start)
-        found = {kind: line for kind, line in self.findings() if kind not in self.said}
+        found = {kind: line for kind, line in self.findings().items() if kind not in self.said}
         self.said |= set(found)
         return [f'step {step}: {kind}: {line} (README, "How to read a run")' for kind, line in found.items()]
 
@@ -70,33 +71,54 @@ class Health:
         return moves | {'spread': spread(fake) / (spread(x) or np.nan), 'dead': dead}
 
     def findings(self):
-        """(kind, line) of everything that is wrong now."""
+        """{kind: line} of everything that is wrong now."""
         if len(self.recent) < WINDOW:             # it has only begun
-            return
-        loss_D, loss_G, D_x, D_G_z = (np.mean([row[name] for row in self.recent if name in row] or [np.nan])
-                                      for name in ('loss_D', 'loss_G', 'D_x', 'D_G_z1'))
-        gained = (self.balance - loss_D) / (self.balance - self.floor)
-        lr, lr_d = self.gan.optim_G.lr, self.gan.optim_D.lr
-        evidence = f'for {WINDOW} steps, loss D {loss_D:.2f} (at the balance {self.balance:.2f}), D(x) {D_x:.2f}, D(G(z)) {D_G_z:.2f}'
-        if gained > WON:
-            yield 'D has won', (f'{evidence}. G learns little from a D that is always right: in a new run, try a lower --lr-d than '
-                                f'{lr_d:g}, or --instance-noise 0.3')
-        if gained < LOST:
-            yield 'D cannot follow', (f'{evidence}. G learns little from a D that is mostly wrong: in a new run, try a higher --lr-d than '
-                                      f'{lr_d:g}')
-        if max(abs(loss_D), abs(loss_G)) > EXPLODED:
-            yield 'the losses explode', (f'for {WINDOW} steps, loss D {loss_D:.3g}, loss G {loss_G:.3g}. In a new run, try a lower --lr '
-                                         f'than {lr:g}')
+            return {}
+        found = self.of_losses() | self.of_networks()
+        return found or self.of_motion()          # what has no gradient, as after a victory, does not move either
+
+    def of_losses(self):
+        """What must hold in both halves of the window: an opening may be wild."""
+        rows = list(self.recent)
+        halves = [self.means(rows[:WINDOW // 2]), self.means(rows[WINDOW // 2:])]
+        gained = [(self.balance - half['loss_D']) / (self.balance - self.floor) for half in halves]
+        mean, lr, lr_d = self.means(rows), self.gan.optim_G.lr, self.gan.optim_D.lr
+        evidence = 'for {} steps, loss D {:.2f} (at the balance {:.2f}), D(x) {:.2f}, D(G(z)) {:.2f}'.format(
+            WINDOW, mean['loss_D'], self.balance, mean['D_x'], mean['D_G_z1'])
+        found = {}
+        if min(gained) > WON:
+            other = '--loss bce' if self.gan.loss.generator is minimax_generator else '--instance-noise 0.3'
+            found['D has won'] = (f'{evidence}. G learns little from a D that is always right: in a new run, try a lower --lr-d '
+                                  f'than {lr_d:g}, or {other}')
+        if max(gained) < LOST:
+            found['D cannot follow'] = (f'{evidence}. G learns little from a D that is mostly wrong: in a new run, try a higher '
+                                        f'--lr-d than {lr_d:g}, or a lower --lr than {lr:g}')
+        if any(min(abs(half[name]) for half in halves) > EXPLODED for name in ('loss_D', 'loss_G')):
+            found['the losses explode'] = (f'for {WINDOW} steps, loss D {mean["loss_D"]:.3g}, loss G {mean["loss_G"]:.3g}. In a '
+                                           f'new run, try a lower --lr than {lr:g}')
+        return found
+
+    def of_networks(self):
+        lr, found = self.gan.optim_G.lr, {}
         if self.seen['spread'] < COLLAPSED:
-            yield 'G has collapsed', (f'its images differ from each other only {self.seen["spread"]:.2g} times as much as real ones. In a '
-                                      f'new run, try a lower --lr than {lr:g}, or --instance-noise 0.3')
+            found['G has collapsed'] = (f'its images differ from each other only {self.seen["spread"]:.2g} times as much as real '
+                                        f'ones. In a new run, try a lower --lr than {lr:g}, or --instance-noise 0.3')
         if self.seen['dead'] > DEAD:
-            yield 'units are dead', (f'in one layer of G, {self.seen["dead"]:.0%} of the channels are zero for every z, where a ReLU '
-                                     f'passes no gradient. In a new run, try a lower --lr than {lr:g}')
-        for name, option, rate in ('G', '--lr', lr), ('D', '--lr-d', lr_d):
-            if self.seen[f'moved_{name}'] < STILL:
-                yield f'{name} does not move', (f'a step changes its parameters by {self.seen[f"moved_{name}"]:.0e} of their size. In a '
-                                                f'new run, try a higher {option} than {rate:g}')
+            found['units are dead'] = (f'in one layer of G, {self.seen["dead"]:.0%} of the channels are zero for every z, where a '
+                                       f'ReLU passes no gradient. In a new run, try a lower --lr than {lr:g}')
+        return found
+
+    def of_motion(self):
+        return {f'{name} does not move': (f'a step changes its parameters by {self.seen[f"moved_{name}"]:.0e} of their size. In a '
+                                          f'new run, try a higher {option} than {optimiser.lr:g}')
+                for name, option, optimiser in (('G', '--lr', self.gan.optim_G), ('D', '--lr-d', self.gan.optim_D))
+                if self.seen[f'moved_{name}'] < STILL}
+
+    @staticmethod
+    def means(rows):
+        """The mean of each metric; when updates alternate, a row has only half of them."""
+        return {name: np.mean([row[name] for row in rows if name in row] or [np.nan])
+                for name in ('loss_D', 'loss_G', 'D_x', 'D_G_z1')}
 
     @contextlib.contextmanager
     def explaining(self):
@@ -117,7 +139,8 @@ class Health:
                 if not found and not finite(made):
                     leaf = network.leaves()[i]
                     cause = ', from what it was given' if not finite(given) else (
-                        '' if all(finite(getattr(leaf, parameter)) for parameter in leaf.parameter_names) else ', from its parameters')
+                        '' if all(finite(getattr(leaf, parameter)) for parameter in leaf.parameter_names) else ', from its '
+                                                                                                               'parameters')
                     found.append(f'layer {i} of {name}, {leaf}, in its {way}{cause}')
             return watched(network, note)
         with watching('G', gan.G), watching('D', gan.D), np.errstate(all='ignore'):
