@@ -35,7 +35,7 @@ def test_every_mistake_is_one_change_to_the_line_it_names(name):
 
 def test_the_core_passes_every_check():
     rows = list(bugs.check(bugs.core_with()))
-    assert len(rows) > 120 and not [row for row in rows if row.words]
+    assert len(rows) > 100 and not [row for row in rows if row.words]
 
 
 @pytest.mark.parametrize('name', bugs.GALLERY)
@@ -55,7 +55,7 @@ def test_both_sides_of_a_picture_see_the_same_and_only_the_bug_differs():
 def test_a_bug_is_drawn_and_what_gives_it_away_is_said(here, capsys):
     assert tinygan('bug', 'norm-mean', '--steps', 3) == 0
     out = capsys.readouterr().out
-    assert MISTAKES['norm-mean'].says in out and MISTAKES['norm-mean'].seen in out and 'BatchNorm2d: dx' in out
+    assert MISTAKES['norm-mean'].says in out and MISTAKES['norm-mean'].seen in out and 'the checks of BatchNorm2d' in out
     with Image.open('norm-mean.png') as picture:
         assert picture.info['Software'] == MADE_BY and picture.width > 800
     tinygan('bug', 'adam-t', '--steps', 2, '--out', 'norm-mean.png')             # its own picture may be replaced

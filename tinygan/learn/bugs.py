@@ -1,5 +1,6 @@
 """The gallery of planted bugs: what one wrong line does to a training run; and the hunt for a line that nobody names."""
 import tempfile
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,37 +48,39 @@ def train(core, images, steps, seed=0, tell=lambda: None):
 
 
 def compare(name, images, steps, out):
-    """Train with the mistake of that name and without, at the same time; draw both. Returns the checks that notice it."""
+    """Train with the mistake of that name and without, at the same time; draw both. Returns whose checks notice it."""
     from tqdm import tqdm
     mistake = MISTAKES[name]
     cores = core_with(), core_with(mistake)
     bar = tqdm(total=2 * steps, desc='right and wrong', leave=False, disable=None)
     with bar, ThreadPoolExecutor(2) as pool, one_thread():
         right, wrong = pool.map(lambda core: train(core, images, steps, tell=bar.update), cores)
-    found = [row.what for row in check(cores[1]) if row.words]
+    found = ', '.join(dict.fromkeys(row.what.partition(':')[0] for row in check(cores[1]) if row.words))
     draw(out, mistake, right, wrong, found)
     return found
 
 
 def draw(path, mistake, right, wrong, found):
-    """One picture of two trainings: samples, losses, D's outputs; the line; what gave it away, and which checks notice it."""
-    figure = matplotlib_figure()(figsize=(11, 10), layout='constrained')
-    title, text, columns = figure.subfigures(3, 1, height_ratios=[1, 1.6, 8])
-    title.suptitle(f'{mistake.says[0].upper()}{mistake.says[1:]}', fontsize=15)
+    """One picture of two trainings: the line, what gave it away, which checks notice it; samples, losses, D's outputs."""
+    figure = matplotlib_figure()(figsize=(10, 8.6), layout='constrained')
+    head, body = figure.subfigures(2, 1, height_ratios=[1.5, 7])
     right_line, wrong_line = mistake.right.strip(), mistake.wrong.strip() or '(nothing)'
-    text.text(0.02, 0.9, f'{mistake.file}.py\n  right  {right_line}\n  wrong  {wrong_line}', family='monospace', va='top')
-    text.text(0.02, 0.4, mistake.seen, va='top', wrap=True)
-    panels = columns.subplots(3, 2, gridspec_kw={'height_ratios': [5, 2, 2]}, sharey='row')
+    head.text(0.02, 0.95, mistake.says[0].upper() + mistake.says[1:], va='top', fontsize=14)
+    head.text(0.02, 0.68, f'{mistake.file}.py   right   {right_line}\n{" " * len(mistake.file)}      wrong   {wrong_line}', va='top',
+              family='monospace', fontsize=9, linespacing=1.4)
+    head.text(0.02, 0.25, '\n'.join(textwrap.wrap(f'{mistake.seen} Noticed by the checks of {found}.', 128)), va='top', fontsize=9.5)
+    panels = body.subplots(3, 2, gridspec_kw={'height_ratios': [5, 2, 2]}, sharey='row')
     for column, name, (metrics, samples) in zip(panels.T, ('right', 'wrong'), (right, wrong)):
         column[0].imshow(grid(samples)[..., 0], cmap='gray', vmin=0, vmax=255)
         column[0].set_title(name)
         column[0].axis('off')
         draw_curves(column[1], metrics, {'loss_D': 'loss D', 'loss_G': 'loss G'})
         draw_curves(column[2], metrics, {'D_x': 'D(x)', 'D_G_z1': 'D(G(z))'})
+        column[2].set_xlabel('step')
     panels[1, 0].set_ylim(0, 6)
     panels[2, 0].set_ylim(0, 1)
     with atomically(path) as file:
-        figure.savefig(file, dpi=100, format='png', metadata={'Software': MADE_BY})
+        figure.savefig(file, dpi=90, format='png', metadata={'Software': MADE_BY})
 
 
 def hide(folder, seed):
@@ -92,7 +95,7 @@ def load_copy(folder):
     try:
         return source.load_core(folder)
     except Exception as error:
-        raise Broken(stopped(error, folder)) from None
+        raise Broken(stopped(error, Path(folder).resolve())) from None
 
 
 def check_is_copy(folder):

@@ -129,9 +129,7 @@ def bug(options):
     images = data.load(options.data)
     print(f'{options.name}: {bugs.GALLERY[options.name].says}')
     found = bugs.compare(options.name, images, options.steps, out)
-    print(f'{bugs.GALLERY[options.name].seen}\n')
-    print(f'{out}: both runs, beside each other')
-    print('what notices it: ' + '; '.join(found))
+    print(f'{bugs.GALLERY[options.name].seen} Noticed by the checks of {found}.\n{out}: both runs, side by side')
     return 0
 
 

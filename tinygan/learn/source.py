@@ -90,7 +90,7 @@ def load_core(folder):
     files raise."""
     name = f'core_{next(copies)}'
     spec = importlib.util.spec_from_loader(name, loader=None, is_package=True)
-    spec.submodule_search_locations = [str(folder)]
+    spec.submodule_search_locations = [str(Path(folder).resolve())]
     core = sys.modules[name] = importlib.util.module_from_spec(spec)
     for file in CORE:
         importlib.import_module(f'{name}.{file}')

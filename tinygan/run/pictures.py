@@ -133,9 +133,11 @@ def matplotlib_figure():
 
 
 def draw_curves(axis, metrics, labels):
-    """Every step as a thin line, and over it the mean of a fiftieth of them. A step may lack a value (nan)."""
+    """Every step as a thin line, and over it the mean of a fiftieth of them. A step may lack a value (nan), and so may all."""
     for name, label in labels.items():
         there = ~np.isnan(metrics[name])
+        if not there.any():
+            continue
         step, value = metrics['step'][there], metrics[name][there]
         width = max(1, len(step) // 50)
         line, = axis.plot(step, value, linewidth=0.5, alpha=0.3)
