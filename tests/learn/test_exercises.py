@@ -1,6 +1,7 @@
 """Every exercise: the real source passes, a blank does not, and each mistake of the catalogue is told by its name."""
 import ast
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,12 @@ def test_a_mistake_is_recognised(here, capsys, name, mistake):
     assert tinygan('exercise', name, '--check') == 1
     said = re.findall(r'It looks as if (.*)\.\nWhat is right, and why: (.*)\.', capsys.readouterr().out)
     assert said == [(MISTAKES[mistake].says, MISTAKES[mistake].derived)]
+
+
+def test_the_readme_shows_what_is_printed(here, capsys):
+    solve('linear', MISTAKES['linear-untransposed'])
+    tinygan('exercise', 'linear', '--check')
+    assert textwrap.indent(capsys.readouterr().out, '    ', lambda line: line != '\n') in (ROOT / 'README.md').read_text()
 
 
 def test_two_mistakes_are_both_recognised(here, capsys):

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 from health import EVERY, FAILING, LOOK, METRICS, RUNS, SEEN  # noqa: E402
 
+D_LEARNS, G_LEARNS = ('loss_D', 'D_x', 'D_G_z1'), ('loss_G', 'D_G_z2')           # when updates alternate
+
 
 @pytest.fixture(scope='module')
 def recorded():
@@ -47,9 +49,12 @@ class Replayed(Health):
 def replay(run, name, recorded):
     """All that is said while a recorded run goes by: {kind: the line}."""
     looking, said = Replayed(run, recorded[f'{name}/seen']), {}
+    alternate = RECIPES[run[0]].order == 'alternate'
     for i, means in enumerate(recorded[f'{name}/metrics']):
         looking.next_look = 0
-        rows = [{metric: value for metric, value in zip(METRICS, means) if not np.isnan(value)}] * EVERY
+        row = dict(zip(METRICS, means))
+        turns = [{name: row[name] for name in names} for names in ((D_LEARNS, G_LEARNS) if alternate else (METRICS,))]
+        rows = turns * (EVERY // len(turns))
         for line in looking.look((i + 1) * EVERY, rows):
             said[re.match(r'step \d+: ([^:]*):', line)[1]] = line
     return said
@@ -153,7 +158,7 @@ def test_a_run_says_once_what_is_wrong(tmp_path, capsys, monkeypatch):
     assert train_mnist.main([*SMALL, '--plain', '--max-steps', '60', '--lr', '1e-5', '--lr-d', '4e-3',
                              '--out', str(tmp_path / 'run')]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if 'D has won' in line]
-    assert len(lines) == 1 and re.match(r'step \d+: D has won: for 20 steps, loss D 0\.\d\d \(at the balance 1\.39\), D', lines[0])
+    assert len(lines) == 1 and re.match(r'step \d+: D has won: for 20 updates, loss D 0\.\d\d \(at the balance 1\.39\), D', lines[0])
     assert '--lr-d than 0.004' in lines[0]
 
 

@@ -18,7 +18,7 @@ from ..losses import minimax_generator
 from .checkpoint import Diverged
 from .watch import watched
 
-WINDOW = 200        # steps whose mean counts: GANs swing, and D wins dcgan's opening for about a hundred steps
+WINDOW = 200        # updates whose mean counts: GANs swing, and D wins the opening of many for about a hundred
 SHARE = 200         # of the time at most one part in so many is spent on looking
 IMAGES = 64         # that are looked at, at most
 FEWEST = 8          # images that say something about all
@@ -37,14 +37,15 @@ class Health:
 
     def __init__(self, gan, batches, state, step=0):
         self.gan, self.batches, self.state = gan, batches, state
-        self.recent, self.said = deque(maxlen=WINDOW), set()
+        self.recent, self.said = {name: deque(maxlen=WINDOW) for name in ('loss_D', 'loss_G', 'D_x', 'D_G_z1')}, set()
         self.balance, self.floor = stakes(gan.loss)
         self.sound = step, state()                # a step after which all was finite
         self.seen, self.next_look = {}, 0
 
     def look(self, step, rows):
         """What has not been said yet about the rows of metrics since the last look, and about the networks: a list of lines."""
-        self.recent.extend(rows)
+        for name, values in self.recent.items():  # when updates alternate, a row has only half of them
+            values.extend(row[name] for row in rows if name in row)
         start = time.monotonic()
         if start >= self.next_look:
             self.sound = step, self.state()
@@ -72,29 +73,29 @@ class Health:
 
     def findings(self):
         """{kind: line} of everything that is wrong now."""
-        if len(self.recent) < WINDOW:             # it has only begun
+        if min(map(len, self.recent.values())) < WINDOW:              # it has only begun
             return {}
         found = self.of_losses() | self.of_networks()
         return found or self.of_motion()          # what has no gradient, as after a victory, does not move either
 
     def of_losses(self):
         """What must hold in both halves of the window: an opening may be wild."""
-        rows = list(self.recent)
-        halves = [self.means(rows[:WINDOW // 2]), self.means(rows[WINDOW // 2:])]
-        gained = [(self.balance - half['loss_D']) / (self.balance - self.floor) for half in halves]
-        mean, lr, lr_d = self.means(rows), self.gan.optim_G.lr, self.gan.optim_D.lr
-        evidence = 'for {} steps, loss D {:.2f} (at the balance {:.2f}), D(x) {:.2f}, D(G(z)) {:.2f}'.format(
+        halves = {name: np.reshape(values, (2, -1)).mean(axis=1) for name, values in self.recent.items()}
+        mean = {name: values.mean() for name, values in halves.items()}
+        gained = (self.balance - halves['loss_D']) / (self.balance - self.floor)
+        lr, lr_d = self.gan.optim_G.lr, self.gan.optim_D.lr
+        evidence = 'for {} updates, loss D {:.2f} (at the balance {:.2f}), D(x) {:.2f}, D(G(z)) {:.2f}'.format(
             WINDOW, mean['loss_D'], self.balance, mean['D_x'], mean['D_G_z1'])
         found = {}
-        if min(gained) > WON:
+        if gained.min() > WON:
             other = '--loss bce' if self.gan.loss.generator is minimax_generator else '--instance-noise 0.3'
             found['D has won'] = (f'{evidence}. G learns little from a D that is always right: in a new run, try a lower --lr-d '
                                   f'than {lr_d:g}, or {other}')
-        if max(gained) < LOST:
+        if gained.max() < LOST:
             found['D cannot follow'] = (f'{evidence}. G learns little from a D that is mostly wrong: in a new run, try a higher '
                                         f'--lr-d than {lr_d:g}, or a lower --lr than {lr:g}')
-        if any(min(abs(half[name]) for half in halves) > EXPLODED for name in ('loss_D', 'loss_G')):
-            found['the losses explode'] = (f'for {WINDOW} steps, loss D {mean["loss_D"]:.3g}, loss G {mean["loss_G"]:.3g}. In a '
+        if any(abs(halves[name]).min() > EXPLODED for name in ('loss_D', 'loss_G')):
+            found['the losses explode'] = (f'for {WINDOW} updates, loss D {mean["loss_D"]:.3g}, loss G {mean["loss_G"]:.3g}. In a '
                                            f'new run, try a lower --lr than {lr:g}')
         return found
 
@@ -113,12 +114,6 @@ class Health:
                                           f'new run, try a higher {option} than {optimiser.lr:g}')
                 for name, option, optimiser in (('G', '--lr', self.gan.optim_G), ('D', '--lr-d', self.gan.optim_D))
                 if self.seen[f'moved_{name}'] < STILL}
-
-    @staticmethod
-    def means(rows):
-        """The mean of each metric; when updates alternate, a row has only half of them."""
-        return {name: np.mean([row[name] for row in rows if name in row] or [np.nan])
-                for name in ('loss_D', 'loss_G', 'D_x', 'D_G_z1')}
 
     @contextlib.contextmanager
     def explaining(self):
