@@ -66,8 +66,8 @@ MISTAKES = {
     'relu-of-dy': Mistake(
         'the sign of dy decides, where that of x is due', 'layers', 'positive = self.cache', 'positive = dy > 0',
         'layers.py, in the comment of LeakyReLU.backward',
-        seen="D has won at step 100, with a loss of 0.01, and G has left the digits for white. Whoever tells a layer's "
-             'backward to be a ReLU of dy gets this.'),
+        seen="D has won at step 100, with a loss of 0.01, and G's images are white. What passes back must depend on x, "
+             'and not on dy.'),
     'relu-alone': Mistake(
         'the slope is returned alone, not times dy', 'layers',
         'return dy * array_module(dy).maximum(positive, dy.dtype.type(self.slope))',
@@ -294,5 +294,7 @@ MISTAKES = {
         'a checkpoint forgets how far Adam was', 'gan', "int(state['G.t'])", '0', ADAM, 'test_gan.py -k bit_for_bit'),
     'same-z': Mistake(
         'the noise is the same in every step', 'gan', "random_stream(seed, 'noise', step)", "random_stream(seed, 'noise')",
-        'arrays.py, in the docstring of random_stream', 'test_gan.py -k noise'),
+        'arrays.py, in the docstring of random_stream', 'test_gan.py -k noise',
+        seen='The losses are nearer to the balance than the right ones, but the samples are smudges: G has only ever '
+             'met the same 32 z, and is asked for 40 others.'),
 }

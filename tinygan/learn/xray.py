@@ -25,6 +25,7 @@ from ..layers import LeakyReLU
 from ..recipes import make_gan
 from ..run.checkpoint import open_checkpoint
 from ..run.files import atomically
+from ..run.health import stakes
 from ..run.settings import DEFAULTS, recipe_of
 from ..run.watch import watched
 from . import page
@@ -176,11 +177,6 @@ def of_loss(rule, output, score):
 
 
 def balance(loss):
-    """The metrics of a D that cannot tell real from fake, and so gives both the score at which its loss is lowest."""
-    low, high = -20., 20.
-    for _ in range(60):
-        score = np.full((1, 1), (low + high) / 2)
-        uphill = (loss.real(score)[1] + loss.fake(score)[1]).item() > 0
-        low, high = (low, score.item()) if uphill else (score.item(), high)
-    return {'D': page.short(loss.output(score).item()), 'loss_D': page.short(loss.real(score)[0] + loss.fake(score)[0]),
-            'loss_G': page.short(loss.generator(score)[0])}
+    """The metrics of a D that cannot tell real from fake."""
+    score, loss_D, _ = stakes(loss)
+    return {'D': page.short(loss.output(score)), 'loss_D': page.short(loss_D), 'loss_G': page.short(loss.generator(np.array([score]))[0])}

@@ -38,7 +38,7 @@ class Health:
     def __init__(self, gan, batches, state, step=0):
         self.gan, self.batches, self.state = gan, batches, state
         self.recent, self.said = {name: deque(maxlen=WINDOW) for name in ('loss_D', 'loss_G', 'D_x', 'D_G_z1')}, set()
-        self.balance, self.floor = stakes(gan.loss)
+        _, self.balance, self.floor = stakes(gan.loss)
         self.sound = step, state()                # a step after which all was finite
         self.seen, self.next_look = {}, 0
 
@@ -147,10 +147,12 @@ class Health:
 
 
 def stakes(loss):
-    """(balance, floor) of D's loss: the least that it can have if it cannot tell real from fake, and if it can for sure."""
-    scores = np.linspace(-20, 20, 801)[:, None]
-    real, fake = (np.array([float(part(score)[0]) for score in scores]) for part in (loss.real, loss.fake))
-    return (real + fake).min(), real.min() + fake.min()
+    """(score, balance, floor) of D's game: the score that a D gives to every image if it cannot tell real from fake, its loss then,
+    and the least loss of one that can tell."""
+    scores = np.linspace(-20, 20, 801)
+    real, fake = (np.array([float(part(score)[0]) for score in scores[:, None]]) for part in (loss.real, loss.fake))
+    i = (real + fake).argmin()
+    return scores[i], (real + fake)[i], real.min() + fake.min()
 
 
 def finite(array):
