@@ -38,7 +38,7 @@ def train(engine, judge, health, run, last):
     """Steps run.step + 1 to last, or until a signal arrives; returns that signal's number, else None. `judge` measures
     samples, if --evaluate-every asks for it; `health` says what goes wrong."""
     schedule = Schedule(run.config)
-    with signals_caught() as signals, health.explaining(), np.errstate(all='ignore'):      # what is not a number, run.flush finds
+    with health.explaining(), signals_caught() as signals, np.errstate(all='ignore'):      # what is not a number, run.flush finds
         with closing(engine), closing(Progress(run.step, last, run.config, signals)) as progress:
             for step in range(run.step + 1, last + 1):
                 run.log(step, engine.step(step))  # GAN.step: D learns, then G

@@ -30,6 +30,7 @@ def test_every_mistake_is_one_change_to_the_line_it_names(name):
     mistake = MISTAKES[name]
     before, after = source.text_of(mistake.file), mistake.planted(source.text_of(mistake.file))
     assert before != after
+    assert before.count(mistake.right) == 1 or name not in bugs.GALLERY
     compile(after, name, 'exec')
 
 
@@ -44,8 +45,8 @@ def test_every_bug_of_the_gallery_is_noticed(name):
 
 
 def test_both_sides_of_a_picture_see_the_same_and_only_the_bug_differs():
-    (right, samples), (again, _), (wrong, others) = (bugs.train(bugs.core_with(MISTAKES.get(name)), Digits(0), steps=4)
-                                                     for name in (None, 'no such bug', 'norm-mean'))
+    (right, samples), (again, _), (wrong, others) = (bugs.train(bugs.core_with(mistake), Digits(0), steps=4)
+                                                     for mistake in (None, None, MISTAKES['norm-mean']))
     assert right['loss_D'].shape == (4,) and samples.shape == (bugs.SHOWN, 28, 28, 1) and samples.dtype == np.uint8
     np.testing.assert_array_equal(right['loss_G'], again['loss_G'])
     assert right['loss_D'][0] == wrong['loss_D'][0]                # a wrong backward shows in the second step
@@ -65,9 +66,8 @@ def test_a_bug_is_drawn_and_what_gives_it_away_is_said(here, capsys):
 
 
 def test_a_bug_that_leads_out_of_the_numbers_is_drawn_all_the_same(here):
-    name = next(name for name in ('adam-unsquared', 'bce-uphill') if name in bugs.GALLERY)
-    tinygan('bug', name, '--steps', 3)
-    assert Path(f'{name}.png').exists()
+    tinygan('bug', 'adam-unsquared', '--steps', 3)
+    assert Path('adam-unsquared.png').exists()
 
 
 def test_a_hidden_bug_is_found_mended_and_looked_up(here, capsys):
@@ -85,9 +85,9 @@ def test_a_hidden_bug_is_found_mended_and_looked_up(here, capsys):
     assert all(line[2:] in diff for line in lines if line[0] in '+-')
     spoiled.write_text(source.text_of(changed[0]))
     assert tinygan('bug', '--check', folder) == 0
-    assert 'all of it is right' in capsys.readouterr().out
+    assert 'checks pass: blind-3 is right again' in capsys.readouterr().out
     tinygan('bug', '--solution', folder)
-    assert capsys.readouterr().out == ''
+    assert capsys.readouterr().out == 'blind-3 is the core, to the letter\n'
 
 
 def test_another_seed_hides_another_bug_and_the_same_seed_the_same(here):

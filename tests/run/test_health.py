@@ -39,7 +39,7 @@ class Replayed(Health):
         recipe = RECIPES[recipe]._replace(**changes)
         gan = SimpleNamespace(loss=losses.LOSSES[recipe.loss](), optim_G=SimpleNamespace(lr=recipe.lr),
                               optim_D=SimpleNamespace(lr=recipe.lr_d or recipe.lr))
-        super().__init__(gan, None, lambda: None)
+        super().__init__(gan, None, dict)
         self.checkups = recorded
 
     def measure(self, step):
@@ -124,7 +124,7 @@ def test_how_far_parameters_move_is_how_far_adam_moves_them():
         before = gan.G.parameters.copy()
         gan.step(*batches(number))
     change = np.linalg.norm(gan.G.parameters - before) / np.linalg.norm(gan.G.parameters)
-    assert health.moved(gan.optim_G) == pytest.approx(change, rel=1e-3)
+    assert health.relative_update(gan.optim_G) == pytest.approx(change, rel=1e-3)
 
 
 def test_a_collapsed_g_and_dead_units_are_seen():
@@ -158,7 +158,7 @@ def test_a_run_says_once_what_is_wrong(tmp_path, capsys, monkeypatch):
     assert train_mnist.main([*SMALL, '--plain', '--max-steps', '60', '--lr', '1e-5', '--lr-d', '4e-3',
                              '--out', str(tmp_path / 'run')]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if 'D has won' in line]
-    assert len(lines) == 1 and re.match(r'step \d+: D has won: for 20 updates, loss D 0\.\d\d \(at the balance 1\.39\), D', lines[0])
+    assert len(lines) == 1 and re.match(r'step \d+: D has won: for 20 updates, loss D 0\.\d\d \(at the balance 1\.39\)', lines[0])
     assert '--lr-d than 0.004' in lines[0]
 
 

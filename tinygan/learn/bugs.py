@@ -48,7 +48,7 @@ def train(core, images, steps, seed=0, tell=lambda: None):
 
 
 def compare(name, images, steps, out):
-    """Train with the mistake of that name and without, at the same time; draw both. Returns whose checks notice it."""
+    """Train with the mistake of that name and without, at the same time; draw both. Returns a text about it."""
     from tqdm import tqdm
     mistake = MISTAKES[name]
     cores = core_with(), core_with(mistake)
@@ -56,21 +56,22 @@ def compare(name, images, steps, out):
     with bar, ThreadPoolExecutor(2) as pool, one_thread():
         right, wrong = pool.map(lambda core: train(core, images, steps, tell=bar.update), cores)
     found = ', '.join(dict.fromkeys(row.what.partition(':')[0] for row in check(cores[1]) if row.words))
-    draw(out, mistake, right, wrong, found)
-    return found
+    text = f'Drawn digits, {STEPS} steps: {mistake.seen} Noticed by the checks of {found}.'
+    draw(out, mistake, right, wrong, text)
+    return text
 
 
-def draw(path, mistake, right, wrong, found):
-    """One picture of two trainings: the line, what gave it away, which checks notice it; samples, losses, D's outputs."""
-    figure = matplotlib_figure()(figsize=(10, 8.6), layout='constrained')
-    head, body = figure.subfigures(2, 1, height_ratios=[1.5, 7])
-    right_line, wrong_line = mistake.right.strip(), mistake.wrong.strip() or '(nothing)'
-    head.text(0.02, 0.95, mistake.says[0].upper() + mistake.says[1:], va='top', fontsize=14)
-    head.text(0.02, 0.68, f'{mistake.file}.py   right   {right_line}\n{" " * len(mistake.file)}      wrong   {wrong_line}', va='top',
-              family='monospace', fontsize=9, linespacing=1.4)
-    head.text(0.02, 0.25, '\n'.join(textwrap.wrap(f'{mistake.seen} Noticed by the checks of {found}.', 128)), va='top', fontsize=9.5)
+def draw(path, mistake, right, wrong, text):
+    """One picture of two trainings, with the line that differs: samples, losses, D's outputs; and a text about them."""
+    figure = matplotlib_figure()(figsize=(10, 9), layout='constrained')
+    head, body = figure.subfigures(2, 1, height_ratios=[1.9, 7])
+    head.text(0.02, 0.95, textwrap.fill(mistake.says, 90), va='top', fontsize=13)
+    head.text(0.02, 0.32, textwrap.fill(text, 125), va='top', fontsize=9.5)
     panels = body.subplots(3, 2, gridspec_kw={'height_ratios': [5, 2, 2]}, sharey='row')
-    for column, name, (metrics, samples) in zip(panels.T, ('right', 'wrong'), (right, wrong)):
+    for x, column, name, lines, (metrics, samples) in zip((0.02, 0.5), panels.T, ('right', 'wrong'), (mistake.right, mistake.wrong),
+                                                          (right, wrong)):
+        code = textwrap.dedent(lines.strip('\n')) or '(nothing)'
+        head.text(x, 0.7, f'{name}, {mistake.file}.py:\n{code}', va='top', family='monospace', fontsize=8.5, linespacing=1.3)
         column[0].imshow(grid(samples)[..., 0], cmap='gray', vmin=0, vmax=255)
         column[0].set_title(name)
         column[0].axis('off')
@@ -111,18 +112,9 @@ def check(core):
     for exercise in EXERCISES.values():
         rows, _ = grade(exercise, getattr(core, exercise.file), folder)
         yield from (row._replace(what=f'{exercise.names[-1]}: {row.what}') for row in rows)
-    yield from check_drawing(core)
-    checks = core.gradcheck.all_checks()
-    while row := next_check(checks, folder):
-        what, gradient, error = row
-        yield Row(f'{what}: {gradient}', error, '' if error < TOLERANCE else 'is not the gradient of the forward')
-
-
-def next_check(checks, folder):
-    """The next of the core's own gradient checks, or None after the last."""
     try:
         with np.errstate(all='ignore'):
-            return next(checks, None)
+            yield from [*check_drawing(core), *check_gradients(core)]
     except Exception as error:
         raise Broken(stopped(error, folder)) from None
 
@@ -133,3 +125,8 @@ def check_drawing(core):
     yield row_of('draw_z: the noise of step 2', core.gan.draw_z(0, 2, 4, 3), z)
     G = core.models.dcgan_generator(3, 2)
     yield row_of('generate: two of four images', core.gan.generate(G, z)[:2], core.gan.generate(G, z[:2]))
+
+
+def check_gradients(core):
+    for what, gradient, error in core.gradcheck.all_checks():
+        yield Row(f'{what}: {gradient}', error, '' if error < TOLERANCE else 'is not the gradient of the forward')

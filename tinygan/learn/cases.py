@@ -3,6 +3,8 @@ truth() the same as it should be: by finite differences of the core's forward, a
 
 `code` has the classes and functions of the exercise as attributes, as a module has them. All is float64, and drawn from one seed.
 """
+import contextlib
+import copy
 from types import SimpleNamespace
 from typing import Callable, NamedTuple
 
@@ -11,7 +13,7 @@ import numpy as np
 from .. import conv, gan, layers, losses, models, optim
 from ..gradcheck import away_from_zero, numeric_gradient
 
-FIRST, SECOND, FROZEN = 'd{}', 'd{} after a second backward', 'd{} after one more while frozen'
+FIRST, SECOND, FROZEN = 'd{}', 'd{} after a second backward', 'd{} after one more while frozen'       # each presumes those before
 GIVEN = 'dy, which must stay as it was'
 D_LEARNS, G_LEARNS = 'the gradient that D learns by', 'the gradient that G learns by'
 
@@ -37,31 +39,27 @@ def layer_case(name, shape, forward=False, **arguments):
 
     def outputs(code):
         layer = made(code)
-        return {'y': layer(x), 'y in evaluation': layer.eval()(x)} if forward else {}
+        return {'y': layer(x.copy()), 'y in evaluation': layer.eval()(x.copy())} if forward else {}
 
     def mine(code):
-        layer, found = made(code), {}
+        layer, given = made(code), dy.copy()
 
-        def go(label):
-            layer(x)
-            dx = layer.backward(dy_given)
+        def back(label):
+            layer(x.copy())
+            dx = layer.backward(given)
             return {'dx': dx} | {label.format(parameter): np.array(getattr(layer, f'd{parameter}')) for parameter in theta}
-        dy_given = dy.copy()
-        found = go(FIRST)
+        found = back(FIRST)
         if theta:
-            found = go(SECOND) | found
+            found = back(SECOND) | found
             layer.freeze()
-            found = go(FROZEN) | found
-        return outputs(code) | found | {GIVEN: dy_given}
+            found = back(FROZEN) | found
+        return outputs(code) | found | {GIVEN: given}
 
     def truth():
         layer = made(layers)
-
-        def gradient(array):
-            return numeric_gradient(lambda: (layer(x) * dy).sum(), array)
-        right = outputs(layers) | {'dx': gradient(x), GIVEN: dy}
+        right = outputs(layers) | {'dx': numeric_gradient(lambda: (layer(x) * dy).sum(), x), GIVEN: dy}
         for parameter in theta:
-            dtheta = gradient(getattr(layer, parameter))
+            dtheta = numeric_gradient(lambda: (layer(x) * dy).sum(), getattr(layer, parameter))
             right |= {FIRST.format(parameter): dtheta, SECOND.format(parameter): 2 * dtheta, FROZEN.format(parameter): 2 * dtheta}
         return right
     return Case(mine, truth)
@@ -73,54 +71,64 @@ def conv_case(name, stride, padding, C, F):
     x, w = rng.standard_normal((2, 5, 6, C)), rng.standard_normal((K, K, C, F))
     dy = rng.standard_normal(conv.forward(x, w, S, P).shape)
     cols = rng.standard_normal((*dy.shape[:3], K, K, C))
-    calls = {'weight_grad': ('dw', lambda f: f(x, dy, K, S, P)), 'input_grad': ('dx', lambda f: f(dy, w, x.shape[1:3], S, P)),
-             'col2im': ('dx', lambda f: f(cols, x.shape[1:3], S, P))}
-    losses_of = {'weight_grad': (w, lambda: (conv.forward(x, w, S, P) * dy).sum()),
-                 'input_grad': (x, lambda: (conv.forward(x, w, S, P) * dy).sum()),
-                 'col2im': (x, lambda: (conv.im2col(x, K, S, P) * cols.reshape(-1, K * K * C)).sum())}
-    label, call = calls[name]
-    theta, loss = losses_of[name]
-    return Case(lambda code: {label: call(getattr(code, name))}, lambda: {label: numeric_gradient(loss, theta)})
+    size = x.shape[1:3]
+
+    def y():
+        return (conv.forward(x, w, S, P) * dy).sum()
+    label, theta, loss, arguments = {
+        'weight_grad': ('dw', w, y, (x, dy, K, S, P)),
+        'input_grad': ('dx', x, y, (dy, w, size, S, P)),
+        'col2im': ('dx', x, lambda: (conv.im2col(x, K, S, P) * cols.reshape(-1, K * K * C)).sum(), (cols, size, S, P))}[name]
+    return Case(lambda code: {label: getattr(code, name)(*copy.deepcopy(arguments))},
+                lambda: {label: numeric_gradient(loss, theta)})
 
 
-def loss_case(name, answer):
-    """A loss of the core: its value, and its gradient by the score. answer is its second argument."""
+def loss_case(name, answer, label='dscore'):
+    """A loss of the core: its value and its gradient by the score, also where exp overflows. answer is its second argument."""
     score = 2 * np.random.default_rng(1).standard_normal((4, 4))
-    core = getattr(losses, name)
+    core, far = getattr(losses, name), 500 * score
+
+    def both(loss, at, where=''):
+        value, gradient = loss(at.copy(), answer)
+        return {f'loss{where}': value, f'{label}{where}': gradient}
 
     def mine(code):
-        loss, dscore = getattr(code, name)(score.copy(), answer)
-        return {'loss': loss, 'dscore': dscore}
-    return Case(mine, lambda: {'loss': core(score, answer)[0], 'dscore': numeric_gradient(lambda: core(score, answer)[0], score)})
+        return both(getattr(code, name), score) | both(getattr(code, name), far, ' at scores near a thousand')
+
+    def truth():
+        numeric = numeric_gradient(lambda: core(score, answer)[0], score)
+        return both(core, score) | {label: numeric} | both(core, far, ' at scores near a thousand')
+    return Case(mine, truth)
 
 
 def adam_case():
-    """Adam: theta after the first step and after the fourth. eps is large, so that it matters where it stands."""
+    """Adam: theta after each of four steps, and whether m kept its place. eps is large, so that it matters where it stands."""
     gradients = np.random.default_rng(1).standard_normal((4, 6))
 
     def mine(code):
-        theta, found = np.zeros(6), {}
-        held = SimpleNamespace(parameters=theta, gradients=None)
+        held, found = SimpleNamespace(parameters=np.zeros(6), gradients=None), {}
         adam = code.Adam(held, lr=0.1, beta1=0.5, beta2=0.9, eps=0.1)
+        theta, m = held.parameters, adam.m
         for t, held.gradients in enumerate(gradients.copy(), 1):
             adam.step()
             found[f'theta after step {t}'] = theta.copy()
-        return found
+        return found | {'m, in the array that it had first': m}
     return Case(mine, lambda: mine(optim))
 
 
 def gan_case():
-    """GAN: the gradients that one step hands to the optimisers, and then another; what it leaves alone; and what it returns."""
-    def start(code, lr=0.05):
+    """GAN: the gradients that one step hands to the optimisers, and then another; what it leaves alone; what it returns; a D that
+    rests, an average, and a step that breaks off."""
+    def start(code, **options):
         rng = np.random.default_rng(3)
         G = models.dcgan_generator(z_dim=2, width=1, rng=rng, dtype=np.float64)
         D = models.dcgan_discriminator(width=1, rng=rng, dtype=np.float64)
         for network in G, D:
             network.parameters += rng.normal(0, 0.2, network.parameters.size)
         x, z = rng.uniform(-1, 1, (3, 28, 28, 1)), rng.standard_normal((3, 2))
-        return code.GAN(G, D, losses.LOSSES['bce'](), optim.SGD(G, lr), optim.SGD(D, lr)), G, D, x, z
+        return code.GAN(G, D, losses.LOSSES['bce'](), optim.SGD(G, 0.05), optim.SGD(D, 0.05), **options), G, D, x, z
 
-    def mine(code):
+    def one_step_and_another(code):
         game, G, D, x, z = start(code)
         fake = G(z)
         metrics = dict(game.update_D(x, fake))
@@ -131,10 +139,30 @@ def gan_case():
                   'the way that D has moved while G learnt': D.parameters - theta}
         game.update_D(x, G(z))
         game.update_G(G(z))
-        found |= {f'{D_LEARNS} in the next step': D.gradients.copy(), f'{G_LEARNS} in the next step': G.gradients.copy()}
+        return found | {f'{D_LEARNS} in the next step': D.gradients.copy(), f'{G_LEARNS} in the next step': G.gradients.copy(),
+                        **{name: metrics[name] for name in sorted(metrics)}}
+
+    def whole_step(code):
         game, G, D, x, z = start(code)
         game.step(x, z)
-        return found | {'G after a whole step': G.parameters} | {name: metrics[name] for name in sorted(metrics)}
+        return {'G after a whole step': G.parameters}
+
+    def a_rest_and_an_average(code):
+        followed = []
+        game, G, D, x, z = start(code, D_rests_at=100, average=SimpleNamespace(network=None, step=followed.append))
+        theta = D.parameters.copy()
+        game.step(x, z)
+        return {'the way that D has moved while it rested': D.parameters - theta, 'the t that the average was told': followed}
+
+    def a_step_that_breaks_off(code):
+        game, G, D, x, z = start(code)
+        G.layers[-1].backward = lambda dy: 1 / 0
+        with contextlib.suppress(ZeroDivisionError):
+            game.update_G(G(z))
+        return {'is D frozen after a step that broke off': D.frozen}
+
+    def mine(code):
+        return one_step_and_another(code) | whole_step(code) | a_rest_and_an_average(code) | a_step_that_breaks_off(code)
 
     def truth():
         game, G, D, x, z = start(gan)

@@ -77,26 +77,30 @@ def exercise(options):
 
 
 def check_exercise(name, chosen, file):
-    try:
-        text = Path(file).read_text(encoding='utf-8')
-    except FileNotFoundError:
-        raise UserError(f'there is no {file} here: tinygan exercise {name} writes one') from None
-    except UnicodeDecodeError:
-        raise UserError(f'{file} is not a text in UTF-8') from None
+    if not Path(file).exists():
+        raise UserError(f'there is no {file} here: tinygan exercise {name} writes one')
+    text = read(file)
     try:
         rows, mistakes = grading.grade(chosen, grading.run(text, file), file)
     except grading.Broken as error:
         print(f'{error}\n\nnot there yet: tinygan exercise {name} --hint')
         return 1
-    print(f'{file} beside {"tinygan" if name == "adam" else "finite differences"}:\n')
+    print(f'{file}, compared with what is right:\n')
     wrong = show(rows)
     for mistake in mistakes:
         print(f'\nIt looks as if {mistake.says}.\nWhat is right, and why: {mistake.derived}.')
     if not wrong:
         print(f'\nall of it is right{next_after(name)}')
     elif not mistakes:
-        print(f'\nIt is no mistake that we know. tinygan exercise {name} --hint may help')
+        print(f'\ntinygan exercise {name} --hint may help')
     return 1 if wrong else 0
+
+
+def read(file):
+    try:
+        return Path(file).read_text(encoding='utf-8')
+    except UnicodeDecodeError:
+        raise UserError(f'{file} is not a text in UTF-8') from None
 
 
 def next_after(name):
@@ -116,6 +120,8 @@ def show(rows):
 
 
 def bug(options):
+    if options.name and (options.check or options.solution or options.blind is not None):
+        raise UserError(f'--blind, --check and --solution are for a copy of the core: leave out {options.name}')
     if options.check or options.solution:
         return check_copy(options.check) if options.check else show_differences(options.solution)
     if options.blind is not None:
@@ -128,34 +134,42 @@ def bug(options):
     check_ours(out)
     images = data.load(options.data)
     print(f'{options.name}: {bugs.GALLERY[options.name].says}')
-    found = bugs.compare(options.name, images, options.steps, out)
-    print(f'{bugs.GALLERY[options.name].seen} Noticed by the checks of {found}.\n{out}: both runs, side by side')
+    text = bugs.compare(options.name, images, options.steps, out)
+    print(f'{text}\n{out}: both runs, side by side')
     return 0
 
 
 def hide_bug(seed):
     folder = Path(f'blind-{seed}')
     bugs.hide(folder, seed)
-    print(f'{folder}: the ten files of the core, one line of which is wrong. Find it and mend it. Then: tinygan bug --check '
+    print(f'{folder}: the ten files of the core, with one mistake in them. Find it and mend it. Then: tinygan bug --check '
           f'{folder}')
     return 0
 
 
 def check_copy(folder):
     try:
-        wrong = show(list(bugs.check(bugs.load_copy(folder))))
+        rows = list(bugs.check(bugs.load_copy(folder)))
     except grading.Broken as error:
-        print(error)
-        wrong = 1
-    print(f'\nstill wrong: mend {folder}, or see tinygan bug --solution {folder}' if wrong else '\nall of it is right')
-    return 1 if wrong else 0
+        print(f'{error}\n\nit does not run: mend {folder}, or see tinygan bug --solution {folder}')
+        return 1
+    if any(row.words for row in rows):
+        show(rows)
+        print(f'\nstill wrong: mend {folder}, or see tinygan bug --solution {folder}')
+        return 1
+    print(f'all {len(rows)} checks pass: {folder} is right again')
+    return 0
 
 
 def show_differences(folder):
     bugs.check_is_copy(folder)
+    same = True
     for file in source.CORE:
-        there = Path(folder, f'{file}.py').read_text(encoding='utf-8')
+        there = read(Path(folder, f'{file}.py'))
         names = f'{folder}/{file}.py', f'tinygan/{file}.py'
         for line in difflib.unified_diff(there.splitlines(), source.text_of(file).splitlines(), *names, lineterm=''):
             print(line)
+            same = False
+    if same:
+        print(f'{folder} is the core, to the letter')
     return 0

@@ -47,10 +47,10 @@ SQUARE, STRIDED = (1, 1, 2, 2), (2, 1, 2, 3)      # stride, padding, channels of
 EXERCISES = {
     'linear': Exercise(
         'the product under everything: dw, db and dx of y = x @ w + b', 'layers', ('Weighted', 'Linear'),
-        {'Weighted.add_bias_gradient': 'If there is a bias, add its gradient to self.db.',
-         'Linear.backward': 'Unless the layer is frozen, add to self.dw, and let add_bias_gradient add to self.db. Return dx.'},
+        {'Weighted.add_bias_gradient': 'If self.bias, add to self.db.',
+         'Linear.backward': 'Unless self.frozen, add to self.dw (+=), and call self.add_bias_gradient(dy). Return dx.'},
         (layer_case('Linear', (4, 4), in_features=4, out_features=4, **DOUBLE),
-         layer_case('Linear', (3, 5), in_features=5, out_features=2, **DOUBLE)),
+         layer_case('Linear', (3, 5), in_features=5, out_features=2, bias=False, **DOUBLE)),
         ('Write one entry out: y[r, f] = sum over k of x[r, k] w[k, f] + b[f]. Which entries of y does w[k, f] occur in? And x[r, '
          'k], and b[f]? A gradient is a sum over those: dy there, times what stood beside it.',
          'w[k, f] occurs in y[r, f] for every r: dw[k, f] = sum over r of x[r, k] dy[r, f]. x[r, k] occurs in y[r, f] for every f: '
@@ -58,12 +58,13 @@ EXERCISES = {
          'A sum over the first index of both factors is a product with the first one transposed: x.T @ dy. One over the last of '
          'both is a product with the second one transposed. And db sums dy over all axes but the last (`channels`).')),
     'relu': Exercise(
-        'the gradient of max(x, 0)', 'layers', ('LeakyReLU', 'ReLU'), {'LeakyReLU.backward': 'Return dx.'},
-        (layer_case('ReLU', (4, 6)),),
+        'the gradient of max(x, 0), which is LeakyReLU with slope 0', 'layers', ('LeakyReLU', 'ReLU'),
+        {'LeakyReLU.backward': 'Return dx.'},
+        (layer_case('ReLU', (4, 6)), layer_case('LeakyReLU', (4, 6), slope=0.2)),
         ('Each y depends on the x at its own place alone. So dx = dy * (the slope of y there).',
          'Where x was positive, y = x, of slope 1. Elsewhere y = slope * x, of slope self.slope. forward has kept where x was '
          'positive.',
-         'numpy.where(positive, 1, self.slope) is the slope: dx is dy times that.')),
+         'np.where(positive, 1, self.slope) is the slope: dx is dy times that.')),
     'tanh': Exercise(
         'an activation that knows its own slope', 'layers', ('Tanh',), {'Tanh.backward': 'Return dx.'},
         (layer_case('Tanh', (4, 6)),),
@@ -82,8 +83,8 @@ EXERCISES = {
          '    sigmoid(-s) = 1 - p, so ds = (-t (1 - p) + (1 - t) p) / N = (p - t) / N.\n': ''}),
     'softmax': Exercise(
         'softmax and cross-entropy, for a classifier', 'losses', ('softmax_cross_entropy',),
-        {'softmax_cross_entropy': 'Return the loss and dlogits.'},
-        (loss_case('softmax_cross_entropy', np.array([2, 0, 3, 3])),),
+        {'softmax_cross_entropy': 'Return the loss and dlogits. Nothing may overflow.'},
+        (loss_case('softmax_cross_entropy', np.array([2, 0, 3, 3]), 'dlogits'),),
         ('The loss of an image is -s[label] + log(sum over k of exp(s[k])). Differentiate both terms by one s[k].',
          'The first gives -1 for the label and 0 for all others: -y[k]. The second, exp(s[k]) / sum of exp(s), which is p[k].',
          'So (p - y), divided by the number of images, as the loss is a mean over these. Subtract logits.max(axis=1, '
@@ -93,7 +94,7 @@ EXERCISES = {
          '    exp(s[k]) / sum of exp(s) = p[k]. Subtracting': '    Subtracting'}),
     'leaky_relu': Exercise(
         'a whole layer: forward, what it must remember, and backward', 'layers', ('LeakyReLU',),
-        {'LeakyReLU.forward': 'Keep in self.cache what backward needs; return y.', 'LeakyReLU.backward': 'Return dx.'},
+        {'LeakyReLU.forward': 'Keep in self.cache what backward needs, and return y.', 'LeakyReLU.backward': 'Return dx.'},
         (layer_case('LeakyReLU', (4, 6), True, slope=0.2),),
         ('Do the exercise relu first. The cache need not hold x itself: what must backward know of it?',
          'Only where it was positive: self.cache = x > 0. As 0 <= slope < 1, y is the larger of x and slope * x.',
@@ -127,11 +128,14 @@ EXERCISES = {
          'padding, P pixels on each side.')),
     'conv_transpose': Exercise(
         'the transposed convolution, forward and back', 'layers', ('ConvTranspose2d',),
-        {'ConvTranspose2d.forward': 'Keep x; return y. self.output_size gives the sides of y; self.add_bias adds b.',
-         'ConvTranspose2d.backward': 'Unless the layer is frozen, add to self.dw and to self.db. Return dx.'},
+        {'ConvTranspose2d.forward':
+             'Return y. At hand are conv.forward(x, w, stride, padding), conv.input_grad(dy, w, size, stride, padding), with size '
+             'the (H, W) of what it returns, conv.weight_grad(x, dy, kernel_size, stride, padding), self.output_size and '
+             'self.add_bias.',
+         'ConvTranspose2d.backward': 'Unless self.frozen, add to self.dw (+=), and call self.add_bias_gradient(dy). Return dx.'},
         (layer_case('ConvTranspose2d', (2, 4, 4, 2), True, in_channels=2, out_channels=2, kernel_size=3, padding=1, **DOUBLE),
          layer_case('ConvTranspose2d', (2, 3, 4, 3), True, in_channels=3, out_channels=2, kernel_size=4, stride=2, padding=1,
-                    **DOUBLE)),
+                    bias=False, **DOUBLE)),
         ('y = convT(x, w) is what a convolution from y to x, with the weight w, has for its input gradient: conv.input_grad.',
          '<dy, convT(x, w)> = <x, conv(dy, w)>: that is linear in x and in w. What multiplies an entry of x there is the same '
          'entry of dx.',
@@ -139,7 +143,7 @@ EXERCISES = {
          'its output is x.')),
     'batchnorm': Exercise(
         'BatchNorm: a mean and a variance that move', 'layers', ('BatchNorm2d',),
-        {'BatchNorm2d.backward': 'Unless the layer is frozen, add to self.dgamma and to self.dbeta. Return dx.'},
+        {'BatchNorm2d.backward': 'Unless self.frozen, add to self.dgamma and to self.dbeta (+=). Return dx.'},
         (layer_case('BatchNorm2d', (4, 3, 2, 3), True, num_features=3, **DOUBLE),),
         ('dgamma and dbeta come from y = gamma * xhat + beta. For dx, every x moves the mean and the variance of its channel, and '
          'so all of xhat.',

@@ -49,15 +49,27 @@ def attempt(case, code, name):
 
 
 def grade(exercise, code, name):
-    """(rows, mistakes): what was compared, and the mistakes that it looks like. Of several cases, the first that shows one counts.
-    Raises Broken when the code stops."""
+    """(rows, mistakes): what was compared, and the mistakes that it looks like. Of several cases, the first that fails
+    counts. Raises Broken when the code stops."""
     rows = []
     for case in exercise.cases:
         mine, truth = attempt(case, code, name), case.truth()
-        rows = [row_of(what, mine.get(what), truth[what]) for what in truth]
+        rows = without_consequences([row_of(what, mine.get(what), truth[what]) for what in truth])
         if wrong := [row.what for row in rows if row.words]:
             return rows, recognised(exercise, case, mine, truth, wrong)
     return rows, []
+
+
+def without_consequences(rows):
+    """The rows but for those of what is wrong already, such as dw after a second backward, if dw was wrong after the first."""
+    kept, wrong = [], set()
+    for row in rows:
+        base = row.what.partition(' after ')[0]
+        if base not in wrong:
+            kept.append(row)
+        if row.words:
+            wrong.add(base)
+    return kept
 
 
 def row_of(what, mine, right):
@@ -108,11 +120,10 @@ def recognised(exercise, case, mine, truth, wrong):
         explained[mistake] = {what for what in wrong if what in theirs and same(mine.get(what), theirs[what])
                               and not same(truth[what], theirs[what])}
     found, left = [], set(wrong)
-    while left and (best := max(explained, key=lambda mistake: len(explained[mistake] & left), default=None)):
-        if not explained[best] & left:
-            break
-        found.append(best)
-        left -= explained[best]
+    for mistake, whats in sorted(explained.items(), key=lambda item: -len(item[1])):
+        if whats & left:
+            found.append(mistake)
+            left -= whats
     return found
 
 

@@ -68,9 +68,9 @@ def sheet(array, scale):
     else:
         tiles, across, gap = array.transpose(2, 0, 1)[:CHANNELS], 4, 1
     (N, H, W), down = tiles.shape, -(-len(tiles) // across)
-    shades = np.rint(np.clip(tiles / (scale or 1), -1, 1) * LEVELS) + LEVELS
+    indices = np.rint(np.clip(tiles / (scale or 1), -1, 1) * LEVELS) + LEVELS
     pixels = np.full((down * (H + gap) - gap, min(across, N) * (W + gap) - gap), GAP, np.uint8)
-    for i, tile in enumerate(shades):
+    for i, tile in enumerate(indices):
         y, x = i // across * (H + gap), i % across * (W + gap)
         pixels[y:y + H, x:x + W] = tile
     return png(pixels, PALETTE)

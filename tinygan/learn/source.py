@@ -51,7 +51,8 @@ def blanked(text, name, task):
 
 
 def reads_cache(statement):
-    return 'self.cache' in ast.unparse(statement) and not isinstance(statement, ast.Return)
+    return not isinstance(statement, ast.Return) and any(
+        isinstance(part, ast.Attribute) and part.attr == 'cache' and isinstance(part.ctx, ast.Load) for part in ast.walk(statement))
 
 
 def signature_end(node):
@@ -79,7 +80,7 @@ def copy_core(folder, mistake=None):
     try:
         Path(folder).mkdir(parents=True)
     except FileExistsError:
-        raise UserError(f'{folder} is there already: choose another name') from None
+        raise UserError(f'{folder} is there already: move it away to begin anew') from None
     for file in CORE:
         text = text_of(file)
         Path(folder, f'{file}.py').write_text(mistake.planted(text) if mistake and file == mistake.file else text, encoding='utf-8')

@@ -29,7 +29,7 @@ from ..run.health import stakes
 from ..run.settings import DEFAULTS, recipe_of
 from ..run.watch import watched
 from . import page
-from .moving import by_moving, check
+from .differences import check, compare
 
 SHOWN = 4                           # images of the minibatch that can be looked at
 CHECKED = 2 ** 17                   # pixels of the images that finite differences are taken on, at most
@@ -44,7 +44,7 @@ def xray(options):
     gan, config, batch = before(options.run, options.step, options.seed or 0)
     with atomically(options.out) as file:
         file.write(page.render(examine(gan, config, batch)))
-    print(f'{options.out}: step {batch[2]} of {options.run or "fresh networks"}, for a browser to show')
+    print(f'{options.out}: step {batch[2]} of {options.run or "fresh networks"}: open it in a browser')
 
 
 # ---- which step
@@ -109,8 +109,8 @@ def examine(gan, config, batch):
                   'noise': gan.instance_noise, 'rests_at': gan.D_rests_at, 'optimisers': optimisers,
                   'tinygan': __version__, 'python': platform.python_version(), 'numpy': np.__version__,
                   'date': str(datetime.date.today())},
-        'networks': {name: [{'line': repr(leaf), 'kind': type(leaf).__name__, 'parameters': moved(leaf, before)}
-                            for leaf, before in zip(network.leaves(), weights[name])] for name, network in networks.items()},
+        'networks': {name: [{'line': repr(leaf), 'kind': type(leaf).__name__, 'parameters': updates(leaf, earlier)}
+                            for leaf, earlier in zip(network.leaves(), weights[name])] for name, network in networks.items()},
         'sources': {type(leaf).__name__: page.of_class(type(leaf))
                     for network in networks.values() for leaf in network.leaves()},
         'sweeps': sweeps,
@@ -132,7 +132,7 @@ class Watch:
 
     def forward(self, sweep, i, x, y):
         leaf = self.leaves[i]
-        alive = {'dead': page.short((y <= 0).all(axis=0).mean())} if isinstance(leaf, LeakyReLU) else {}
+        alive = {'dead': page.short((y <= 0).all(axis=0).mean())} if isinstance(leaf, LeakyReLU) and leaf.slope == 0 else {}
         sweep.x.append(x)
         sweep.score = y
         sweep.layers.append({'forward': page.described(y[:SHOWN], y) | alive})
@@ -161,17 +161,18 @@ def of_leaves(network):
     return [{name: getattr(leaf, name).copy() for name in leaf.parameter_names} for leaf in network.leaves()]
 
 
-def moved(leaf, before):
+def updates(leaf, earlier):
     """How large each parameter was, and how far the optimiser moved it."""
     return {name: {'shape': list(old.shape), 'norm': norm(old), 'update': norm(getattr(leaf, name) - old)}
-            for name, old in before.items()}
+            for name, old in earlier.items()}
 
 
 def of_loss(rule, output, score):
     """What is shown of a loss: its source, its value, and the first link of the chain, dscore."""
     exact = score.astype(float)
-    row = by_moving('dscore', rule(exact)[1], exact, lambda: rule(exact)[0], 1e-5)
-    return page.of_rule(rule) | {'value': page.short(rule(score)[0]), 'norm': norm(rule(score)[1]), 'checks': [row],
+    row = compare('dscore', rule(exact)[1], exact, lambda: rule(exact)[0], 1e-5)
+    loss, dscore = rule(score)
+    return page.of_rule(rule) | {'value': page.short(loss), 'norm': norm(dscore), 'checks': [row],
                                  'scores': [page.short(s) for s in score[:SHOWN, 0]],
                                  'outputs': [page.short(p) for p in output(score[:SHOWN, 0])]}
 

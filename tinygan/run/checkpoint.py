@@ -34,7 +34,7 @@ FRAMES = 100                        # of samples.gif, at most
 
 
 class Diverged(UserError):
-    """A run has something that is not a number: its `step`, and what."""
+    """Training made something that is not a number, in that step."""
 
     def __init__(self, message, step):
         super().__init__(message)

@@ -1,7 +1,7 @@
 """Is a run going wrong, and how? It is noticed while it trains, and said once, in one line, with evidence and what may help.
 
-The thresholds are below, each with its reason. That no healthy run crosses one, and that every failing run does, is tested on
-runs that benchmarks/health.py has recorded.
+The thresholds are below, each with its reason. They are tested on runs that benchmarks/health.py has recorded, of some hundred
+steps each: nothing is said of the healthy ones, and the right thing of those that fail.
 """
 import contextlib
 import copy
@@ -10,10 +10,12 @@ import time
 from collections import deque
 
 import numpy as np
+from tqdm import tqdm
 
 from ..arrays import array_module
+from ..engines.threads import one_thread
 from ..errors import UserError
-from ..layers import LeakyReLU
+from ..layers import LeakyReLU, channels
 from ..losses import minimax_generator
 from .checkpoint import Diverged
 from .watch import watched
@@ -27,7 +29,7 @@ WON = 0.97          # of what D can gain. For cross-entropy that is a loss of 0.
 LOST = -1           # D's loss is as far above the balance as the best one is below it: it would do better with a coin
 COLLAPSED = 0.05    # of the reals' spread: a G that has learnt nothing yet has 0.3, one that works nearly 1
 DEAD = 0.5          # of the channels of one ReLU: no healthy run had any
-EXPLODED = 50       # mean loss: for cross-entropy, D calls every fake real with p = e^-50; for least squares, scores are off by 10
+EXPLODED = 50       # mean loss: for cross-entropy, D gives its images p = e^-50; for least squares, its scores are off by 10
 STILL = 1e-5        # of its parameters in a step: a network that needs 100,000 steps to change by its own size has no time to learn
 
 
@@ -39,7 +41,7 @@ class Health:
         self.gan, self.batches, self.state = gan, batches, state
         self.recent, self.said = {name: deque(maxlen=WINDOW) for name in ('loss_D', 'loss_G', 'D_x', 'D_G_z1')}, set()
         _, self.balance, self.floor = stakes(gan.loss)
-        self.sound = step, state()                # a step after which all was finite
+        self.sound = step, state()                # a step, and GAN.state after it, when all of it was finite
         self.seen, self.next_look = {}, 0
 
     def look(self, step, rows):
@@ -48,7 +50,9 @@ class Health:
             values.extend(row[name] for row in rows if name in row)
         start = time.monotonic()
         if start >= self.next_look:
-            self.sound = step, self.state()
+            state = self.state()
+            if all(np.isfinite(vector).all() for vector in state.values()):
+                self.sound = step, state
             self.seen = self.measure(step)
             self.next_look = time.monotonic() + SHARE * (time.monotonic() - start)
         found = {kind: line for kind, line in self.findings().items() if kind not in self.said}
@@ -58,7 +62,7 @@ class Health:
     def measure(self, step):
         """How G and its images are, and how far the parameters move. Of a few images, nothing can be said."""
         x, z = (part[:IMAGES] for part in self.batches(step)[:2])
-        moves = {'moved_G': moved(self.gan.optim_G), 'moved_D': moved(self.gan.optim_D)}
+        moves = {'moved_G': relative_update(self.gan.optim_G), 'moved_D': relative_update(self.gan.optim_D)}
         if len(x) < FEWEST:
             return moves | {'spread': np.nan, 'dead': np.nan}
         fake, dead = z, 0
@@ -67,7 +71,7 @@ class Health:
         for leaf in G.leaves():
             fake = leaf(fake)
             if isinstance(leaf, LeakyReLU) and leaf.slope == 0:
-                dead = max(dead, 1 - float((fake > 0).any(tuple(range(fake.ndim - 1))).mean()))
+                dead = max(dead, 1 - float((fake > 0).any(channels(fake)).mean()))
         G.set_flags(training=training)
         return moves | {'spread': spread(fake) / (spread(x) or np.nan), 'dead': dead}
 
@@ -90,7 +94,7 @@ class Health:
         if gained.min() > WON:
             other = '--loss bce' if self.gan.loss.generator is minimax_generator else '--instance-noise 0.3'
             found['D has won'] = (f'{evidence}. G learns little from a D that is always right: in a new run, try a lower --lr-d '
-                                  f'than {lr_d:g}, or {other}')
+                                  f'than {lr_d:g}, a higher --lr than {lr:g}, or {other}')
         if gained.max() < LOST:
             found['D cannot follow'] = (f'{evidence}. G learns little from a D that is mostly wrong: in a new run, try a higher '
                                         f'--lr-d than {lr_d:g}, or a lower --lr than {lr:g}')
@@ -132,14 +136,16 @@ class Health:
         def watching(name, network):
             def note(way, i, given, made):
                 if not found and not finite(made):
-                    leaf = network.leaves()[i]
-                    cause = ', from what it was given' if not finite(given) else (
-                        '' if all(finite(getattr(leaf, parameter)) for parameter in leaf.parameter_names) else ', from its '
-                                                                                                               'parameters')
+                    leaf, cause = network.leaves()[i], ''
+                    if not finite(given):
+                        cause = ', from what it was given'
+                    elif not all(finite(getattr(leaf, parameter)) for parameter in leaf.parameter_names):
+                        cause = ', from its parameters'
                     found.append(f'layer {i} of {name}, {leaf}, in its {way}{cause}')
             return watched(network, note)
-        with watching('G', gan.G), watching('D', gan.D), np.errstate(all='ignore'):
-            for number in range(step + 1, last + 1):
+        steps = tqdm(range(step + 1, last + 1), 'where did it begin?', leave=False, disable=None, delay=2)
+        with watching('G', gan.G), watching('D', gan.D), one_thread(), np.errstate(all='ignore'):
+            for number in steps:
                 gan.step(*self.batches(number))
                 if found:
                     return f'It began in step {number}: {found[0]}'
@@ -164,7 +170,7 @@ def spread(images):
     return math.sqrt(images.var(axis=0).mean())
 
 
-def moved(adam):
+def relative_update(adam):
     """|theta's change| / |theta| of Adam's last step, from its m and v."""
     t, theta = max(adam.t, 1), adam.network.parameters
     step = adam.m / (1 - adam.beta1 ** t) / (array_module(theta).sqrt(adam.v / (1 - adam.beta2 ** t)) + adam.eps)

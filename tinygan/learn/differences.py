@@ -1,4 +1,4 @@
-"""A gradient before the reader's eyes: one entry of it by hand, and the same by moving what it belongs to."""
+"""One entry of each gradient, by hand and by a finite difference."""
 import numpy as np
 
 from ..gradcheck import numeric_gradient, relative_error
@@ -17,11 +17,11 @@ def check(layer, x, dy):
     rows = []
     for name, (gradient, theta) in found.items():
         at_kink = abs(theta) < 2 * h if isinstance(layer, LeakyReLU) else False
-        rows.append(by_moving('d' + name, gradient, theta, lambda: ((layer(x) - y) * dy).sum(), h, at_kink))
+        rows.append(compare('d' + name, gradient, theta, lambda: ((layer(x) - y) * dy).sum(), h, at_kink))
     return rows
 
 
-def by_moving(name, gradient, theta, loss, h, avoided=False):
+def compare(name, gradient, theta, loss, h, avoided=False):
     """The largest entry of a gradient by hand, and by moving that entry of theta by +-h."""
     place = np.unravel_index(np.where(avoided, 0, abs(gradient)).argmax(), theta.shape)
     by_hand, numeric = gradient[place], numeric_gradient(loss, theta, h, [place])[0]
