@@ -1,5 +1,8 @@
 """The gallery of bugs: each is noticed, and seen; and one that is hidden can be found, mended and looked up."""
 import difflib
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +64,30 @@ def test_a_bug_is_drawn_and_what_gives_it_away_is_said(here, capsys):
         assert picture.info['Software'] == MADE_BY and picture.width > 800
     tinygan('bug', 'adam-t', '--steps', 2, '--out', 'norm-mean.png')             # its own picture may be replaced
     Path('mine.png').write_bytes(b'mine')
-    with pytest.raises(UserError, match='mine.png is there already'):
-        tinygan('bug', 'norm-mean', '--out', 'mine.png')
+    for arguments, words in ((['norm-mean', '--out', 'mine.png'], 'mine.png is there already'),
+                             (['norm-mean', '--out', 'no/such.png'], 'no such folder'), (['norm-mean', '--blind'], 'either a NAME'),
+                             (['--steps', 5], 'either a NAME'), (['--check', 'x', '--out', 'x.png'], 'either a NAME')):
+        with pytest.raises(UserError, match=words):
+            tinygan('bug', *arguments)
+    assert Path('mine.png').read_bytes() == b'mine'
 
 
 def test_a_bug_that_leads_out_of_the_numbers_is_drawn_all_the_same(here):
     tinygan('bug', 'adam-unsquared', '--steps', 3)
     assert Path('adam-unsquared.png').exists()
+
+
+def test_ctrl_c_ends_both_trainings_at_once(monkeypatch):
+    def train(core, images, steps, tell):
+        for _ in range(3000):
+            time.sleep(0.01)
+            tell()
+    monkeypatch.setattr(bugs, 'train', train)
+    start = time.monotonic()
+    threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        bugs.compare('norm-mean', None, 3000, 'no.png')
+    assert time.monotonic() - start < 5
 
 
 def test_a_hidden_bug_is_found_mended_and_looked_up(here, capsys):
@@ -110,6 +130,14 @@ def test_a_copy_that_does_not_run_is_wrong_in_one_line(here, capsys, command):
         Path('copy/optim.py').write_text(bad)
         assert tinygan('bug', '--check', 'copy') == 1
         assert words in capsys.readouterr().out
+    Path('copy/optim.py').write_text(good)
+    gan = Path('copy/gan.py').read_text()
+    Path('copy/gan.py').write_text(gan.replace('return random_stream(', 'return nothing('))
+    assert tinygan('bug', '--check', 'copy') == 1
+    assert "gan.py, line" in capsys.readouterr().out
+    Path('copy/gan.py').write_bytes(b'\xff')
+    with pytest.raises(UserError, match='not a text in UTF-8'):
+        tinygan('bug', '--solution', 'copy')
     Path('copy/optim.py').unlink()
     for option in '--check', '--solution':
         assert one_line(command('tinygan', 'bug', option, 'copy', check=2).stderr, 'no copy of the core: it has no optim.py',

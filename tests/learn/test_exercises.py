@@ -95,7 +95,7 @@ def test_two_mistakes_are_both_recognised(here, capsys):
     assert tinygan('exercise', 'linear', '--check') == 1
     out = capsys.readouterr().out
     assert all(MISTAKES[mistake].says in out for mistake in ('bias-mean', 'linear-untransposed'))
-    assert '4 more are right' in out
+    assert '5 more are right' in out
 
 
 @pytest.mark.parametrize('body, words', [
@@ -105,10 +105,12 @@ def test_two_mistakes_are_both_recognised(here, capsys):
     ('return dy * (1 - self.cache ** 2) / 4', 'is 0.25 times what it should be'),
     ('return 0 * dy', 'is zero'),
     ('return dy / 0', 'is not a number everywhere'),
-    ('return "dx"', 'is not there'),
+    ('return "dx"', 'is no array of real numbers'),
     ('dy *= 1 - self.cache ** 2; return dy', 'dy, which must stay as it was .* WRONG'),
     ('return dy * (1 - self.cache ** 3)', r'is -?\d.* at \[\d, \d\], and should be -?\d'),
     ('return dy @ dy', r'tanh.py, line \d+: ValueError: matmul'),
+    ('raise SystemExit', r'tanh.py, line \d+: SystemExit'),
+    ('return dy * (1 - self.cache ** 2) + 0j', 'is no array of real numbers'),
     ('return dz', r"tanh.py, line \d+: NameError: name 'dz' is not defined"),
     ('return (', r'tanh.py, line \d+: SyntaxError'),
 ])
@@ -135,6 +137,19 @@ def test_a_transposed_gradient_is_called_one():
     assert grading.row_of('dw', right.T, right).words == 'is the transpose of what it should be'
 
 
+@pytest.mark.parametrize('prefix', ['\ufeff', 'import sys\nprint(__file__)\n'])
+def test_a_file_as_an_editor_or_a_learner_may_leave_it_is_read(here, prefix):
+    solve('tanh')
+    Path('tanh.py').write_text(prefix + Path('tanh.py').read_text(), 'utf-8')
+    assert tinygan('exercise', 'tanh', '--check') == 0
+
+
+def test_who_exits_has_not_passed(here, capsys):
+    Path('tanh.py').write_text('quit()\n')
+    assert tinygan('exercise', 'tanh', '--check') == 1
+    assert 'tanh.py, line 1: SystemExit' in capsys.readouterr().out
+
+
 def test_a_file_is_never_overwritten_and_bad_input_is_one_line(here, command):
     tinygan('exercise', 'tanh')
     before = Path('tanh.py').read_text()
@@ -148,6 +163,9 @@ def test_a_file_is_never_overwritten_and_bad_input_is_one_line(here, command):
     assert one_line(command('tinygan', 'exercise', 'tanh', '--check', check=2).stderr, 'not a text in UTF-8', program='tinygan')
     Path('tanh.py').write_text('x = 1\n')
     assert tinygan('exercise', 'tanh', '--check') == 1
+    Path('relu.py').symlink_to('elsewhere.py')
+    with pytest.raises(UserError, match='relu.py is there already'):
+        tinygan('exercise', 'relu')
 
 
 def test_hints_and_solutions_are_shown(here, capsys):

@@ -180,6 +180,10 @@ def test_a_minibatch_that_is_not_one_of_numbers_is_blamed_for_it():
                                  'what it was given')
     looking.batches = batches
     assert 'stay finite' in looking.origin(2)
+    looking.gan.optim_D.v[0] = np.inf             # which the layers do not see
+    looking.sound = 0, gan.state()
+    assert looking.origin(1) == 'It began in step 1: D.v, in its update'
+    gan, batches = game()
     gan.D.leaves()[3].gamma[0] = np.inf
     assert Health(gan, batches, gan.state).origin(1).endswith('layer 3 of D, BatchNorm2d(128), in its forward, from its parameters')
 

@@ -14,7 +14,7 @@ from .. import conv, gan, layers, losses, models, optim
 from ..gradcheck import away_from_zero, numeric_gradient
 
 FIRST, SECOND, FROZEN = 'd{}', 'd{} after a second backward', 'd{} after one more while frozen'       # each presumes those before
-GIVEN = 'dy, which must stay as it was'
+GIVEN_X, GIVEN_DY = 'x, which must stay as it was', 'dy, which must stay as it was'
 D_LEARNS, G_LEARNS = 'the gradient that D learns by', 'the gradient that G learns by'
 
 
@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
 def layer_case(name, shape, forward=False, **arguments):
     """A layer, made with these arguments: the gradients by x and by its parameters for a random dy; that a second backward adds to
-    the latter, that one while frozen does not, and that dy is left alone. With forward, also y, in training and in evaluation."""
+    the latter, that one while frozen does not, and that x and dy are left alone. With forward, also y, training and evaluating."""
     rng = np.random.default_rng(1)
     x, core = away_from_zero(rng, shape), getattr(layers, name)(**arguments)
     dy = rng.standard_normal(core(x).shape)
@@ -42,22 +42,22 @@ def layer_case(name, shape, forward=False, **arguments):
         return {'y': layer(x.copy()), 'y in evaluation': layer.eval()(x.copy())} if forward else {}
 
     def mine(code):
-        layer, given = made(code), dy.copy()
+        layer, given_x, given_dy = made(code), x.copy(), dy.copy()
 
         def back(label):
-            layer(x.copy())
-            dx = layer.backward(given)
+            layer(given_x)
+            dx = layer.backward(given_dy)
             return {'dx': dx} | {label.format(parameter): np.array(getattr(layer, f'd{parameter}')) for parameter in theta}
         found = back(FIRST)
         if theta:
             found = back(SECOND) | found
             layer.freeze()
             found = back(FROZEN) | found
-        return outputs(code) | found | {GIVEN: given}
+        return outputs(code) | found | {GIVEN_X: given_x, GIVEN_DY: given_dy}
 
     def truth():
         layer = made(layers)
-        right = outputs(layers) | {'dx': numeric_gradient(lambda: (layer(x) * dy).sum(), x), GIVEN: dy}
+        right = outputs(layers) | {'dx': numeric_gradient(lambda: (layer(x) * dy).sum(), x), GIVEN_X: x, GIVEN_DY: dy}
         for parameter in theta:
             dtheta = numeric_gradient(lambda: (layer(x) * dy).sum(), getattr(layer, parameter))
             right |= {FIRST.format(parameter): dtheta, SECOND.format(parameter): 2 * dtheta, FROZEN.format(parameter): 2 * dtheta}

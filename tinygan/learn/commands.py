@@ -1,5 +1,6 @@
 """tinygan xray | exercise | bug: their options, and what they print."""
 import difflib
+import os
 import textwrap
 from pathlib import Path
 
@@ -42,8 +43,8 @@ def add(command):
     sub = command('bug', bug, 'what one wrong line does to a training run; a wrong line to find', seeded=False)
     sub.add_argument('name', nargs='?', choices=bugs.GALLERY, metavar='NAME',
                      help='train with that bug and without, and draw both (without a NAME: list them)')
-    sub.add_argument('--steps', type=count, default=bugs.STEPS, metavar='N', help=f'of training (default: {bugs.STEPS})')
-    sub.add_argument('--data', choices=['digits', 'mnist'], default='digits', help='drawn digits or MNIST (default: digits)')
+    sub.add_argument('--steps', type=count, metavar='N', help=f'of training (default: {bugs.STEPS})')
+    sub.add_argument('--data', choices=['digits', 'mnist'], help='drawn digits or MNIST (default: digits)')
     sub.add_argument('--out', type=named('.png'), metavar='FILE', help='the picture (default: NAME.png)')
     how = sub.add_mutually_exclusive_group()
     how.add_argument('--blind', type=a_seed, nargs='?', const=-1, metavar='SEED',
@@ -68,7 +69,7 @@ def exercise(options):
     elif options.check:
         return check_exercise(name, chosen, file)
     else:
-        if Path(file).exists():
+        if os.path.lexists(file):
             raise UserError(f'{file} is there already: move it away to begin anew')
         with atomically(file, 'w') as written:
             written.write(f'{HEAD.format(name=name, title=chosen.title)}{chosen.imports()}\n\n\n{chosen.blank_text()}')
@@ -98,7 +99,7 @@ def check_exercise(name, chosen, file):
 
 def read(file):
     try:
-        return Path(file).read_text(encoding='utf-8')
+        return Path(file).read_text(encoding='utf-8-sig')
     except UnicodeDecodeError:
         raise UserError(f'{file} is not a text in UTF-8') from None
 
@@ -120,8 +121,9 @@ def show(rows):
 
 
 def bug(options):
-    if options.name and (options.check or options.solution or options.blind is not None):
-        raise UserError(f'--blind, --check and --solution are for a copy of the core: leave out {options.name}')
+    of_copy = options.blind is not None or options.check or options.solution
+    if options.name and of_copy or (options.steps or options.data or options.out) and not options.name:
+        raise UserError('bug takes either a NAME, with --steps, --data and --out, or one of --blind, --check and --solution')
     if options.check or options.solution:
         return check_copy(options.check) if options.check else show_differences(options.solution)
     if options.blind is not None:
@@ -132,9 +134,11 @@ def bug(options):
         return 0
     out = options.out or f'{options.name}.png'
     check_ours(out)
-    images = data.load(options.data)
+    if not Path(out).absolute().parent.is_dir() or Path(out).is_dir():           # found now, not after the training
+        raise UserError(f'{out} cannot be written: there is no such folder, or a folder of that name')
+    images = data.load(options.data or 'digits')
     print(f'{options.name}: {bugs.GALLERY[options.name].says}')
-    text = bugs.compare(options.name, images, options.steps, out)
+    text = bugs.compare(options.name, images, options.steps or bugs.STEPS, out)
     print(f'{text}\n{out}: both runs, side by side')
     return 0
 

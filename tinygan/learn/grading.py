@@ -1,12 +1,15 @@
 """What somebody has written, against what is right: array by array, in words, and compared with the catalogue of mistakes."""
 import traceback
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
 from ..gradcheck import TOLERANCE, relative_error
+
+
+STOPS = Exception, SystemExit                     # what stops the code of a learner, who may have written sys.exit()
 
 
 class Row(NamedTuple):
@@ -20,13 +23,14 @@ class Broken(Exception):
 
 
 def run(text, name):
-    """What a source defines, as attributes; name is that of its file. Raises Broken."""
-    names = {'__name__': 'exercise'}
+    """What a source defines, as a module; name is that of its file. Raises Broken."""
+    module = ModuleType('exercise')
+    module.__file__ = name
     try:
-        exec(compile(text, name, 'exec'), names)
-    except Exception as error:
+        exec(compile(text, name, 'exec'), vars(module))
+    except STOPS as error:
         raise Broken(stopped(error, name)) from None
-    return SimpleNamespace(**names)
+    return module
 
 
 def stopped(error, place):
@@ -44,7 +48,7 @@ def attempt(case, code, name):
     try:
         with np.errstate(all='ignore'):
             return case.mine(code)
-    except Exception as error:
+    except STOPS as error:
         raise Broken(stopped(error, name)) from None
 
 
@@ -73,9 +77,11 @@ def without_consequences(rows):
 
 
 def row_of(what, mine, right):
-    mine, right = as_numbers(mine), np.asarray(right)
     if mine is None:
         return Row(what, np.inf, 'is not there: was it returned?')
+    mine, right = as_numbers(mine), np.asarray(right)
+    if mine is None:
+        return Row(what, np.inf, 'is no array of real numbers')
     if mine.shape != right.shape:
         return Row(what, np.inf, f'has the shape {mine.shape}, and should have {right.shape}')
     error = relative_error(mine, right) if np.isfinite(mine).all() else np.inf
@@ -85,7 +91,7 @@ def row_of(what, mine, right):
 def as_numbers(value):
     """An array of floats, or None if the value is none."""
     try:
-        return np.asarray(value, np.float64) if value is not None else None
+        return None if value is None or np.iscomplexobj(value) else np.asarray(value, np.float64)
     except (TypeError, ValueError):
         return None
 

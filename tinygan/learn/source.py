@@ -3,6 +3,7 @@ import ast
 import importlib
 import importlib.util
 import itertools
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -81,9 +82,14 @@ def copy_core(folder, mistake=None):
         Path(folder).mkdir(parents=True)
     except FileExistsError:
         raise UserError(f'{folder} is there already: move it away to begin anew') from None
-    for file in CORE:
-        text = text_of(file)
-        Path(folder, f'{file}.py').write_text(mistake.planted(text) if mistake and file == mistake.file else text, encoding='utf-8')
+    try:
+        for file in CORE:
+            text = text_of(file)
+            Path(folder, f'{file}.py').write_text(mistake.planted(text) if mistake and file == mistake.file else text, 'utf-8')
+    except OSError as error:                      # half a copy is none
+        shutil.rmtree(folder)
+        error.filename = str(folder)
+        raise
 
 
 def load_core(folder):

@@ -57,22 +57,23 @@ def before(run=None, step=None, seed=0):
     if run:
         _, config, done, state = open_checkpoint(run)
     try:
-        config, recipe = DEFAULTS | config | {'run': run and str(run)}, recipe_of(config)
+        config = DEFAULTS | config | {'run': run and str(run)}
+        recipe, place = recipe_of(config), config['data']
         gan, step = make_gan(recipe, config['seed']), step or done + 1
         if state is not None:
             gan.load_state(state)                 # even if it is not needed: it proves that the networks are the run's
         if step <= done:
             gan, done = make_gan(recipe, config['seed']), 0
     except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f'{run}: its networks are not those that its recipe makes ({error})') from None
-    if data.is_path(config['data']) and not os.path.exists(config['data']):
-        raise UserError(f'{run}: its images are no longer at {config["data"]}, and a step needs them')
+        raise UserError(f'{run}: its networks are not those that its recipe makes, or it lacks a setting ({error})') from None
+    if data.is_path(place) and not os.path.exists(place):
+        raise UserError(f'{run}: its images are no longer at {place}, and a step needs them')
     try:
-        images = data.load(config['data'], None, config['seed'], recipe.shape, config['background'], config['flip'])
+        images = data.load(place, None, config['seed'], recipe.shape, config['background'], config['flip'])
     except mnist.Unavailable:
         raise UserError(f'{run}: its images, MNIST, are not here: name their folder with TINYGAN_DATA') from None
     if images.digest != config.get('images', images.digest):
-        raise UserError(f'{run}: the images of {config["data"]} are not those that it was trained on')
+        raise UserError(f'{run}: the images of {place} are not those that it was trained on')
     batches = Minibatches(images, recipe, config['seed'])
     if done + 1 < step:
         with closing(engines.start(gan, batches, done + 1, config['plain'])) as engine:

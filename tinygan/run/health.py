@@ -128,7 +128,8 @@ class Health:
             raise UserError(f'{error}. {self.origin(error.step)}') from None
 
     def origin(self, last):
-        """The layer that first made something that is not finite: the steps since the last look are made again, with eyes open."""
+        """What was the first that is not finite, a layer's output or a vector of GAN.vectors. The steps since the last look are
+        made again, and watched."""
         gan, (step, state) = copy.deepcopy(self.gan), self.sound
         gan.load_state(state)
         found = []
@@ -147,9 +148,10 @@ class Health:
         with watching('G', gan.G), watching('D', gan.D), one_thread(), np.errstate(all='ignore'):
             for number in steps:
                 gan.step(*self.batches(number))
+                found += [f'{name}, in its update' for name, vector in gan.vectors().items() if not finite(vector)]
                 if found:
                     return f'It began in step {number}: {found[0]}'
-        return 'In the plain core, the same steps stay finite'
+        return 'Made again by the plain core, these steps stay finite'
 
 
 def stakes(loss):

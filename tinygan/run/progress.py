@@ -42,7 +42,7 @@ class Progress:
         text = ' '.join(form.format(self.metrics[name]) for name, form in forms.items() if name in self.metrics)
         epoch = f'epoch {(step - 1) // self.per_epoch + 1}/{self.epochs}'
         now = time.monotonic()
-        with self.unless_nobody_reads():
+        try:
             if not self.bar.disable:
                 self.bar.set_description_str(epoch, refresh=False)
                 self.bar.set_postfix_str(text, refresh=False)
@@ -51,22 +51,17 @@ class Progress:
                 self.shown = now
                 print(f'step {step}/{self.last}  {epoch}  {text}  {(step + 1 - self.first) / (now - self.start):.1f} steps/s',
                       flush=True)
-
-    def say(self, lines):
-        """Lines on stderr, above the bar if there is one."""
-        with self.unless_nobody_reads():
-            for line in lines:
-                self.bar.write(line, file=sys.stderr)
-
-    @contextlib.contextmanager
-    def unless_nobody_reads(self):
-        try:
-            yield
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EIO):                     # a full disk, perhaps
                 raise
             drop(sys.stdout if self.bar.disable else sys.stderr)
             self.signals.append(signal.SIGTERM)
+
+    def say(self, lines):
+        """Lines on stderr, above the bar if there is one."""
+        with contextlib.suppress(OSError):        # advice that nobody can read is no reason to stop
+            for line in lines:
+                self.bar.write(line, file=sys.stderr)
 
 
 @contextlib.contextmanager
