@@ -55,7 +55,7 @@ def start(folder, program, *arguments, patch=None, environment={}, **options):
         arguments = ['-c', code, *arguments]
     else:
         arguments = [*(['-m', 'tinygan'] if program == 'tinygan' else [name]), *arguments]
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'MPLCONFIGDIR': str(folder / '.mpl'), **environment}
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), **environment}
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     return subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment, **pipes | options)
 

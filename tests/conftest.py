@@ -11,6 +11,11 @@ from commands import STEPS, train
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: many tests wait for processes that they start."""
+    return os.cpu_count() + 1
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
@@ -33,7 +38,7 @@ def command(tmp_path):
 
     def run(program, *arguments, check=None, **environment):
         start = ['-m', 'tinygan'] if program == 'tinygan' else [str(ROOT / program)]
-        environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'MPLCONFIGDIR': str(tmp_path / 'mpl'), **environment}
+        environment = {**os.environ, 'PYTHONPATH': str(ROOT), **environment}
         done = subprocess.run([sys.executable, *start, *map(str, arguments)], cwd=tmp_path, env=environment,
                               capture_output=True, text=True, timeout=120)
         if check is not None:
@@ -44,11 +49,12 @@ def command(tmp_path):
 
 
 @pytest.fixture(scope='session', autouse=True)
-def one_thread():
+def environment(tmp_path_factory):
     """In the processes that tests start, such small products gain nothing from a second thread, and lose much where
-    other work runs beside."""
+    other work runs beside. And Matplotlib looks for the fonts of the system only once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('OPENBLAS_NUM_THREADS', '1')
+        patch.setenv('MPLCONFIGDIR', str(tmp_path_factory.mktemp('matplotlib')))
         yield
 
 

@@ -320,7 +320,6 @@ def test_a_run_trained_on_the_device_goes_on_without_it(cupy, command, trap, mon
             raise NotCovered('this GAN')
         monkeypatch.setattr('tinygan.engines.CapturedGAN', refuse)
     monkeypatch.syspath_prepend(ROOT)
-    monkeypatch.setenv('MPLCONFIGDIR', str(tmp_path / 'mpl'))
     train_mnist = importlib.import_module('train_mnist')
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setattr(train_mnist, 'EVALUATED', 50)

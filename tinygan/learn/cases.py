@@ -5,6 +5,7 @@ truth() the same as it should be: by finite differences of the core's forward, a
 """
 import contextlib
 import copy
+from functools import cache
 from types import SimpleNamespace
 from typing import Callable, NamedTuple
 
@@ -62,7 +63,7 @@ def layer_case(name, shape, forward=False, **arguments):
             dtheta = numeric_gradient(lambda: (layer(x) * dy).sum(), getattr(layer, parameter))
             right |= {FIRST.format(parameter): dtheta, SECOND.format(parameter): 2 * dtheta, FROZEN.format(parameter): 2 * dtheta}
         return right
-    return Case(mine, truth)
+    return Case(mine, cache(truth))
 
 
 def conv_case(name, stride, padding, C, F):
@@ -98,7 +99,7 @@ def loss_case(name, answer, label='dscore'):
     def truth():
         numeric = numeric_gradient(lambda: core(score, answer)[0], score)
         return both(core, score) | {label: numeric} | both(core, far, ' at scores near a thousand')
-    return Case(mine, truth)
+    return Case(mine, cache(truth))
 
 
 def adam_case():
@@ -171,4 +172,4 @@ def gan_case():
         game.update_D(x, fake)
         G_gradient = numeric_gradient(lambda: loss.generator(D(G(z)))[0], G.parameters, h=1e-6)
         return mine(gan) | {D_LEARNS: D_gradient, G_LEARNS: G_gradient}
-    return Case(mine, truth)
+    return Case(mine, cache(truth))

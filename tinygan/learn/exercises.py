@@ -19,8 +19,8 @@ class Exercise(NamedTuple):
 
     def text(self, mistake=None):
         """The source of the exercise as the core has it, or with a mistake."""
-        text = source.text_of(self.file)
-        return source.excerpt(mistake.planted(text) if mistake else text, self.names) + '\n'
+        text = source.excerpt(self.file, self.names)
+        return mistake.planted(text) if mistake else text
 
     def blank_text(self):
         text = self.text()

@@ -6,6 +6,7 @@ import itertools
 import shutil
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -31,10 +32,12 @@ def nodes(text):
     return found
 
 
-def excerpt(text, names):
-    """The lines of a source that define these classes and functions."""
+@cache
+def excerpt(file, names):
+    """The lines of a file of the core that define these classes and functions."""
+    text = text_of(file)
     found, lines = nodes(text), text.splitlines()
-    return '\n\n\n'.join('\n'.join(lines[found[name].lineno - 1:found[name].end_lineno]) for name in names)
+    return '\n\n\n'.join('\n'.join(lines[found[name].lineno - 1:found[name].end_lineno]) for name in names) + '\n'
 
 
 def blanked(text, name, task):
