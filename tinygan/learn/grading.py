@@ -8,7 +8,6 @@ import numpy as np
 
 from ..gradcheck import TOLERANCE, relative_error
 
-
 STOPS = Exception, SystemExit                     # what stops the code of a learner, who may have written sys.exit()
 
 

@@ -28,8 +28,8 @@ FEWEST = 8          # images that say something about all
 WON = 0.97          # of what D can gain. For cross-entropy that is a loss of 0.04: D is right with p = 0.98 on every image
 LOST = -1           # D's loss is as far above the balance as the best one is below it: it would do better with a coin
 COLLAPSED = 0.05    # of the reals' spread: a G that has learnt nothing yet has 0.3, one that works nearly 1
-DEAD = 0.5          # of the channels of one ReLU: no healthy run had any
-EXPLODED = 50       # mean loss: for cross-entropy, D gives its images p = e^-50; for least squares, its scores are off by 10
+DEAD = 0.5          # of the channels of one ReLU: healthy runs had at most 0.02
+EXPLODED = 50       # mean loss: for cross-entropy, images get p = e^-50; for least squares, scores that are off by 10
 STILL = 1e-5        # of its parameters in a step: a network that needs 100,000 steps to change by its own size has no time to learn
 
 
@@ -44,6 +44,7 @@ class Health:
         self.sound = step, state()                # a step, and GAN.state after it, when all of it was finite
         self.seen, self.next_look = {}, 0
 
+    @one_thread()
     def look(self, step, rows):
         """What has not been said yet about the rows of metrics since the last look, and about the networks: a list of lines."""
         for name, values in self.recent.items():  # when updates alternate, a row has only half of them
