@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import threadpoolctl
 
+from tinygan import __main__
 from tinygan.run.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +74,11 @@ def finish(process, check=0):
 
 def train(folder, *arguments, check=0, **options):
     return finish(start(folder, 'train_mnist.py', *SMALL, *arguments, **options), check)
+
+
+def tinygan(*arguments):
+    """The exit code of tinygan with these arguments, in this process."""
+    return __main__.main(list(map(str, arguments)))
 
 
 def threads():

@@ -7,25 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import one_line
+from commands import one_line, tinygan
 from PIL import Image
 
-from tinygan import __main__
 from tinygan.data.digits import Digits
 from tinygan.data.ours import MADE_BY
 from tinygan.errors import UserError
 from tinygan.learn import bugs, source
 from tinygan.learn.mistakes import MISTAKES
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def tinygan(*arguments):
-    return __main__.main(list(map(str, arguments)))
 
 
 @pytest.mark.parametrize('name', MISTAKES)

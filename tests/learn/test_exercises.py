@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import one_line
+from commands import one_line, tinygan
 
-from tinygan import __main__
 from tinygan.errors import UserError
 from tinygan.learn import grading, source
 from tinygan.learn.exercises import EXERCISES
@@ -20,16 +19,6 @@ HARMLESS = {                        # what cannot show in an exercise, and why
     'promoted': 'an exercise is in float64 anyway',
     'amnesia': 'no run is resumed',
 }
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def tinygan(*arguments):
-    return __main__.main(list(map(str, arguments)))
 
 
 def solve(name, wrong=None):
