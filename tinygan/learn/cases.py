@@ -66,6 +66,17 @@ def layer_case(name, shape, forward=False, **arguments):
     return Case(mine, cache(truth))
 
 
+def bias_case():
+    """The bias of a layer whose y is (N, H, W, F)."""
+    dy, b = np.random.default_rng(1).standard_normal((2, 3, 4, 5)), np.zeros(5)
+
+    def mine(code):
+        layer = code.Weighted((1,), 5, bias=True, rng=None, dtype=np.float64)
+        layer.add_bias_gradient(dy.copy())
+        return {'db, of images': layer.db}
+    return Case(mine, lambda: {'db, of images': numeric_gradient(lambda: ((b + np.zeros(dy.shape)) * dy).sum(), b)})
+
+
 def conv_case(name, stride, padding, C, F):
     """A function of conv.py that returns a gradient: of forward by w or by x, or, col2im, of im2col by its image."""
     rng, K, S, P = np.random.default_rng(1), 3, stride, padding
@@ -87,18 +98,18 @@ def conv_case(name, stride, padding, C, F):
 def loss_case(name, answer, label='dscore'):
     """A loss of the core: its value and its gradient by the score, also where exp overflows. answer is its second argument."""
     score = 2 * np.random.default_rng(1).standard_normal((4, 4))
-    core, far = getattr(losses, name), 500 * score
+    core, far = getattr(losses, name), 5000 * score
 
     def both(loss, at, where=''):
         value, gradient = loss(at.copy(), answer)
         return {f'loss{where}': value, f'{label}{where}': gradient}
 
     def mine(code):
-        return both(getattr(code, name), score) | both(getattr(code, name), far, ' at scores near a thousand')
+        return both(getattr(code, name), score) | both(getattr(code, name), far, ' at scores of thousands')
 
     def truth():
         numeric = numeric_gradient(lambda: core(score, answer)[0], score)
-        return both(core, score) | {label: numeric} | both(core, far, ' at scores near a thousand')
+        return both(core, score) | {label: numeric} | both(core, far, ' at scores of thousands')
     return Case(mine, cache(truth))
 
 
@@ -127,7 +138,7 @@ def gan_case():
         for network in G, D:
             network.parameters += rng.normal(0, 0.2, network.parameters.size)
         x, z = rng.uniform(-1, 1, (3, 28, 28, 1)), rng.standard_normal((3, 2))
-        return code.GAN(G, D, losses.LOSSES['bce'](), optim.SGD(G, 0.05), optim.SGD(D, 0.05), **options), G, D, x, z
+        return code.GAN(G, D, losses.LOSSES['bce_smooth'](), optim.SGD(G, 0.05), optim.SGD(D, 0.05), **options), G, D, x, z
 
     def one_step_and_another(code):
         game, G, D, x, z = start(code)

@@ -159,7 +159,7 @@ def check_copy(folder):
         return 1
     if any(row.words for row in rows):
         show(rows)
-        print(f'\nstill wrong: mend {folder}, or see tinygan bug --solution {folder}')
+        print(f'\nstill wrong, and what comes first may explain the rest: mend {folder}, or see tinygan bug --solution {folder}')
         return 1
     print(f'all {len(rows)} checks pass: {folder} is right again')
     return 0

@@ -4,7 +4,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import source
-from .cases import adam_case, conv_case, gan_case, layer_case, loss_case
+from .cases import adam_case, bias_case, conv_case, gan_case, layer_case, loss_case
 from .mistakes import MISTAKES
 
 
@@ -50,7 +50,7 @@ EXERCISES = {
         {'Weighted.add_bias_gradient': 'If self.bias, add to self.db.',
          'Linear.backward': 'Unless self.frozen, add to self.dw (+=), and call self.add_bias_gradient(dy). Return dx.'},
         (layer_case('Linear', (4, 4), in_features=4, out_features=4, **DOUBLE),
-         layer_case('Linear', (3, 5), in_features=5, out_features=2, bias=False, **DOUBLE)),
+         layer_case('Linear', (3, 5), in_features=5, out_features=2, bias=False, **DOUBLE), bias_case()),
         ('Write one entry out: y[r, f] = sum over k of x[r, k] w[k, f] + b[f]. Which entries of y does w[k, f] occur in? And x[r, '
          'k], and b[f]? A gradient is a sum over those: dy there, times what stood beside it.',
          'w[k, f] occurs in y[r, f] for every r: dw[k, f] = sum over r of x[r, k] dy[r, f]. x[r, k] occurs in y[r, f] for every f: '

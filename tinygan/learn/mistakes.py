@@ -194,6 +194,10 @@ MISTAKES = {
         'self.t = 1\n        theta, g, m, v =', ADAM, 'test_optim.py -k pytorch',
         seen='Digits come, but pale and with gaps. With t = 1 for ever, v_hat is a thousand times v, so that the steps shrink, to '
              'a tenth of what they should be by the end.'),
+    'adam-in-place': Mistake('m itself is corrected, and remembers that in the next step', 'optim', 'm_hat = m / (1 - self.beta1',
+        'm_hat = m\n        m /= (1 - self.beta1', ADAM),
+    'adam-times': Mistake('beta1 is multiplied by t, where it should be taken to the power of t', 'optim',
+        'm / (1 - self.beta1 ** self.t)', 'm / (1 - self.beta1 * self.t)', ADAM),
     'adam-eps': Mistake('eps is added inside the root', 'optim', 'sqrt(v_hat) + self.eps', 'sqrt(v_hat + self.eps)', RMSPROP,
         'test_optim.py -k pytorch'),
     'adam-no-root': Mistake('v_hat has no root', 'optim', '(array_module(g).sqrt(v_hat) + self.eps)', '(v_hat + self.eps)',
