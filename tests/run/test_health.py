@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 from health import EVERY, FAILING, LOOK, METRICS, RUNS, SEEN  # noqa: E402
 
+BALANCED = [{'loss_D': 1.39, 'loss_G': 0.69, 'D_x': 0.5, 'D_G_z1': 0.5}]
 D_LEARNS, G_LEARNS = ('loss_D', 'D_x', 'D_G_z1'), ('loss_G', 'D_G_z2')           # when updates alternate
 
 
@@ -113,9 +114,8 @@ def test_of_a_few_images_nothing_is_said():
     gan = make_gan(recipe)
     gan.G.parameters[:] = 0
     looking = Health(gan, Minibatches(Digits(0), recipe), gan.state)
-    rows = [{'loss_D': 1.39, 'loss_G': 0.69, 'D_x': 0.5, 'D_G_z1': 0.5}] * health.WINDOW
     gan.step(*looking.batches(1))
-    assert looking.look(200, rows) == [] and np.isnan(looking.seen['spread'])
+    assert looking.look(200, BALANCED * health.WINDOW) == [] and np.isnan(looking.seen['spread'])
 
 
 def test_how_far_parameters_move_is_how_far_adam_moves_them():
@@ -147,10 +147,29 @@ def test_at_most_one_part_in_two_hundred_of_the_time_is_spent_on_looking(monkeyp
         looked.append(step)
         return dict.fromkeys(SEEN, 1)
     monkeypatch.setattr(looking, 'measure', measure)
+    monkeypatch.setattr(looking, 'findings', dict)
+    looking.look(0, BALANCED * health.WINDOW)
+    now[0], looking.next_look = 100., 0
+    looked.clear()
     for step in range(1, 1001):
         now[0] += 0.1
         looking.look(step, [])
-    assert looked[0] == 1 and 20 < len(looked) and len(looked) * 0.02 < now[0] / 190
+    assert looked[0] == 1 and 20 < len(looked) and len(looked) * 0.02 < (now[0] - 100) / 190
+
+
+def test_a_slow_first_look_is_not_taken_for_how_g_is_later(monkeypatch):
+    gan, batches = game()                         # a G that has not learnt anything: its images are nearly all alike
+    now = [0.]
+    monkeypatch.setattr(health.time, 'monotonic', lambda: now[0])
+    looking = Health(gan, batches, gan.state)
+    gan.step(*batches(1))
+    for step in range(1, 3 * health.WINDOW):
+        now[0] += 1
+        looking.next_look = np.inf if step > 1 else 0
+        assert looking.look(step, BALANCED) == []
+    looking.next_look = 0
+    line, = looking.look(step, BALANCED)
+    assert 'G has collapsed: its images differ from each other only 0.0' in line
 
 
 def test_a_run_says_once_what_is_wrong(tmp_path, capsys, monkeypatch):

@@ -49,14 +49,15 @@ class Health:
         """What has not been said yet about the rows of metrics since the last look, and about the networks: a list of lines."""
         for name, values in self.recent.items():  # when updates alternate, a row has only half of them
             values.extend(row[name] for row in rows if name in row)
-        start = time.monotonic()
+        begun, start = min(map(len, self.recent.values())) == WINDOW, time.monotonic()
         if start >= self.next_look:
             state = self.state()
             if all(np.isfinite(vector).all() for vector in state.values()):
                 self.sound = step, state
-            self.seen = self.measure(step)
+            if begun:                             # what a G is like before, nobody need know
+                self.seen = self.measure(step)
             self.next_look = time.monotonic() + SHARE * (time.monotonic() - start)
-        found = {kind: line for kind, line in self.findings().items() if kind not in self.said}
+        found = {kind: line for kind, line in self.findings().items() if kind not in self.said} if begun else {}
         self.said |= set(found)
         return [f'step {step}: {kind}: {line} (README, "How to read a run")' for kind, line in found.items()]
 
@@ -78,8 +79,8 @@ class Health:
 
     def findings(self):
         """{kind: line} of everything that is wrong now."""
-        if min(map(len, self.recent.values())) < WINDOW:              # it has only begun
-            return {}
+        if not self.seen:                         # not yet: it would take too much of the time
+            return self.of_losses()
         found = self.of_losses() | self.of_networks()
         return found or self.of_motion()          # what has no gradient, as after a victory, does not move either
 
