@@ -94,9 +94,10 @@ class Health:
             WINDOW, mean['loss_D'], self.balance, mean['D_x'], mean['D_G_z1'])
         found = {}
         if gained.min() > WON:
+            faster = f', a higher --lr than {lr:g}' if lr < lr_d else ''
             other = '--loss bce' if self.gan.loss.generator is minimax_generator else '--instance-noise 0.3'
             found['D has won'] = (f'{evidence}. G learns little from a D that is always right: in a new run, try a lower --lr-d '
-                                  f'than {lr_d:g}, a higher --lr than {lr:g}, or {other}')
+                                  f'than {lr_d:g}{faster}, or {other}')
         if gained.max() < LOST:
             found['D cannot follow'] = (f'{evidence}. G learns little from a D that is mostly wrong: in a new run, try a higher '
                                         f'--lr-d than {lr_d:g}, or a lower --lr than {lr:g}')
