@@ -272,7 +272,7 @@ def run_training(options):
         print(f'going on after step {run.step}', flush=True)
     batches = Minibatches(images, recipe_of(run.config), run.config['seed'], xp)
     engine = start_engine(gan, batches, run, xp)
-    caught = train(engine, judge, Health(gan, batches, engine.state, run.step), run, last)
+    caught = train(engine, judge, Health(gan, batches, engine.state, run.step, run.check_finite), run, last)
     if not options.dry_run:
         print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')
         if run.step < last:

@@ -44,8 +44,7 @@ FAILING = {                         # and what must be said of it
     'lr_d 2e-6': ('dcgan', 0, 'mnist', 400, {'lr_d': 2e-6}, ['D cannot follow']),
     'lr 0.1': ('dcgan', 0, 'mnist', 400, {'lr': 0.1}, ['D has won', 'units are dead']),
     'lr 1': ('dcgan', 0, 'mnist', 300, {'lr': 1.0}, ['D has won', 'the losses explode', 'G has collapsed']),
-    'least squares, lr 0.1': ('dcgan', 0, 'mnist', 400, {'loss': 'lsgan', 'lr': 0.1},
-                              ['D cannot follow', 'G has collapsed']),
+    'least squares, lr 0.1': ('dcgan', 0, 'mnist', 400, {'loss': 'lsgan', 'lr': 0.1}, ['G has collapsed']),
     'lr 1e-9': ('dcgan', 0, 'mnist', 300, {'lr': 1e-9}, ['G does not move', 'D does not move']),
 }
 

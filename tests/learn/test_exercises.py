@@ -121,6 +121,61 @@ def test_what_an_exercise_is_given_it_cannot_spoil(here, capsys, name, line):
     assert 'WRONG' in capsys.readouterr().out
 
 
+WRONG = [                           # what is right only for some: (exercise, the right line, the wrong one)
+    ('linear', 'dx after one more while frozen', 'return dy @ self.w.T', 'return dy @ self.w.T * (not self.frozen)'),
+    ('linear', 'new array', 'self.dw += x.T @ dy', 'self.dw = self.dw + x.T @ dy'),
+    ('batchnorm', 'new array', 'self.dgamma += dgamma', 'self.dgamma = dgamma'),
+    ('linear', 'line', 'dy.sum(channels(dy))', 'dy.sum(0)'),
+    ('col2im', 'has the shape', 'P:P + H, P:P + W]', 'P:-P, P:-P]'),
+    ('conv_dw', '', 'im2col(x, K, stride, padding)', 'im2col(x, K, stride, 1)'),
+    ('softmax', 'dlogits', '- y) / len(y)', '- y) / logits.shape[1]'),
+    ('softmax', 'thousands', 'logits.max(axis=1, keepdims=True)', 'logits.max()'),
+    ('bce', 'thousands', 'target * softplus(-score)', '-target * np.log(1 / (1 + np.exp(-score)))'),
+    ('leaky_relu', '', 'self.slope * x', '0.2 * x'),
+    ('conv_transpose', '', ' + self.kernel_size + self.output_padding', ' + self.kernel_size'),
+    ('adam', 't  ', 'self.t += 1', 'self.s = getattr(self, "s", 0) + 1'),
+    ('adam', 'v, in the array', 'v[...] =', 'self.v = v ='),
+    ('gan_step', 'above D_rests_at', 'if self.D_rests_at is None or loss_D > self.D_rests_at:', 'if self.D_rests_at is None:'),
+    ('gan_step', 'above D_rests_at', 'or loss_D >', 'or loss_real >'),
+    ('gan_step', 'D_x', "loss.output(score).mean(),\n                'D_G_z1'", "score.mean() / 2,\n                'D_G_z1'"),
+    ('gan_step', 'learns by', 'loss.generator(score)', 'loss.real(score)'),
+    ('gan_step', 'line', "return {'loss_G'", "{'loss_G'"),
+    ('gan_step', 'broke off', 'finally:\n            D.unfreeze()', 'except ValueError:\n            0\n        D.unfreeze()'),
+]
+
+
+@pytest.mark.parametrize('name, words, right, wrong', WRONG, ids=[f'{name}: {wrong[:40]}' for name, _, _, wrong in WRONG])
+def test_what_is_right_only_for_some_does_not_pass(here, capsys, name, words, right, wrong):
+    solve(name)
+    text = Path(f'{name}.py').read_text()
+    assert right in text
+    Path(f'{name}.py').write_text(text.replace(right, wrong))
+    assert tinygan('exercise', name, '--check') == 1
+    out = capsys.readouterr().out
+    assert words in out
+    assert 'all of it is right' not in out
+
+
+RIGHT = [
+    ('tanh', 'return dy * (1 - y * y)', 'return np.einsum("ij,ij->ij", dy, 1 - y ** 2)'),
+    ('linear', 'self.dw += x.T @ dy', 'self.dw[...] = self.dw + np.tensordot(x, dy, (0, 0))'),
+    ('gan_step', "        D.zero_grad()\n", ''),
+    ('adam', 'class Adam(SGD)', 'class Adam(__import__("tinygan").Adam)'),
+]
+
+
+@pytest.mark.parametrize('name, one, other', RIGHT, ids=[name for name, _, _ in RIGHT])
+def test_what_is_right_in_another_way_passes(here, name, one, other):
+    solve(name)
+    text = Path(f'{name}.py').read_text()
+    assert one in text
+    text = text.replace(one, other)
+    if name == 'gan_step':                        # as PyTorch's users may write it
+        text = text.replace('            self.optim_D.step()\n', '            self.optim_D.step()\n        D.zero_grad()\n')
+    Path(f'{name}.py').write_text(text)
+    assert tinygan('exercise', name, '--check') == 0
+
+
 def test_a_transposed_gradient_is_called_one():
     right = np.arange(4.).reshape(2, 2)
     assert grading.row_of('dw', right.T, right).words == 'is the transpose of what it should be'

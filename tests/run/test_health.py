@@ -15,6 +15,7 @@ from tinygan.data.minibatches import Minibatches
 from tinygan.errors import UserError
 from tinygan.recipes import RECIPES, make_gan
 from tinygan.run import health
+from tinygan.run.checkpoint import Diverged
 from tinygan.run.health import Health
 from tinygan.run.watch import watched
 
@@ -187,6 +188,19 @@ def test_what_is_not_a_number_is_traced_to_the_layer_where_it_began(tmp_path, en
         train_mnist.main([*SMALL, *engine, '--max-steps', '30', '--lr', '1e20', '--loss', 'lsgan', '--out', str(tmp_path / 'run')])
 
 
+def test_a_weight_that_is_not_a_number_ends_the_run_at_the_next_look(tmp_path):
+    with pytest.raises(UserError, match='has a weight that is not a number.* It began in step'):
+        train_mnist.main([*SMALL, '--plain', '--max-steps', '2000', '--lr', '1e9', '--out', str(tmp_path / 'run')])
+
+
+def test_who_does_not_wait_for_the_layer_still_learns_what_happened(monkeypatch):
+    gan, batches = game()
+    looking = Health(gan, batches, gan.state)
+    monkeypatch.setattr(looking, 'origin', lambda step: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(UserError, match='it diverged. Where it began was not looked for'), looking.explaining():
+        raise Diverged('it diverged', 3)
+
+
 def test_a_minibatch_that_is_not_one_of_numbers_is_blamed_for_it():
     gan, batches = game()
     looking = Health(gan, batches, gan.state)
@@ -201,7 +215,7 @@ def test_a_minibatch_that_is_not_one_of_numbers_is_blamed_for_it():
     assert 'stay finite' in looking.origin(2)
     looking.gan.optim_D.v[0] = np.inf             # which the layers do not see
     looking.sound = 0, gan.state()
-    assert looking.origin(1) == 'It began in step 1: D.v, in its update'
+    assert looking.origin(1) == 'It began in step 1: D.v, after the step'
     gan, batches = game()
     gan.D.leaves()[3].gamma[0] = np.inf
     assert Health(gan, batches, gan.state).origin(1).endswith('layer 3 of D, BatchNorm2d(128), in its forward, from its parameters')

@@ -19,6 +19,15 @@ GIVEN_X, GIVEN_DY = 'x, which must stay as it was', 'dy, which must stay as it w
 D_LEARNS, G_LEARNS = 'the gradient that D learns by', 'the gradient that G learns by'
 
 
+class Noted(optim.SGD):
+    """SGD that keeps the gradient of its last step."""
+    g = None
+
+    def step(self):
+        self.g = self.network.gradients.copy()
+        super().step()
+
+
 class Case(NamedTuple):
     mine: Callable
     truth: Callable
@@ -44,21 +53,27 @@ def layer_case(name, shape, forward=False, **arguments):
 
     def mine(code):
         layer, given_x, given_dy = made(code), x.copy(), dy.copy()
+        gradients = {f'd{parameter}': getattr(layer, f'd{parameter}') for parameter in theta}
 
         def back(label):
             layer(given_x)
-            dx = layer.backward(given_dy)
-            return {'dx': dx} | {label.format(parameter): np.array(getattr(layer, f'd{parameter}')) for parameter in theta}
+            found = {label.format('x'): layer.backward(given_dy)}
+            for name, gradient in gradients.items():
+                if getattr(layer, name) is not gradient:      # of which the network's vector is made
+                    raise ValueError(f'self.{name} is a new array now: add to the one that is there, with +=')
+                found[label.format(name[1:])] = gradient.copy()
+            return found
         found = back(FIRST)
         if theta:
-            found = back(SECOND) | found
+            found |= back(SECOND)
             layer.freeze()
-            found = back(FROZEN) | found
+            found |= back(FROZEN)
         return outputs(code) | found | {GIVEN_X: given_x, GIVEN_DY: given_dy}
 
     def truth():
         layer = made(layers)
-        right = outputs(layers) | {'dx': numeric_gradient(lambda: (layer(x) * dy).sum(), x), GIVEN_X: x, GIVEN_DY: dy}
+        dx = numeric_gradient(lambda: (layer(x) * dy).sum(), x)
+        right = outputs(layers) | {'dx': dx, GIVEN_X: x, GIVEN_DY: dy} | ({FROZEN.format('x'): dx} if theta else {})
         for parameter in theta:
             dtheta = numeric_gradient(lambda: (layer(x) * dy).sum(), getattr(layer, parameter))
             right |= {FIRST.format(parameter): dtheta, SECOND.format(parameter): 2 * dtheta, FROZEN.format(parameter): 2 * dtheta}
@@ -77,9 +92,9 @@ def bias_case():
     return Case(mine, lambda: {'db, of images': numeric_gradient(lambda: ((b + np.zeros(dy.shape)) * dy).sum(), b)})
 
 
-def conv_case(name, stride, padding, C, F):
+def conv_case(name, stride, padding, C, F, K=3):
     """A function of conv.py that returns a gradient: of forward by w or by x, or, col2im, of im2col by its image."""
-    rng, K, S, P = np.random.default_rng(1), 3, stride, padding
+    rng, S, P = np.random.default_rng(1), stride, padding
     x, w = rng.standard_normal((2, 5, 6, C)), rng.standard_normal((K, K, C, F))
     dy = rng.standard_normal(conv.forward(x, w, S, P).shape)
     cols = rng.standard_normal((*dy.shape[:3], K, K, C))
@@ -95,13 +110,14 @@ def conv_case(name, stride, padding, C, F):
                 lambda: {label: numeric_gradient(loss, theta)})
 
 
-def loss_case(name, answer, label='dscore'):
+def loss_case(name, answer, label='dscore', shape=(4, 4)):
     """A loss of the core: its value and its gradient by the score, also where exp overflows. answer is its second argument."""
-    score = 2 * np.random.default_rng(1).standard_normal((4, 4))
-    core, far = getattr(losses, name), 5000 * score
+    score = 2 * np.random.default_rng(1).standard_normal(shape)
+    core, far = getattr(losses, name), 5000 * score + 1e4 * np.arange(shape[0])[:, None]
 
     def both(loss, at, where=''):
-        value, gradient = loss(at.copy(), answer)
+        returned = loss(at.copy(), answer)
+        value, gradient = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
         return {f'loss{where}': value, f'{label}{where}': gradient}
 
     def mine(code):
@@ -120,11 +136,11 @@ def adam_case():
     def mine(code):
         held, found = SimpleNamespace(parameters=np.zeros(6), gradients=None), {}
         adam = code.Adam(held, lr=0.1, beta1=0.5, beta2=0.9, eps=0.1)
-        theta, m = held.parameters, adam.m
+        theta, m, v = held.parameters, adam.m, adam.v
         for t, held.gradients in enumerate(gradients.copy(), 1):
             adam.step()
             found[f'theta after step {t}'] = theta.copy()
-        return found | {'m, in the array that it had first': m}
+        return found | {'m, in the array that it had first': m, 'v, in the array that it had first': v, 't': adam.t}
     return Case(mine, lambda: mine(optim))
 
 
@@ -138,21 +154,21 @@ def gan_case():
         for network in G, D:
             network.parameters += rng.normal(0, 0.2, network.parameters.size)
         x, z = rng.uniform(-1, 1, (3, 28, 28, 1)), rng.standard_normal((3, 2))
-        return code.GAN(G, D, losses.LOSSES['bce_smooth'](), optim.SGD(G, 0.05), optim.SGD(D, 0.05), **options), G, D, x, z
+        return code.GAN(G, D, losses.LOSSES['lsgan_chi2'](), Noted(G, 0.05), Noted(D, 0.05), **options), G, D, x, z
 
     def one_step_and_another(code):
         game, G, D, x, z = start(code)
         fake = G(z)
-        metrics = dict(game.update_D(x, fake))
-        found = {D_LEARNS: D.gradients.copy(), "G's gradient while D learns": G.gradients.copy()}
-        theta = D.parameters.copy()
-        metrics |= game.update_G(fake)
-        found |= {G_LEARNS: G.gradients.copy(), "what D's gradient has become when G has learnt": D.gradients.copy(),
+        metrics = dict(game.update_D(x, fake) or {})
+        found = {D_LEARNS: game.optim_D.g, "G's gradient while D learns": G.gradients.copy()}
+        theta, gradient = D.parameters.copy(), D.gradients.copy()
+        metrics |= game.update_G(fake) or {}
+        found |= {G_LEARNS: game.optim_G.g, "what is added to D's gradient while G learns": D.gradients - gradient,
                   'the way that D has moved while G learnt': D.parameters - theta}
         game.update_D(x, G(z))
         game.update_G(G(z))
-        return found | {f'{D_LEARNS} in the next step': D.gradients.copy(), f'{G_LEARNS} in the next step': G.gradients.copy(),
-                        **{name: metrics[name] for name in sorted(metrics)}}
+        return found | {f'{D_LEARNS} in the next step': game.optim_D.g, f'{G_LEARNS} in the next step': game.optim_G.g,
+                        **{name: metrics.get(name) for name in ('loss_D', 'D_x', 'D_G_z1', 'loss_G', 'D_G_z2')}}
 
     def whole_step(code):
         game, G, D, x, z = start(code)
@@ -160,11 +176,14 @@ def gan_case():
         return {'G after a whole step': G.parameters}
 
     def a_rest_and_an_average(code):
-        followed = []
-        game, G, D, x, z = start(code, D_rests_at=100, average=SimpleNamespace(network=None, step=followed.append))
-        theta = D.parameters.copy()
-        game.step(x, z)
-        return {'the way that D has moved while it rested': D.parameters - theta, 'the t that the average was told': followed}
+        found, followed = {}, []
+        average = SimpleNamespace(network=None, step=lambda t: followed.append((t, G.parameters.sum())))
+        for what, limit in (('while it rested', 100), ('while its loss was above D_rests_at', 4.9)):      # the reals' is below
+            game, G, D, x, z = start(code, D_rests_at=limit, average=average)
+            theta = D.parameters.copy()
+            game.step(x, z)
+            found[f'the way that D has moved {what}'] = D.parameters - theta
+        return found | {'the t that the average was told, and the sum of G then': followed}
 
     def a_step_that_breaks_off(code):
         game, G, D, x, z = start(code)

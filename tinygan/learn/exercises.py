@@ -42,7 +42,7 @@ class Exercise(NamedTuple):
 
 
 DOUBLE = dict(dtype=np.float64)
-SQUARE, STRIDED = (1, 1, 2, 2), (2, 1, 2, 3)      # stride, padding, channels of x and of y
+SQUARE, STRIDED, BARE = (1, 1, 2, 2), (2, 1, 2, 3), (1, 0, 3, 2, 2)      # stride, padding, channels of x and y, kernel size
 
 EXERCISES = {
     'linear': Exercise(
@@ -84,7 +84,8 @@ EXERCISES = {
     'softmax': Exercise(
         'softmax and cross-entropy, for a classifier', 'losses', ('softmax_cross_entropy',),
         {'softmax_cross_entropy': 'Return the loss and dlogits. Nothing may overflow.'},
-        (loss_case('softmax_cross_entropy', np.array([2, 0, 3, 3]), 'dlogits'),),
+        (loss_case('softmax_cross_entropy', np.array([2, 0, 3, 3]), 'dlogits'),
+         loss_case('softmax_cross_entropy', np.array([2, 0, 1, 1, 2]), 'dlogits', (5, 3))),
         ('The loss of an image is -s[label] + log(sum over k of exp(s[k])). Differentiate both terms by one s[k].',
          'The first gives -1 for the label and 0 for all others: -y[k]. The second, exp(s[k]) / sum of exp(s), which is p[k].',
          'So (p - y), divided by the number of images, as the loss is a mean over these. Subtract logits.max(axis=1, '
@@ -95,13 +96,13 @@ EXERCISES = {
     'leaky_relu': Exercise(
         'a whole layer: forward, what it must remember, and backward', 'layers', ('LeakyReLU',),
         {'LeakyReLU.forward': 'Keep in self.cache what backward needs, and return y.', 'LeakyReLU.backward': 'Return dx.'},
-        (layer_case('LeakyReLU', (4, 6), True, slope=0.2),),
+        (layer_case('LeakyReLU', (4, 6), True, slope=0.2), layer_case('LeakyReLU', (4, 6), True, slope=0.05)),
         ('Do the exercise relu first. The cache need not hold x itself: what must backward know of it?',
          'Only where it was positive: self.cache = x > 0. As 0 <= slope < 1, y is the larger of x and slope * x.',
          'dx = dy * (1 where self.cache, else self.slope).')),
     'conv_dw': Exercise(
         "a convolution's gradient by its kernel", 'conv', ('weight_grad',), {'weight_grad': 'Return dw (K, K, C, F).'},
-        (conv_case('weight_grad', *SQUARE), conv_case('weight_grad', *STRIDED)),
+        tuple(conv_case('weight_grad', *setting) for setting in (SQUARE, STRIDED, BARE)),
         ('With the patches of x as the rows of a matrix, cols = im2col(x, K, stride, padding), a convolution is y = cols @ w, '
          'where w has K*K*C rows. So it is the exercise linear again.',
          'dw = cols.T @ dy. For that dy must be a matrix too, with a row for each patch: dy.reshape(-1, F).',
@@ -110,7 +111,7 @@ EXERCISES = {
          'the gradient by w for a dy that arrives at y. x (N, H, W, C), dy (N, OH, OW, F).'}),
     'conv_dx': Exercise(
         "a convolution's gradient by its input", 'conv', ('input_grad',), {'input_grad': 'Return dx (N, H, W, C).'},
-        (conv_case('input_grad', *SQUARE), conv_case('input_grad', *STRIDED)),
+        tuple(conv_case('input_grad', *setting) for setting in (SQUARE, STRIDED, BARE)),
         ('y = cols @ w, and cols are patches of x. Find dcols first, as in the exercise linear, and think of im2col afterwards.',
          'dcols = dy @ w.T, with dy as a matrix (-1, F) and w as one (K*K*C, F). A pixel of x stands in several patches, and gets '
          'a gradient from each.',
@@ -120,7 +121,7 @@ EXERCISES = {
     'col2im': Exercise(
         'patches back into an image: the transpose of reading them', 'conv', ('col2im',), {'col2im': 'Return the image (N, H, W, '
                                                                                                      'C).'},
-        (conv_case('col2im', *SQUARE), conv_case('col2im', *STRIDED)),
+        tuple(conv_case('col2im', *setting) for setting in (SQUARE, STRIDED, BARE)),
         ('im2col reads pixel (S*i + kh, S*j + kw) of the padded image into entry (kh, kw) of patch (i, j). Go the same way back, '
          'and add.',
          'For one (kh, kw), no two patches meet: they are S pixels apart. So one slice with step S takes all patches at once.',
@@ -135,7 +136,9 @@ EXERCISES = {
          'ConvTranspose2d.backward': 'Unless self.frozen, add to self.dw (+=), and call self.add_bias_gradient(dy). Return dx.'},
         (layer_case('ConvTranspose2d', (2, 4, 4, 2), True, in_channels=2, out_channels=2, kernel_size=3, padding=1, **DOUBLE),
          layer_case('ConvTranspose2d', (2, 3, 4, 3), True, in_channels=3, out_channels=2, kernel_size=4, stride=2, padding=1,
-                    bias=False, **DOUBLE)),
+                    bias=False, **DOUBLE),
+         layer_case('ConvTranspose2d', (2, 3, 4, 2), True, in_channels=2, out_channels=3, kernel_size=3, stride=2,
+                    output_padding=1, **DOUBLE)),
         ('y = convT(x, w) is what a convolution from y to x, with the weight w, has for its input gradient: conv.input_grad.',
          '<dy, convT(x, w)> = <x, conv(dy, w)>: that is linear in x and in w. What multiplies an entry of x there is the same '
          'entry of dx.',

@@ -1,4 +1,5 @@
 """What somebody has written, against what is right: array by array, in words, and compared with the catalogue of mistakes."""
+import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,7 @@ class Broken(Exception):
 def run(text, name):
     """What a source defines, as a module; name is that of its file. Raises Broken."""
     module = ModuleType('exercise')
-    module.__file__ = name
+    module.__file__, sys.modules['exercise'] = name, module       # where dataclasses look for it
     try:
         exec(compile(text, name, 'exec'), vars(module))
     except STOPS as error:
@@ -84,6 +85,8 @@ def row_of(what, mine, right):
         return Row(what, np.inf, 'is no array of real numbers')
     if mine.shape != right.shape:
         return Row(what, np.inf, f'has the shape {mine.shape}, and should have {right.shape}')
+    if not right.size:
+        return Row(what, np.inf, 'is empty')
     error = relative_error(mine, right) if np.isfinite(mine).all() else np.inf
     return Row(what, error, '' if error < TOLERANCE else in_words(mine, right))
 

@@ -76,7 +76,7 @@ def before(run=None, step=None, seed=0):
         raise UserError(f'{run}: the images of {place} are not those that it was trained on')
     batches = Minibatches(images, recipe, config['seed'])
     if done + 1 < step:
-        with closing(engines.start(gan, batches, done + 1, config['plain'])) as engine:
+        with closing(engines.start(gan, batches, done + 1, config['plain'])) as engine, np.errstate(all='ignore'):
             for number in tqdm(range(done + 1, step), 'the steps before', **BAR):
                 engine.step(number)
             gan.load_state(engine.state())
@@ -181,4 +181,5 @@ def of_loss(rule, output, score):
 def balance(loss):
     """The metrics of a D that cannot tell real from fake."""
     score, loss_D, _ = stakes(loss)
-    return {'D': page.short(loss.output(score)), 'loss_D': page.short(loss_D), 'loss_G': page.short(loss.generator(np.array([score]))[0])}
+    loss_G, _ = loss.generator(np.array([score]))
+    return {'D': page.short(loss.output(score)), 'loss_D': page.short(loss_D), 'loss_G': page.short(loss_G)}

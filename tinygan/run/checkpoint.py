@@ -144,8 +144,8 @@ class Run:
     def check_finite(self, step, what, values):
         """Diverged if a value is not a number: nothing after it could be."""
         if not all(np.isfinite(value).all() for value in values):
-            raise Diverged(f'training diverged: step {step:.0f} has a {what} that is not a number. The checkpoint of step {self.step} '
-                           f'in {self.folder} is sound; a lower --lr may help', step)
+            raise Diverged(f'training diverged: step {step:.0f} has a {what} that is not a number. The checkpoint of step '
+                           f'{self.step} in {self.folder} is sound; a lower --lr may help', step)
 
     def save(self, step, state):
         """Make `state` the checkpoint, and the checkpoint so far the previous one."""

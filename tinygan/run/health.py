@@ -26,7 +26,7 @@ IMAGES = 64         # that are looked at, at most
 FEWEST = 8          # images that say something about all
 
 WON = 0.97          # of what D can gain. For cross-entropy that is a loss of 0.04: D is right with p = 0.98 on every image
-LOST = -1           # D's loss is as far above the balance as the best one is below it: it would do better with a coin
+LOST = -1           # D's loss is as far above the balance as the best one is below it; and it likes fakes better
 COLLAPSED = 0.05    # of the reals' spread: a G that has learnt nothing yet has 0.3, one that works nearly 1
 DEAD = 0.5          # of the channels of one ReLU: healthy runs had at most 0.02
 EXPLODED = 50       # mean loss: for cross-entropy, images get p = e^-50; for least squares, scores that are off by 10
@@ -34,11 +34,11 @@ STILL = 1e-5        # of its parameters in a step: a network that needs 100,000 
 
 
 class Health:
-    """Looks at a GAN while an engine trains it. batches(step) are the minibatches, step is the last one taken, and state() brings
-    the GAN up to date and returns GAN.state."""
+    """Looks at a GAN while an engine trains it. batches(step) are the minibatches, step is the last one taken, state() brings the
+    GAN up to date and returns GAN.state, and check(step, what, values) raises Diverged where a value is not finite."""
 
-    def __init__(self, gan, batches, state, step=0):
-        self.gan, self.batches, self.state = gan, batches, state
+    def __init__(self, gan, batches, state, step=0, check=lambda *_: None):
+        self.gan, self.batches, self.state, self.check = gan, batches, state, check
         self.recent, self.said = {name: deque(maxlen=WINDOW) for name in ('loss_D', 'loss_G', 'D_x', 'D_G_z1')}, set()
         _, self.balance, self.floor = stakes(gan.loss)
         self.sound = step, state()                # a step, and GAN.state after it, when all of it was finite
@@ -52,8 +52,8 @@ class Health:
         begun, start = min(map(len, self.recent.values())) == WINDOW, time.monotonic()
         if start >= self.next_look:
             state = self.state()
-            if all(np.isfinite(vector).all() for vector in state.values()):
-                self.sound = step, state
+            self.check(step, 'weight', state.values())
+            self.sound = step, state
             if begun:                             # what a G is like before, nobody need know
                 self.seen = self.measure(step)
             self.next_look = time.monotonic() + SHARE * (time.monotonic() - start)
@@ -98,7 +98,7 @@ class Health:
             other = '--loss bce' if self.gan.loss.generator is minimax_generator else '--instance-noise 0.3'
             found['D has won'] = (f'{evidence}. G learns little from a D that is always right: in a new run, try a lower --lr-d '
                                   f'than {lr_d:g}{faster}, or {other}')
-        if gained.max() < LOST:
+        if gained.max() < LOST and (halves['D_G_z1'] > halves['D_x']).all():
             found['D cannot follow'] = (f'{evidence}. G learns little from a D that is mostly wrong: in a new run, try a higher '
                                         f'--lr-d than {lr_d:g}, or a lower --lr than {lr:g}')
         if any(abs(halves[name]).min() > EXPLODED for name in ('loss_D', 'loss_G')):
@@ -128,7 +128,10 @@ class Health:
         try:
             yield
         except Diverged as error:
-            raise UserError(f'{error}. {self.origin(error.step)}') from None
+            origin = 'Where it began was not looked for'
+            with contextlib.suppress(KeyboardInterrupt):
+                origin = self.origin(error.step)
+            raise UserError(f'{error}. {origin}') from None
 
     def origin(self, last):
         """What was the first that is not finite, a layer's output or a vector of GAN.vectors. The steps since the last look are
@@ -151,7 +154,7 @@ class Health:
         with watching('G', gan.G), watching('D', gan.D), one_thread(), np.errstate(all='ignore'):
             for number in steps:
                 gan.step(*self.batches(number))
-                found += [f'{name}, in its update' for name, vector in gan.vectors().items() if not finite(vector)]
+                found += [f'{name}, after the step' for name, vector in gan.vectors().items() if not finite(vector)]
                 if found:
                     return f'It began in step {number}: {found[0]}'
         return 'Made again by the plain core, these steps stay finite'
