@@ -48,7 +48,7 @@ def add(command):
     sub.add_argument('--out', type=named('.png'), metavar='FILE', help='the picture (default: NAME.png)')
     how = sub.add_mutually_exclusive_group()
     how.add_argument('--blind', type=a_seed, nargs='?', const=-1, metavar='SEED',
-                     help='copy the core to blind-SEED, with one line wrong: find and mend it (default: some SEED)')
+                     help='copy the core to blind-SEED, with one mistake in it: find and mend it (default: some SEED)')
     how.add_argument('--check', type=path, metavar='FOLDER', help='is that copy right again? exit code 1 if it is not')
     how.add_argument('--solution', type=path, metavar='FOLDER', help='show where that copy differs from the core')
 
