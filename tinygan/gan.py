@@ -1,44 +1,57 @@
-"""The game: one step of training, first D and then G (Goodfellow et al. 2014, Algorithm 1, with a single step of D, and
-the same fakes for both)."""
+"""The game: one step of training, first D and then G (Goodfellow et al. 2014, Algorithm 1, with the same fakes for both)."""
 import numpy as np
 
 from .arrays import array_module, random_stream, to_numpy
+from .labels import LabelPlanes
+from .penalties import between
 
 
 class GAN:
     """A generator G, a discriminator D, the loss that sets the rules, and an optimiser for each.
 
-    order is 'both' for an update of D and then of G in every step, or 'alternate' for D in the first, third ... step
-    and G in the others. D is not updated while its loss is at most D_rests_at. instance_noise is the standard deviation
-    of the noise added to every image that D sees, real or fake: both distributions spread until they overlap, and D
-    cannot tell all of one from all of the other (Sønderby et al. 2017, "Amortised MAP inference for image
-    super-resolution"). Samples are drawn from `sampler`: G itself or, if there is one, the network of its Average.
-    A step freezes D and then unfreezes all of it.
+    order is 'both' for an update of D in every step and of G in every critic_steps-th, or 'alternate' for D in the first,
+    third ... step and G in the others. D is not updated while its loss is at most D_rests_at. instance_noise is the
+    standard deviation of the noise added to every image that D sees, real or fake: both distributions spread until they
+    overlap, and D cannot tell all of one from all of the other (Sønderby et al. 2017, "Amortised MAP inference for image
+    super-resolution"). penalty is a GradientPenalty on D, or None. If D begins with LabelPlanes, it finds the label of image
+    n, real or fake, at the end of row n of z. Samples are drawn from `sampler`: G itself or, if there is one, the network of
+    its Average. A step freezes D and then unfreezes all of it.
     """
 
     def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None,
-                 instance_noise=0):
+                 instance_noise=0, penalty=None, critic_steps=1):
         self.G, self.D, self.loss, self.optim_G, self.optim_D = G, D, loss, optim_G, optim_D
         self.order, self.D_rests_at, self.average, self.instance_noise = order, D_rests_at, average, instance_noise
+        self.penalty, self.critic_steps = penalty, critic_steps
         self.sampler = average.network if average else G
 
-    def step(self, x, z, number=1, image_noise=None):
+    def step(self, x, z, number=1, image_noise=None, epsilon=None):
         """Train on real images x (N, H, W, C) and noise z (N, z_dim). number counts the run's steps, from 1. With
-        instance noise, image_noise (2, N, H, W, C) is drawn from N(0, 1), for the real and for the fake images.
+        instance noise, image_noise (2, N, H, W, C) is drawn from N(0, 1), for the real and for the fake images. epsilon
+        (N, 1, 1, 1) says where between them the penalty is taken: at the real images, if there is none.
 
         Returns a dictionary of arrays, still on the device: the losses, and D's mean output on x, on G(z) before D's
-        update, and on the same G(z) after it. With 'alternate', only those of the network whose turn it was.
+        update, and on the same G(z) after it; the penalty, if there is one. Without what belongs to a network whose turn
+        it was not.
         """
         fake = self.G(z)
         if self.instance_noise:                   # d(fake + noise)/dfake = 1, so update_G is the same
             x, fake = x + self.instance_noise * image_noise[0], fake + self.instance_noise * image_noise[1]
+        self.tell_D(z)
         if self.order == 'alternate':
-            return self.update_D(x, fake) if number % 2 else self.update_G(fake)
-        return self.update_D(x, fake) | self.update_G(fake)
+            return self.update_D(x, fake, epsilon) if number % 2 else self.update_G(fake)
+        metrics = self.update_D(x, fake, epsilon)
+        return metrics if number % self.critic_steps else metrics | self.update_G(fake)
 
-    def update_D(self, x, fake):
-        """D learns to tell real from fake; the gradients of both add up. The chain rule would lead on from the fakes
-        into G. It stops here because nobody passes D's gradient on to G.backward."""
+    def tell_D(self, z):
+        """Which class each image should show, if D wants to know."""
+        planes = self.D.leaves()[0]
+        if isinstance(planes, LabelPlanes):
+            planes.labels = z[:, -planes.classes:]
+
+    def update_D(self, x, fake, epsilon=None):
+        """D learns to tell real from fake; the gradients of both, and of a penalty, add up. The chain rule would lead on
+        from the fakes into G. It stops here because nobody passes D's gradient on to G.backward."""
         D, loss = self.D, self.loss
         D.zero_grad()
         score = D(x)
@@ -48,10 +61,12 @@ class GAN:
         loss_fake, dscore = loss.fake(fake_score)
         D.backward(dscore)
         loss_D = loss_real + loss_fake
+        metrics = {'loss_D': loss_D, 'D_x': loss.output(score).mean(), 'D_G_z1': loss.output(fake_score).mean()}
+        if self.penalty:
+            metrics['penalty'] = self.penalty(D, x if epsilon is None else between(x, fake, epsilon))
         if self.D_rests_at is None or loss_D > self.D_rests_at:
             self.optim_D.step()
-        return {'loss_D': loss_D, 'D_x': loss.output(score).mean(),
-                'D_G_z1': loss.output(fake_score).mean()}
+        return metrics
 
     def update_G(self, fake):
         """G learns to fool the updated D. D is frozen: it passes the gradient on and keeps none for itself."""
@@ -97,6 +112,11 @@ class GAN:
 def draw_z(seed, step, count, z_dim):
     """z ~ N(0, 1), (count, z_dim): the noise of a training step."""
     return random_stream(seed, 'noise', step).standard_normal((count, z_dim), np.float32)
+
+
+def draw_epsilon(seed, step, count):
+    """Uniform in [0, 1), (count, 1, 1, 1): where between real and fake images a step takes its gradient penalty."""
+    return random_stream(seed, 'epsilon', step).random((count, 1, 1, 1), np.float32)
 
 
 def draw_image_noise(seed, step, shape):

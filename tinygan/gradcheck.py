@@ -11,7 +11,7 @@ import numpy as np
 
 from . import losses
 from .arrays import array_module, to_numpy
-from .gan import GAN
+from .gan import GAN, between
 from .layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                      Reshape, Sigmoid, Tanh)
 from .network import Sequential
@@ -99,30 +99,35 @@ def check_loss(loss, score, xp=np):
     return {'dscore': relative_error(loss(score)[1], numeric_gradient(lambda: loss(score)[0], score))}
 
 
-def check_gan(recipe, loss, rng, xp=np):
-    """The gradients one step of training hands to the optimisers: D's from real and fake, G's through D.
+def check_gan(recipe, loss, rng, xp=np, penalty=None):
+    """The gradients one step of training hands to the optimisers: D's from real and fake and a penalty, G's through D.
 
-    recipe has a `generator`, a `discriminator` and the `shape` of their images. The networks are one channel wide, so
-    that their parameters can be moved one by one, and the learning rate is 0. With thousands of units one may be about
-    to cross the kink of a ReLU; then all is drawn again.
+    recipe has a `generator`, a `discriminator`, the `shape` of their images and how many `classes`. The networks are one
+    channel wide, so that their parameters can be moved one by one, and the learning rate is 0. With thousands of units one
+    may be about to cross the kink of a ReLU; then all is drawn again.
     """
     kink = 0
     while kink < 1e-4:
-        G = recipe.generator(z_dim=3, width=1, rng=rng, dtype=np.float64)
+        z_dim = 3 + recipe.classes
+        G = recipe.generator(z_dim=z_dim, width=1, rng=rng, dtype=np.float64)
         D = recipe.discriminator(width=1, rng=rng, dtype=np.float64)
         for network in G, D:                      # of N(0, 0.02), so few channels would leave next to nothing
             network.parameters += rng.normal(0, 0.2, network.parameters.size)
             network.to(xp)
-        x, z = xp.asarray(rng.uniform(-1, 1, (2, *recipe.shape))), xp.asarray(rng.standard_normal((2, 3)))
+        x, z = xp.asarray(rng.uniform(-1, 1, (2, *recipe.shape))), xp.asarray(rng.standard_normal((2, z_dim)))
+        epsilon = xp.asarray(rng.random((2, 1, 1, 1)))
+        gan = GAN(G, D, loss, SGD(G, lr=0), SGD(D, lr=0), penalty=penalty)
+        gan.tell_D(z)
         fake = G(z)
-        kink = min(nearest_kink(D, x), nearest_kink(D, fake), nearest_kink(G, z))
-    GAN(G, D, loss, SGD(G, lr=0), SGD(D, lr=0)).step(x, z)
+        mixed = between(x, fake, epsilon)
+        kink = min(nearest_kink(network, at) for network, at in ((D, x), (D, fake), (D, mixed), (G, z)))
+    gan.step(x, z, epsilon=epsilon)
 
     def error(network, loss):
-        places = drawn(rng, network.parameters, MOST_OF_NETWORK)
+        gradients, places = network.gradients.copy(), drawn(rng, network.parameters, MOST_OF_NETWORK)
         numeric = numeric_gradient(loss, network.parameters, h=1e-6, places=places)
-        return relative_error(network.gradients[tuple(np.transpose(places))], numeric)
-    return {'D gradients': error(D, lambda: loss.real(D(x))[0] + loss.fake(D(fake))[0]),
+        return relative_error(gradients[tuple(np.transpose(places))], numeric)
+    return {'D gradients': error(D, lambda: loss.real(D(x))[0] + loss.fake(D(fake))[0] + (penalty(D, mixed) if penalty else 0)),
             'G gradients': error(G, lambda: loss.generator(D(G(z)))[0])}
 
 

@@ -62,11 +62,17 @@ class Conv2d(Weighted):
 
     def backward(self, dy):
         # forward was y = cols @ w + b, so dw = cols.T @ dy, db = sum of dy, dcols = dy @ w.T
-        x = self.cache
+        x, self.dy = self.cache, dy
         if not self.frozen:
             self.dw += conv.weight_grad(x, dy, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
         return conv.input_grad(dy, self.w, x.shape[1:3], self.stride, self.padding)
+
+    def tangent(self, v):
+        # b does not move with x. What is left of y is linear: y moves by conv(v, w), and dw is as if v had been x
+        if not self.frozen:
+            self.dw += conv.weight_grad(v, self.dy, self.kernel_size, self.stride, self.padding)
+        return conv.forward(v, self.w, self.stride, self.padding)
 
 
 class ConvTranspose2d(Weighted):
@@ -99,11 +105,17 @@ class ConvTranspose2d(Weighted):
         # forward was y = convT(x, w) + b, and when y moves, the loss moves by <dy, the move>. Without b, <dy, y> is
         # <x, conv(dy, w)>, which is linear in x and in w. So dx = conv(dy, w), and dw is the weight gradient of that
         # conv, with dy as its input and x as its dLoss/doutput
-        x = self.cache
+        x, self.dy = self.cache, dy
         if not self.frozen:
             self.dw += conv.weight_grad(dy, x, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
         return conv.forward(dy, self.w, self.stride, self.padding)
+
+    def tangent(self, v):
+        # linear as well: y moves by convT(v, w), and dw is as if v had been x
+        if not self.frozen:
+            self.dw += conv.weight_grad(self.dy, v, self.kernel_size, self.stride, self.padding)
+        return conv.input_grad(v, self.w, self.dy.shape[1:3], self.stride, self.padding)
 
 
 class Linear(Weighted):
@@ -119,11 +131,17 @@ class Linear(Weighted):
 
     def backward(self, dy):
         # forward was y = x @ w + b, so dw = x.T @ dy, db = sum of dy, dx = dy @ w.T (derived at the top of conv.py)
-        x = self.cache
+        x, self.dy = self.cache, dy
         if not self.frozen:
             self.dw += x.T @ dy
             self.add_bias_gradient(dy)
         return dy @ self.w.T
+
+    def tangent(self, v):
+        # y moves by u = v @ w, whatever b is. The sum of dy * u is linear in w, and its gradient v.T @ dy
+        if not self.frozen:
+            self.dw += v.T @ self.dy
+        return v @ self.w
 
 
 class BatchNorm2d(Layer):
@@ -193,6 +211,8 @@ class LeakyReLU(Layer):
         positive = self.cache
         return dy * array_module(dy).maximum(positive, dy.dtype.type(self.slope))
 
+    tangent = backward              # the same factors lead from v to how y moves as from dy to dx
+
 
 class ReLU(LeakyReLU):
     """y = max(x, 0); the gradient at 0 is 0."""
@@ -241,6 +261,8 @@ class GlobalAvgPool2d(Layer):
         N, H, W, C = shape = self.cache
         return array_module(dy).broadcast_to(dy[:, None, None, :] / (H * W), shape)
 
+    tangent = forward               # which is linear
+
 
 class Reshape(Layer):
     """Every example to the given shape: (N, ...) -> (N, *shape). Raises ValueError when it has more or fewer entries."""
@@ -256,6 +278,8 @@ class Reshape(Layer):
 
     def backward(self, dy):
         return dy.reshape(self.cache)
+
+    tangent = forward
 
 
 class Flatten(Reshape):

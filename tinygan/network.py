@@ -16,10 +16,12 @@ class Layer:
 
         y  = layer(x)               forward; what backward needs is kept in self.cache
         dx = layer.backward(dy)     from dy = dLoss/dy: adds dLoss/dparameter to dw, db ... and returns dLoss/dx
+        u  = layer.tangent(v)       how y moves when x moves by v; adds d(sum of dy * u)/dparameter to dw ... : penalties.py
 
-    A layer remembers its latest forward only: backward comes before the next forward. A frozen layer passes gradients
-    through but adds none to its own parameters. Raises ValueError when x has another shape than the layer takes,
-    RuntimeError on a backward before a forward.
+    A layer remembers its latest forward only: backward comes before the next forward, and tangent after that backward,
+    whose dy it takes. A frozen layer passes gradients through but adds none to its own parameters. Raises ValueError when x
+    has another shape than the layer takes, RuntimeError on a backward before a forward, TypeError on the tangent of a
+    layer that is curved.
     """
     parameter_names = ()            # attributes such as 'w'; the gradient of w is the attribute dw
     statistic_names = ()            # attributes that training updates without a gradient
@@ -38,6 +40,9 @@ class Layer:
 
     def __repr__(self):
         return show.as_made(self)
+
+    def tangent(self, v):
+        raise TypeError(f'{self} is curved: its slope moves with x, and a gradient penalty would need a further term')
 
     def leaves(self):
         return [self]
@@ -97,6 +102,11 @@ class Sequential(Layer):
         for layer in reversed(self.layers):
             dy = layer.backward(dy)
         return dy
+
+    def tangent(self, v):
+        for layer in self.layers:
+            v = layer.tangent(v)
+        return v
 
     def leaves(self):
         return [leaf for layer in self.layers for leaf in layer.leaves()]

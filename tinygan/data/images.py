@@ -10,10 +10,12 @@ from ..errors import UserError
 
 class ImageSet:
     """Images uint8 (N, H, W, C), shuffled for each epoch and, if asked for, flipped left to right at random. An incomplete last
-    minibatch is dropped. The digest tells images of your own from others; warning says what may be wrong with them."""
+    minibatch is dropped. The digest tells images of your own from others; warning says what may be wrong with them. labels, if
+    they are known, are integers (N,), and class_names what they stand for."""
 
-    def __init__(self, images, seed=0, name='mnist', flip=False, digest=None, warning=None):
+    def __init__(self, images, seed=0, name='mnist', flip=False, digest=None, warning=None, labels=None, class_names=()):
         self.images, self.seed, self.name, self.flip, self.digest, self.warning = images, seed, name, flip, digest, warning
+        self.labels, self.class_names = labels, tuple(class_names)
         self.shape = images.shape[1:]
         self.shuffled = None, None                # the last epoch asked for, and its order of the images
 
@@ -29,13 +31,21 @@ class ImageSet:
 
     def batch(self, step, size):
         """Minibatch number `step`, uint8 (size, H, W, C): a pure function of (seed, step, size)."""
-        epoch, i = divmod(step, self.steps_per_epoch(size))
-        chosen = self.order(epoch)[i * size:(i + 1) * size]
+        chosen = self.chosen(step, size)
         flipped = chosen < 0
         batch = self.images[np.where(flipped, ~chosen, chosen)]
         if self.flip:
             batch[flipped] = batch[flipped, :, ::-1]
         return batch
+
+    def batch_labels(self, step, size):
+        """The labels of the images of `batch`, (size,)."""
+        chosen = self.chosen(step, size)
+        return self.labels[np.where(chosen < 0, ~chosen, chosen)]
+
+    def chosen(self, step, size):
+        epoch, i = divmod(step, self.steps_per_epoch(size))
+        return self.order(epoch)[i * size:(i + 1) * size]
 
     def order(self, epoch):
         """The indices of the images, shuffled for that epoch. ~i, which is negative, stands for image i, flipped."""

@@ -6,6 +6,7 @@ GAN, which can therefore be saved, or draw samples, at any time. Gradients stay 
 import copy
 from types import SimpleNamespace
 
+from ..gan import GAN
 from ..network import Sequential
 from .layers import FASTER
 from .toomcook import IN_CACHE
@@ -27,7 +28,8 @@ def convert(layer, lanes=Alone):
     """
     fast = object.__new__(FASTER.get(type(layer), type(layer)))
     vars(fast).update(vars(layer), lanes=lanes)
-    vars(fast).pop('cache', None)
+    for name in 'cache', 'dy':
+        vars(fast).pop(name, None)
     if isinstance(layer, Sequential):
         fast.layers = tuple(convert(inner, lanes) for inner in layer.layers)
     return fast
@@ -37,7 +39,8 @@ def convert_gan(gan, lanes):
     """A GAN that takes the steps of `gan`, on the same vectors, in lanes that each have a part of the minibatch."""
     fast = copy.copy(gan)
     fast.G, fast.D = convert(gan.G, lanes), convert(gan.D, lanes)
-    fast.G.dx_is_read = fast.D.dx_is_read = False            # but for D's, frozen, through which G learns
+    fast.G.dx_is_read = type(gan) is not GAN                  # a VAE's encoder learns through it
+    fast.D.dx_is_read = False                     # but while it is frozen, and G learns through it
     fast.optim_G, fast.optim_D = InPieces(gan.optim_G, fast.G, lanes), InPieces(gan.optim_D, fast.D, lanes)
     fast.average = gan.average and AverageInPieces(gan.average, lanes)
     if gan.D_rests_at is not None:                # D rests by the loss of the whole minibatch

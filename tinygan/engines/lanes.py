@@ -79,14 +79,15 @@ class Lanes:
             self.close()                          # the others stand somewhere in the middle of the step
             raise
 
-    def parts(self, x, z, number, image_noise=None):
+    def parts(self, x, z, number, image_noise=None, epsilon=None):
         """The arguments of GAN.step for each lane."""
         if len(x) % self.count:
             raise ValueError(f'{len(x)} images cannot be divided among {self.count} lanes')
         size = len(x) // self.count
         for start in range(0, len(x), size):
             part = slice(start, start + size)
-            yield x[part], z[part], number, None if image_noise is None else image_noise[:, part]
+            yield (x[part], z[part], number, None if image_noise is None else image_noise[:, part],
+                   None if epsilon is None else epsilon[part])
 
     def take(self, part):
         metrics = self.gan.step(*part)

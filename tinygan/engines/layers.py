@@ -24,7 +24,14 @@ class Conv2d(layers.Conv2d):
         if not self.frozen:
             self.dw += toomcook.weight_grad(x_for_dw, dy_for_dw, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
+        self.dy = dy_for_dw
         return dx
+
+    def tangent(self, v):
+        u, v_for_dw = toomcook.forward(v, self.w, self.stride, self.padding)
+        if not self.frozen:
+            self.dw += toomcook.weight_grad(v_for_dw, self.dy, self.kernel_size, self.stride, self.padding)
+        return u
 
 
 class ConvTranspose2d(layers.ConvTranspose2d):
@@ -41,13 +48,20 @@ class ConvTranspose2d(layers.ConvTranspose2d):
         if not self.frozen:
             self.dw += toomcook.weight_grad(dy_for_dw, x_for_dw, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
+        self.dy, self.size = dy_for_dw, dy.shape[1:3]
         return dx
+
+    def tangent(self, v):
+        u, v_for_dw = toomcook.input_grad(v, self.w, self.size, self.stride, self.padding)
+        if not self.frozen:
+            self.dw += toomcook.weight_grad(self.dy, v_for_dw, self.kernel_size, self.stride, self.padding)
+        return u
 
 
 class Linear(layers.Linear):
 
     def backward(self, dy, to_input=True):
-        x = self.cache
+        x, self.dy = self.cache, dy
         if not self.frozen:
             self.dw += x.T @ dy
             self.add_bias_gradient(dy)
@@ -102,7 +116,8 @@ class Sequential(network.Sequential):
 
     def forward(self, x):
         for layer in self.layers:
-            vars(layer).pop('cache', None)        # frees the memory of the previous one
+            for name in 'cache', 'dy':            # frees the memory of the previous one
+                vars(layer).pop(name, None)
             x = layer(x)
         self.cache = x.shape
         return x

@@ -10,7 +10,9 @@ from ..errors import UserError
 from ..gan import GAN
 from ..losses import LOSSES
 from ..optim import Adam, Average
+from ..penalties import PENALTIES, GradientPenalty, curved
 from . import networks
+from .vae import VAE, encoder
 
 
 class Recipe(NamedTuple):
@@ -20,7 +22,12 @@ class Recipe(NamedTuple):
     shape: tuple = (28, 28, 1)
     black: float = -1
     z_dim: int = 100
-    loss: str = 'bce'
+    classes: int = 0                # that both networks are told: the labels of the images
+    game: type = GAN
+    loss: str | None = 'bce'
+    penalty: str | None = None      # on D's slope
+    penalty_weight: float = 10
+    critic_steps: int = 1           # updates of D for each of G
     order: str = 'both'             # of the updates: see GAN
     D_rests_at: float | None = None
     lr: float = 2e-4
@@ -44,6 +51,13 @@ RECIPES = {
                       loss='mse', order='alternate', D_rests_at=0.1, lr=1e-3, beta1=0.9, batch_size=10),
     'fast': Recipe(models.dcgan_generator, networks.dcgan_hidden_discriminator, z_dim=32, lr=4e-3, lr_d=8e-4, beta2=0.99,
                    instance_noise=0.5, average=0.999, batch_size=64),
+    'wgan_gp': Recipe(models.dcgan_generator, networks.critic, loss='wgan', penalty='wgan_gp', critic_steps=5, lr=1e-4, beta1=0,
+                      beta2=0.9, batch_size=64),
+    'r1': Recipe(models.dcgan_generator, networks.critic, z_dim=32, penalty='r1', lr=1e-3, lr_d=4e-4, beta1=0, beta2=0.99,
+                 average=0.999, batch_size=64),
+    'conditional': Recipe(models.dcgan_generator, networks.conditional_discriminator, z_dim=32, classes=10, lr=4e-3, lr_d=8e-4,
+                          beta2=0.99, instance_noise=0.5, average=0.999, batch_size=64),
+    'vae': Recipe(models.dcgan_generator, encoder, z_dim=32, game=VAE, loss=None, lr=1e-3, beta1=0.9, batch_size=64),
 }
 
 
@@ -55,12 +69,25 @@ def find_recipe(name):
 
 
 def make_gan(recipe, seed=0, xp=np):
-    """The recipe's GAN, with weights drawn from the seed, on xp's device."""
+    """The recipe's GAN, with weights drawn from the seed, on xp's device. UserError when its settings do not go together."""
+    if recipe.game is VAE and (recipe.loss or recipe.penalty or recipe.instance_noise or recipe.critic_steps > 1):
+        raise UserError('a VAE has no D: leave out --loss, --penalty, --instance-noise and --critic-steps')
+    if recipe.order == 'alternate' and recipe.critic_steps > 1:
+        raise UserError('this recipe updates D and G in turn: leave out --critic-steps')
+
     def generator():
-        return recipe.generator(recipe.z_dim, rng=random_stream(seed, 'G weights')).to(xp)
-    G, D = generator(), recipe.discriminator(rng=random_stream(seed, 'D weights')).to(xp)
+        return recipe.generator(recipe.z_dim + recipe.classes, rng=random_stream(seed, 'G weights')).to(xp)
+    told = {'classes': recipe.classes} if recipe.classes else {'z_dim': recipe.z_dim} if recipe.game is VAE else {}
+    G, D = generator(), recipe.discriminator(**told, rng=random_stream(seed, 'D weights')).to(xp)
+    penalty = None
+    if recipe.penalty and recipe.penalty_weight:
+        if layer := curved(D):
+            able = ', '.join(name for name in RECIPES if RECIPES[name].game is GAN and not curved(RECIPES[name].discriminator()))
+            raise UserError(f'--penalty needs a D whose layers are straight between kinks, and this one has a '
+                            f'{type(layer).__name__}; the recipes that allow it: {able}')
+        penalty = GradientPenalty(PENALTIES[recipe.penalty], recipe.penalty_weight)
     optim_G = Adam(G, recipe.lr, recipe.beta1, recipe.beta2)
     optim_D = Adam(D, recipe.lr_d or recipe.lr, recipe.beta1, recipe.beta2)
     average = Average(generator(), G, recipe.average) if recipe.average else None
-    return GAN(G, D, LOSSES[recipe.loss](), optim_G, optim_D, recipe.order, recipe.D_rests_at, average,
-               recipe.instance_noise)
+    return recipe.game(G, D, LOSSES[recipe.loss]() if recipe.loss else None, optim_G, optim_D, recipe.order, recipe.D_rests_at,
+                       average, recipe.instance_noise, penalty, recipe.critic_steps)

@@ -5,6 +5,7 @@ import numpy as np
 
 from ..layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, Reshape, Sigmoid,
                       Tanh)
+from ..labels import LabelPlanes
 from ..models import down, up
 from ..network import Sequential
 
@@ -14,6 +15,26 @@ def dcgan_hidden_discriminator(width=60, hidden=128, **new):
     as many multiplications as dcgan_discriminator does at 64."""
     return Sequential(
         Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
+        *down(width, 2 * width, **new),
+        Conv2d(2 * width, hidden, 7, **new), LeakyReLU(0.2), Flatten(),
+        Linear(hidden, 1, **new))
+
+
+def critic(width=64, hidden=128, **new):
+    """images (N, 28, 28, 1) -> scores (N, 1), without BatchNorm: for a gradient penalty, which asks for the slope at each
+    image by itself (Gulrajani et al. 2017, section 4, "No critic batch normalization")."""
+    return Sequential(
+        Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
+        Conv2d(width, 2 * width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
+        Conv2d(2 * width, hidden, 7, **new), LeakyReLU(0.2), Flatten(),
+        Linear(hidden, 1, **new))
+
+
+def conditional_discriminator(width=60, hidden=128, classes=10, **new):
+    """As dcgan_hidden_discriminator, for images (N, 28, 28, 1) that should show a certain class."""
+    return Sequential(
+        LabelPlanes(classes),
+        Conv2d(1 + classes, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
         *down(width, 2 * width, **new),
         Conv2d(2 * width, hidden, 7, **new), LeakyReLU(0.2), Flatten(),
         Linear(hidden, 1, **new))

@@ -1,0 +1,40 @@
+"""Conditional GANs: both networks are told which class an image shall show (Mirza & Osindero 2014, "Conditional generative
+adversarial nets", section 3.2). A label is one of CLASSES integers; as a vector y it has a 1 in its place and 0s elsewhere.
+
+G finds y at the end of its z, D as further channels of the image, each of one value throughout. Neither network has a loss
+for it: D sees images only with the right y, and so learns to call wrong whatever does not go with its y.
+"""
+from .arrays import array_module
+from .network import Layer
+
+
+def with_labels(z, labels, classes):
+    """z (N, z_dim) and behind it y: (N, z_dim + classes)."""
+    xp = array_module(z)
+    y = labels[:, None] == xp.arange(classes)
+    return xp.concatenate([z, y.astype(z.dtype)], axis=1)
+
+
+class LabelPlanes(Layer):
+    """y = x and behind it a plane for each class: (N, H, W, C) -> (N, H, W, C + classes). The plane of an image's class is 1, the
+    others are 0. Before a forward, `labels` must be set, as rows (N, classes)."""
+
+    def __init__(self, classes):
+        self.classes = classes
+
+    def joined(self, x, labels):
+        N, H, W, _ = x.shape
+        xp = array_module(x)
+        return xp.concatenate([x, xp.broadcast_to(labels[:, None, None, :], (N, H, W, self.classes))], axis=3)
+
+    def forward(self, x):
+        self.cache = x.shape
+        return self.joined(x, self.labels)
+
+    def backward(self, dy):
+        # forward was a copy of x beside what does not depend on x
+        return dy[..., :-self.classes]
+
+    def tangent(self, v):
+        # and so only that copy moves
+        return self.joined(v, 0 * self.labels)
