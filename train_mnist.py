@@ -21,6 +21,7 @@ from tinygan.data.minibatches import Minibatches
 from tinygan.errors import Parser, UserError, colour, count, count_or_never, number, one_line_errors, path, seed
 from tinygan.judge.frozen import check_digits, check_shape, shipped
 from tinygan.losses import LOSSES
+from tinygan.penalties import PENALTIES
 from tinygan.recipes import RECIPES, find_recipe, make_gan
 from tinygan.run.checkpoint import Run, check_unused
 from tinygan.run.device import PRECISIONS, find_precision, select_device
@@ -99,6 +100,9 @@ def parse(arguments, program):
     add('--instance-noise', type=number(float, 0), metavar='SD', help="standard deviation of noise on what D sees")
     add('--z-dim', type=count, metavar='N', help="size of z")
     add('--loss', choices=LOSSES, help="what D and G minimise")
+    add('--penalty', choices=PENALTIES, help="on how steep D is, for recipes whose D has no BatchNorm")
+    add('--penalty-weight', type=number(float, 0), metavar='W', help='lambda of wgan_gp, gamma of r1 (default: 10; 0: no penalty)')
+    add('--critic-steps', type=count, metavar='N', help="updates of D for each of G")
     add = parser.add_argument_group("the run's folder", 'A resumed run keeps all of its settings. Those of --epochs, --max-steps, '
                                     '--precision, --plain and --...-every, and the place of --data, can be changed by naming them '
                                     'again.').add_argument

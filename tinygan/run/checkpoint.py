@@ -27,7 +27,7 @@ from .files import atomically, lock
 from .pictures import plot_curves, save_gif, save_png
 
 VERSION = 1                         # of the checkpoint's format
-COLUMNS = 'step', 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2', 'frechet'
+OF_GAN, OF_VAE = ('loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'), ('reconstruction', 'divergence')         # metrics of a step
 ON_CPU = 'step', 'frechet'          # of those, what is never fetched from a GPU
 BEST = 'best.npz'
 FRAMES = 100                        # of samples.gif, at most
@@ -60,6 +60,12 @@ class Run:
         run.write_metrics([])
         run.save(0, state)
         return run
+
+    @property
+    def columns(self):
+        """Of metrics.csv."""
+        metrics = OF_VAE if self.config.get('loss', '') is None else OF_GAN
+        return 'step', *metrics, *(['penalty'] if self.config.get('penalty') else []), 'frechet'
 
     @classmethod
     def open(cls, folder):
@@ -114,7 +120,7 @@ class Run:
     def write_metrics(self, rows):
         """Write metrics.csv anew, with today's columns, from rows that an older tinygan may have written."""
         with atomically(self.folder / 'metrics.csv', 'w') as file:
-            table = csv.DictWriter(file, COLUMNS, extrasaction='ignore', lineterminator='\n')
+            table = csv.DictWriter(file, self.columns, extrasaction='ignore', lineterminator='\n')
             table.writeheader()
             table.writerows(rows)
 
@@ -134,7 +140,7 @@ class Run:
         rows, self.rows = fetched(self.rows), []
         with open(self.folder / 'metrics.csv', 'a') as file:
             for row in rows:
-                file.write(','.join(f'{row[name]:.9g}' if name in row else '' for name in COLUMNS) + '\n')
+                file.write(','.join(f'{row[name]:.9g}' if name in row else '' for name in self.columns) + '\n')
             file.flush()
             os.fsync(file.fileno())
         for row in rows:
@@ -186,7 +192,7 @@ class Run:
     def draw_curves(self, path):
         metrics = np.atleast_1d(np.genfromtxt(self.folder / 'metrics.csv', delimiter=',', names=True))
         if metrics.size:
-            plot_curves(path, metrics)
+            plot_curves(path, {name: metrics[name] for name in metrics.dtype.names})
 
 
 def read_metrics(path, step):

@@ -10,6 +10,10 @@ from .files import atomically
 WIDEST = 600                                      # frame of an animation, in pixels
 GAP, SCALE = 2, 2                                 # pixels between images, pixels for each of theirs
 LARGEST = 2 ** 26                                 # picture, in pixels: 18,000 digits
+CURVES = {                                        # panels of curves.png: what they show, if metrics.csv has it
+    'loss': {'loss_D': 'D', 'loss_G': 'G', 'penalty': "D's penalty", 'reconstruction': 'reconstruction', 'divergence': 'divergence'},
+    'mean output of D': {'D_x': 'D(x)', 'D_G_z1': 'D(G(z)) before\nits update', 'D_G_z2': 'D(G(z)) after'},
+}
 
 
 def check_size(n, columns, shape, mend):
@@ -100,18 +104,18 @@ def spherical(z0, z1, steps):
 
 
 def plot_curves(path, metrics):
-    """Losses, D's mean outputs and, if any was measured, Frechet distances over the steps; metrics holds the columns of
-    metrics.csv, by name."""
+    """Losses, D's mean outputs and, if any was measured, Frechet distances over the steps; metrics is a dictionary of the
+    columns of metrics.csv."""
     Figure = matplotlib_figure()
     measured = ~np.isnan(metrics['frechet'])
-    panels = 3 if measured.any() else 2
+    curves = {label: lines for label, lines in CURVES.items() if metrics.keys() & lines}
+    panels = len(curves) + measured.any()
     figure = Figure(figsize=(9, 3 * panels), layout='constrained')
-    losses, outputs, *distances = figure.subplots(panels, 1, sharex=True)
-    draw_curves(losses, metrics, {'loss_D': 'D', 'loss_G': 'G'})
-    losses.set_ylabel('loss')
-    draw_curves(outputs, metrics, {'D_x': 'D(x)', 'D_G_z1': 'D(G(z)) before\nits update', 'D_G_z2': 'D(G(z)) after'})
-    outputs.set_ylabel('mean output of D')
-    for axis in distances:
+    axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (label, lines) in zip(axes, curves.items()):
+        draw_curves(axis, metrics, {name: lines[name] for name in lines if name in metrics})
+        axis.set_ylabel(label)
+    for axis in axes[len(curves):]:
         axis.semilogy(metrics['step'][measured], metrics['frechet'][measured], '.-', subs=[2, 3, 5, 7])
         axis.yaxis.set(label_text='Frechet distance (log scale)', major_formatter='{x:g}', minor_formatter='{x:g}')
     for axis in figure.axes:

@@ -9,6 +9,7 @@ import time
 from ..errors import drop
 
 WIDE = {'loss_D': 'loss D {:.2f}', 'loss_G': 'G {:.2f}', 'D_x': 'D(x) {:.2f}', 'D_G_z1': 'D(G(z)) {:.2f}', 'D_G_z2': '-> {:.2f}',
+        'penalty': 'penalty {:.2f}', 'reconstruction': 'reconstruction {:.1f}', 'divergence': 'divergence {:.1f}',
         'frechet': 'Frechet {:.1f}'}
 NARROW = {name: form.removeprefix('loss ') for name, form in WIDE.items() if name != 'D_G_z2'}
 

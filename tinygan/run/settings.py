@@ -3,7 +3,8 @@ None where nothing was asked for."""
 from ..errors import UserError
 from ..recipes import RECIPES, find_recipe
 
-OF_RECIPE = 'batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'epochs'
+OF_RECIPE = ('batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'penalty', 'penalty_weight',
+             'critic_steps', 'epochs')
 DEFAULTS = {'seed': 0, 'background': 'white', 'flip': False, 'plain': False, 'precision': None, 'max_steps': None,
             'sample_every': None, 'checkpoint_every': None, 'evaluate_every': None, 'judge': None}
 CHANGEABLE = 'epochs', 'max_steps', 'sample_every', 'checkpoint_every', 'evaluate_every', 'precision', 'plain'
