@@ -2,19 +2,27 @@
 
     python benchmarks/claims.py gradients     how much gradient reaches G in the first steps: (b), (c)
     python benchmarks/claims.py quality       Frechet distance after an epoch, three seeds: (a), (d), (e)
+    python benchmarks/claims.py speed         how long a step takes, by one thread: nothing else should run
+    python benchmarks/claims.py time          Frechet distance after equal time, three seeds: (f), (g), (h)
 
 (a) least squares make better images than cross-entropy
 (b) the minimax loss starves G early, where the non-saturating one does not
 (c) LeakyReLU in D lets more gradient reach G than ReLU
 (d) BatchNorm is needed
 (e) Adam's beta2 should be 0.9, or 0.999
+(f) a gradient penalty replaces BatchNorm in D
+(g) WGAN-GP makes better images than the GANs before it
+(h) a GAN that is told the digits makes better ones
 
-Each writes benchmarks/results/claims_*.json; quality leaves its runs in runs/claims, and finished ones are not run again.
+Each writes benchmarks/results/claims_*.json; quality and time leave their runs in runs/claims, and finished ones are not run
+again. Equal time is that of an epoch of recipe fast: time asks claims_speed.json how many steps that is.
 """
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 
@@ -22,10 +30,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from runs import SAMPLES, mean_and_std, real_digits, samples_of  # noqa: E402
 from tinygan import data, losses  # noqa: E402
 from tinygan.data.minibatches import Minibatches
+from tinygan.engines.lanes import Lanes
 from tinygan.judge.frozen import shipped
 from tinygan.run.pictures import grid, save_png
 from tinygan.layers import BatchNorm2d, LeakyReLU, ReLU
-from tinygan.recipes import RECIPES, make_gan
+from tinygan.recipes import RECIPES, make_gan, networks
 from tinygan.network import Sequential
 
 RESULTS = Path(__file__).parent / 'results'
@@ -57,24 +66,65 @@ VARIANTS = {        # what differs from `python train_mnist.py --max-steps 468`
     'no BatchNorm': ['--recipe', 'no_batchnorm'],
     'beta2 0.9': ['--beta2', '0.9'],
 }
+RECIPES['r1_batchnorm'] = RECIPES['r1']._replace(discriminator=partial(networks.dcgan_hidden_discriminator, width=64), penalty=None)
+TIMED = {           # what differs from `python train_mnist.py`
+    'BatchNorm in D (fast)': ['--recipe', 'fast'],
+    'R1 instead (r1)': ['--recipe', 'r1'],
+    'r1 with BatchNorm, without R1': ['--recipe', 'r1_batchnorm'],
+    'r1 without R1': ['--recipe', 'r1', '--penalty-weight', '0'],
+    'r1, hinge loss': ['--recipe', 'r1', '--loss', 'hinge'],
+    'WGAN-GP (wgan_gp)': ['--recipe', 'wgan_gp'],
+    'told the digits (conditional)': ['--recipe', 'conditional'],
+    'VAE (vae)': ['--recipe', 'vae'],
+}
+
+
+def distances(variants, steps, picture):
+    """Of runs with each variant's options and seed, after so many steps of the variant; a row of samples of each in a picture."""
+    judge, rows = shipped('judge 1'), []
+    result = {'judge': str(judge), 'samples': SAMPLES, 'real train against real test': judge.distance(real_digits())}
+    for name, flags in variants.items():
+        found = []
+        for seed in SEEDS:
+            folder = Path('runs/claims', f'{name}-{seed}'.replace(' ', '_'))
+            images = samples_of(folder, flags, seed, steps[name])
+            found.append(judge.distance(images))
+            if seed == SEEDS[0]:
+                rows.append(images[:16])
+        result[name] = {'steps': steps[name]} | mean_and_std(found)
+        print(f'{name:34} Frechet distance {result[name]["mean"]:6.1f} +- {result[name]["std"]:4.1f}  {found}', flush=True)
+    save_png(RESULTS / picture, grid(np.concatenate(rows), columns=16))
+    return result
 
 
 def quality():
-    judge, rows = shipped('judge 1'), []
-    result = {'judge': str(judge), 'steps': STEPS, 'samples': SAMPLES,
-              'real train against real test': judge.distance(real_digits())}
-    for name, flags in VARIANTS.items():
-        distances = []
-        for seed in SEEDS:
-            folder = Path('runs/claims', f'{name}-{seed}'.replace(' ', '_'))
-            images = samples_of(folder, flags, seed, STEPS)
-            distances.append(judge.distance(images))
-            if seed == SEEDS[0]:
-                rows.append(images[:16])
-        result[name] = mean_and_std(distances)
-        print(f'{name:24} Frechet distance {result[name]["mean"]:6.1f} +- {result[name]["std"]:4.1f}  {distances}')
-    save_png(RESULTS / 'claims_quality.png', grid(np.concatenate(rows), columns=16))
-    return result
+    return distances(VARIANTS, dict.fromkeys(VARIANTS, STEPS), 'claims_quality.png')
+
+
+def time():
+    seconds = json.loads((RESULTS / 'claims_speed.json').read_text())
+    epoch = 60000 // RECIPES['fast'].batch_size * seconds['BatchNorm in D (fast)']['median']
+    return distances(TIMED, {name: round(epoch / seconds[name]['median']) for name in TIMED}, 'claims_time.png')
+
+
+def speed(rounds=7, steps=20):
+    """Seconds of a step of each variant, in turn."""
+    import train_mnist
+    from tinygan.run.settings import new_config, recipe_of
+    train = data.mnist.load('train')
+    running, seconds = {}, {name: [] for name in TIMED}
+    for name, flags in TIMED.items():
+        recipe = recipe_of(new_config(train_mnist.parse(flags, 'claims.py')))
+        images = data.ImageSet(train[0], labels=train[1], class_names=map(str, range(10)))
+        gan = make_gan(recipe)
+        running[name] = Lanes(gan, Minibatches(images, recipe), recipe.batch_size, cores=1)
+    for number in range(rounds):
+        for name, engine in running.items():
+            start = perf_counter()
+            for step in range(number * steps, (number + 1) * steps):
+                engine.step(step + 1)
+            seconds[name].append((perf_counter() - start) / steps)
+    return {name: {'each round': of_rounds, 'median': float(np.median(of_rounds[1:]))} for name, of_rounds in seconds.items()}
 
 
 def gradient_norms(recipe, steps=100):
@@ -110,7 +160,7 @@ def gradients():
 
 
 if __name__ == '__main__':
-    experiments = {'gradients': gradients, 'quality': quality}
+    experiments = {'gradients': gradients, 'quality': quality, 'speed': speed, 'time': time}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('experiment', choices=experiments)
     name = parser.parse_args().experiment

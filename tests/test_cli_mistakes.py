@@ -37,7 +37,17 @@ from tinygan.errors import UserError, one_line_errors
     ('--batch-size', ['--batch-size', 'expected one argument']),
     ('--seed -1', ['--seed', '-1']),
     ('--max-steps -1', ['--max-steps', '-1']),
-    ('--loss hinge', ['--loss', 'hinge', 'bce']),
+    ('--loss nonsense', ['--loss', 'nonsense', 'bce', 'hinge']),
+    ('--data digits --penalty r1', ['--penalty needs a D', 'BatchNorm2d', 'recipes that allow it: dcgan64, wgan_gp, r1']),
+    ('--data digits --recipe lsgan64 --penalty wgan_gp', ['--penalty needs a D', 'recipes that allow it']),
+    ('--data digits --penalty-weight 5', ['--penalty-weight', 'name a --penalty']),
+    ('--data digits --loss wgan', ['--loss wgan needs a --penalty']),
+    ('--data digits --recipe wgan_gp --penalty-weight 0', ['--loss wgan needs a --penalty']),
+    ('--recipe r1 --penalty-weight -1', ['--penalty-weight', '-1']),
+    ('--data digits --recipe lsgan64 --critic-steps 2', ['updates D and G in turn', 'leave out --critic-steps']),
+    ('--critic-steps 0', ['--critic-steps', '0']),
+    *((f'--data digits --recipe vae {option}', ['a VAE has no D', 'leave out', option.split()[0]]) for option in (
+        '--loss lsgan', '--instance-noise 0.3', '--critic-steps 2', '--penalty r1')),
     ('--recipe biggan', ['--recipe', 'biggan', 'dcgan']),
     ('--device tpu', ['--device', 'tpu', 'gpu']),
     ('--resume absent', ['absent holds no checkpoint', 'train_mnist.py']),
@@ -82,7 +92,7 @@ def test_a_folder_that_holds_somebody_s_files_is_refused_and_not_touched(command
 @pytest.mark.parametrize('arguments, was', [
     ('--batch-size 16', '--batch-size 8'), ('--lr 0.1', '--lr 0.0002'), ('--seed 0', '--seed 5'),
     ('--data mnist', '--data digits'), ('--beta1 0', '--beta1 0.5'), ('--z-dim 7', '--z-dim 100'),
-    ('--loss lsgan', '--loss bce')])
+    ('--loss lsgan', '--loss bce'), ('--critic-steps 2', '--critic-steps 1'), ('--penalty r1', '--penalty None')])
 def test_a_resumed_run_cannot_change_what_it_was_begun_with(command, trained, arguments, was):
     run = trained[0]
     before = contents(run)

@@ -72,6 +72,8 @@ def make_gan(recipe, seed=0, xp=np):
     """The recipe's GAN, with weights drawn from the seed, on xp's device. UserError when its settings do not go together."""
     if recipe.game is VAE and (recipe.loss or recipe.penalty or recipe.instance_noise or recipe.critic_steps > 1):
         raise UserError('a VAE has no D: leave out --loss, --penalty, --instance-noise and --critic-steps')
+    if recipe.loss == 'wgan' and not (recipe.penalty and recipe.penalty_weight):
+        raise UserError("--loss wgan needs a --penalty: nothing else keeps D's scores from growing without end")
     if recipe.order == 'alternate' and recipe.critic_steps > 1:
         raise UserError('this recipe updates D and G in turn: leave out --critic-steps')
 

@@ -13,6 +13,8 @@ CHANGEABLE = 'epochs', 'max_steps', 'sample_every', 'checkpoint_every', 'evaluat
 def new_config(options):
     """The settings of a new run: those asked for, else the recipe's."""
     recipe = options.recipe or 'dcgan'
+    if options.penalty_weight and not (options.penalty or RECIPES[recipe].penalty):
+        raise UserError('--penalty-weight is the weight of a penalty: name a --penalty too')
     return {'recipe': recipe, 'data': options.data, **DEFAULTS, **{name: getattr(RECIPES[recipe], name) for name in OF_RECIPE},
             **asked(options, (*OF_RECIPE, *DEFAULTS))}
 
