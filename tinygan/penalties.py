@@ -1,17 +1,19 @@
-"""Gradient penalties: D pays for steep slopes, by the gradient of a gradient.
+"""Gradient penalties: D pays for steep slopes, and so it learns by the gradient of a gradient.
 
-g = dD(x)/dx is what backward makes of dscore = 1 (row n of it is the slope of score n, as no score depends on another's
-image, unless there is BatchNorm). A penalty is a loss of g: it moves by sum(dg * the move of g), where dg = dpenalty/dg. So
-hold v = dg fixed, and its gradient by D's parameters is that of
+g = dD(x)/dx is what backward makes of dscore = 1: row n is the slope of score n, which depends on no other image. A penalty
+is a loss R of g, and returns dg = dR/dg. When a parameter moves, R moves by sum(dg * the move of g). So with v = dg held
+fixed, R has the same gradient by the parameters as
 
-    s = sum(v * g)                   how the scores move, all together, when x moves by v
+    s = sum(v * g)
 
-Now s is linear in v, and has the same value wherever in D it is taken. Between two layers, let dy be what backward sends down
-from the scores, and u what v has become on its way up through D, each layer replaced by its slope at x. Then s = sum(dy * u).
-At a layer u = v @ w, below dy, only this w is the layer's own: dy depends on the layers above, v on those below. So
-ds/dw = v.T @ dy, and the bias, which does not move with x, gets nothing. That is all that `tangent` does.
+which is how the scores move, all together, when x moves by v. To find it, send v forward through D, each layer replaced by
+its slope at x. Anywhere between two layers, s = sum(dy * u): u is what v has become on its way up, dy what backward has made
+of the ones on its way down. Just above a layer with the weight w, u = v @ w for the v that arrives there. dy depends on the
+layers above, v on those below, and neither on this w. So ds/dw = v.T @ dy. The bias, which does not move with x, gets
+nothing. That is what `tangent` adds.
 
-A layer whose slope moves with x (BatchNorm, tanh, sigmoid) would change dy too. LeakyReLU's slope only jumps.
+The slope of a LeakyReLU jumps, but does not bend. Where it does move with x (BatchNorm, tanh, sigmoid), dy would move too:
+such a layer has no tangent.
 """
 from typing import Callable, NamedTuple
 
