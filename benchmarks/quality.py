@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from runs import SAMPLES, judges, mean_and_std, real_digits, samples_of  # noqa: E402
+from runs import SAMPLES, judges, mean_and_std, real_digits, samples_of, train_mnist  # noqa: E402
 from tinygan import data  # noqa: E402
 from tinygan.__main__ import sample_noise  # noqa: E402
 from tinygan.data.minibatches import Minibatches  # noqa: E402
 from tinygan.gan import generate  # noqa: E402
 from tinygan.run.pictures import grid, save_png  # noqa: E402
 from tinygan.recipes import RECIPES, make_gan  # noqa: E402
+from tinygan.run.settings import new_config  # noqa: E402
 
 RESULTS, KEPT = Path(__file__).parent / 'results', Path('runs/quality')
 IMAGES = 60000                                    # of an epoch
@@ -36,6 +37,10 @@ RUNS = {                                          # name: (options of train_mnis
     'dcgan': ([], (1, 5, 10)),
     'PyTorch': (None, (1,)),
     'fast': (FAST, (1, 2, 5, 10)),
+    'r1': (['--recipe', 'r1'], (1, 5, 10)),
+    'wgan_gp': (['--recipe', 'wgan_gp'], (1, 5, 10)),
+    'conditional': (['--recipe', 'conditional'], (1, 5, 10)),
+    'vae': (['--recipe', 'vae'], (1, 5, 10)),
     'smoothed labels': ([*FAST, '--loss', 'bce_smooth'], (1, 5)),
     # what fast is without one of its changes
     'no hidden layer in D': (FAST_SETTINGS, (1,)),
@@ -65,8 +70,7 @@ def train(name, seed, epochs):
     if flags is None:
         by_pytorch(seed, epochs, keep_after)
         return
-    size = RECIPES['fast' if 'fast' in flags else 'dcgan'].batch_size
-    size = int(flags[flags.index('--batch-size') + 1]) if '--batch-size' in flags else size
+    size = new_config(train_mnist.parse(flags, 'quality.py'))['batch_size']
     for epoch in epochs:
         keep_after(epoch, samples_of(folder_of(name, seed), flags, seed, epoch * (IMAGES // size)))
 
@@ -106,7 +110,7 @@ def distances_of_all():
         for judge_name, judge in judges().items():
             row[judge_name] = mean_and_std([judge.distance(of_seed) for of_seed in images])
         print(f'{name}, {epoch}:', row, flush=True)
-        if name in ('dcgan', 'fast'):
+        if name in RECIPES:
             save_png(RESULTS / f'quality_{name}_{epoch}.png', grid(images[0][:32], columns=16))
     return found
 

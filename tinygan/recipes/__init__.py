@@ -53,11 +53,11 @@ RECIPES = {
                    instance_noise=0.5, average=0.999, batch_size=64),
     'wgan_gp': Recipe(models.dcgan_generator, networks.critic, loss='wgan', penalty='wgan_gp', critic_steps=5, lr=1e-4, beta1=0,
                       beta2=0.9, batch_size=64),
-    'r1': Recipe(models.dcgan_generator, networks.critic, z_dim=32, penalty='r1', lr=1e-3, lr_d=4e-4, beta1=0, beta2=0.99,
-                 average=0.999, batch_size=64),
+    'r1': Recipe(models.dcgan_generator, networks.critic, z_dim=32, penalty='r1', penalty_weight=1, lr=4e-3, lr_d=8e-4,
+                 beta1=0, beta2=0.99, average=0.999, batch_size=64),
     'conditional': Recipe(models.dcgan_generator, networks.conditional_discriminator, z_dim=32, classes=10, lr=4e-3, lr_d=8e-4,
                           beta2=0.99, instance_noise=0.5, average=0.999, batch_size=64),
-    'vae': Recipe(models.dcgan_generator, encoder, z_dim=32, game=VAE, loss=None, lr=1e-3, beta1=0.9, batch_size=64),
+    'vae': Recipe(models.dcgan_generator, encoder, z_dim=16, game=VAE, loss=None, lr=2e-3, beta1=0.9, batch_size=64),
 }
 
 

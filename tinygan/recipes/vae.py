@@ -10,10 +10,10 @@ from ..layers import BatchNorm2d, Conv2d, Flatten, LeakyReLU, Linear
 from ..models import down
 from ..network import Sequential
 
-SD = 0.5                            # of the noise that G believes in every pixel to have; white is 2 above black
+SD = 0.7                            # of the noise that G believes in every pixel to have; white is 2 above black
 
 
-def encoder(width=64, z_dim=32, hidden=128, **new):
+def encoder(width=64, z_dim=16, hidden=128, **new):
     """images (N, 28, 28, 1) -> (N, 2 z_dim), two heads side by side: mean and log_var. It is the discriminator of recipe `fast`
     but for its end."""
     return Sequential(
