@@ -218,5 +218,5 @@ def all_checks(layers=LAYERS, recipes={}, xp=np, seed=0, kinds=()):
         recipe = recipes[name]
         for loss in losses.LOSSES if name == 'dcgan' else [recipe.loss]:
             errors = check_gan(recipe, losses.LOSSES[loss](), rng, xp) if loss else recipe.game.check(recipe, rng, xp)
-            what = ', '.join(filter(None, (name, loss, recipe.penalty and f'penalty {recipe.penalty}')))
+            what = f'{name}, {loss}' if loss else name
             yield from ((what, gradient, error) for gradient, error in errors.items())
