@@ -1,4 +1,4 @@
-"""The gradient of a gradient: every tangent against finite differences, whole penalties too, and against PyTorch's double backward."""
+"""The gradient of a gradient: tangents and whole penalties against finite differences, and PyTorch's double backward."""
 import numpy as np
 import pytest
 
@@ -122,8 +122,8 @@ def networks(rng, dtype=np.float64):
     planes.labels = np.eye(3, dtype=dtype)
     return {
         'two convolutions and a Linear': Sequential(
-            Conv2d(2, 3, 4, stride=2, padding=1, **new), LeakyReLU(0.2), Conv2d(3, 4, 3, padding=1, **new), LeakyReLU(0.2), Flatten(),
-            Linear(36, 1, **new)),
+            Conv2d(2, 3, 4, stride=2, padding=1, **new), LeakyReLU(0.2), Conv2d(3, 4, 3, padding=1, **new), LeakyReLU(0.2),
+            Flatten(), Linear(36, 1, **new)),
         'up and down, a part in a part, no bias': Sequential(
             Sequential(ConvTranspose2d(2, 3, 3, stride=2, padding=1, output_padding=1, bias=False, **new),
                        LeakyReLU(0.1)),
