@@ -191,16 +191,16 @@ EXERCISES = {
          tangent_case('Linear', (3, 5), in_features=5, out_features=2, bias=False, **DOUBLE),
          tangent_case('LeakyReLU', (4, 6), slope=0.2)),
         ('Write y for x + v, and take y for x away. What is left of a bias? And of a slope, where x was negative and stays so?',
-         'Linear: u = v @ w. In the sum of dy * u, v stands where x stands in the sum of dy * y, and there is no b: so the exercise '
-         'linear has the gradient by w.',
-         'self.dw += v.T @ self.dy, and nothing for b. LeakyReLU multiplies v by the slopes that x has chosen, as its backward does '
-         'with dy.')),
+         'Linear: u = v @ w. In the sum of dy * u, v stands where x stands in the sum of dy * y, and there is no b: so the '
+         'exercise linear has the gradient by w.',
+         'self.dw += v.T @ self.dy, and nothing for b. LeakyReLU multiplies v by the slopes that x has chosen, as its backward '
+         'does with dy.')),
     'penalty': Exercise(
         "the gradient of a gradient: WGAN-GP's penalty on the slope of D", 'penalties', ('wgan_gp', 'GradientPenalty'),
-        {'wgan_gp': 'Return the loss and dg. g is (N, ...), with the slope of one score in each row. Where a row is zero, so is that '
-                    'of dg: nothing may be divided by zero.',
-         'GradientPenalty.__call__': "Find g, without adding to D's gradients. Then add to them the gradient of the penalty, which is "
-                                     "self.weight times the rule's loss of g: D.tangent does that. Leave D as frozen as it was. "
+        {'wgan_gp': 'Return the loss and dg. g is (N, ...), with the slope of one score in each row. Where a row is zero, so is '
+                    'that of dg: nothing may be divided by zero.',
+         'GradientPenalty.__call__': "Find g, without adding to D's gradients. Then add to them the gradient of the penalty, which "
+                                     "is self.weight times the rule's loss of g: D.tangent does that. Leave D as frozen as it was. "
                                      'Return the penalty.'},
         (rule_case(), penalty_case()),
         ('g is what D.backward returns for a dscore of ones, as each score depends on its own image alone. Freeze D meanwhile. And '
