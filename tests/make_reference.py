@@ -79,4 +79,19 @@ for name, make in (('SGD', lambda p: torch.optim.SGD(p, 0.1)),
         path.append(theta.detach().clone())
     keep(name, start=start, gradients=gradients * torch.tensor([1e-6, 1e-3, 1, 1, 10, 1000]), path=torch.stack(path))
 
+# a penalty on the slope of a small D by its images, whose own gradient autograd finds by differentiating twice
+weights = [(tensor(F, C, 3, 3), tensor(F)) for C, F in ((2, 3), (3, 2), (2, 1))]
+for i, (w, b) in zip((0, 2, 4), weights):
+    keep(f'D/{i}', w=w, b=b)
+x = tensor(3, 2, 6, 6)
+for name, rule in (('r1', lambda size: (size ** 2).mean() / 2), ('wgan_gp', lambda size: ((size - 1) ** 2).mean())):
+    y = x
+    for (w, b), settings in zip(weights, (dict(stride=2, padding=1), dict(padding=1), {})):
+        y = functional.leaky_relu(functional.conv2d(y, w, b, **settings), 0.2 if settings else 1)
+    g = torch.autograd.grad(y.sum(), x, create_graph=True)[0]
+    loss = 10 * rule(g.flatten(1).norm(dim=1))
+    keep(name, x=x, loss=loss)
+    for i, (w, b), dw in zip((0, 2, 4), weights, torch.autograd.grad(loss, [w for w, b in weights])):
+        keep(f'{name} of D/{i}', dw=dw)
+
 np.savez_compressed(Path(__file__).with_name('reference.npz'), made_by=np.array(f'torch {torch.__version__}'), **arrays)

@@ -1,4 +1,5 @@
 """One step of training: whose gradients flow where, in which order, and against the same step by hand."""
+import inspect
 from functools import partial
 
 import numpy as np
@@ -7,18 +8,30 @@ import pytest
 from tinygan import losses
 from tinygan.arrays import random_stream
 from tinygan.run.checkpoint import OF_GAN
-from tinygan.gan import GAN, draw_image_noise, draw_z, generate
+from tinygan.gan import GAN, draw_epsilon, draw_image_noise, draw_z, generate
 from tinygan.gradcheck import TOLERANCE, check_gan, numeric_gradient, relative_error
+from tinygan.labels import LabelPlanes, with_labels
 from tinygan.layers import BatchNorm2d
+from tinygan.penalties import PENALTIES, GradientPenalty
 from tinygan.recipes import RECIPES, make_gan
 from tinygan.optim import SGD, Adam
 
+LEARN_D, LEARN_G = {'loss_D', 'D_x', 'D_G_z1'}, {'loss_G', 'D_G_z2'}
 
-def small_gan(loss='bce', lr=0.01, dtype=np.float64, optimiser=SGD):
+
+def small_gan(loss='bce', lr=0.01, dtype=np.float64, optimiser=SGD, D=None, **settings):
     rng = np.random.default_rng(3)
     G = RECIPES['dcgan'].generator(z_dim=3, width=2, rng=rng, dtype=dtype)
-    D = RECIPES['dcgan'].discriminator(width=2, rng=rng, dtype=dtype)
-    return GAN(G, D, losses.LOSSES[loss](), optimiser(G, lr), optimiser(D, lr))
+    D = D or RECIPES['dcgan'].discriminator(width=2, rng=rng, dtype=dtype)
+    return GAN(G, D, losses.LOSSES[loss](), optimiser(G, lr), optimiser(D, lr), **settings)
+
+
+def critic(recipe='wgan_gp'):
+    """A small D of a recipe, whose parameters are large enough for its slope to matter."""
+    rng = np.random.default_rng(4)
+    D = RECIPES[recipe].discriminator(width=2, hidden=3, rng=rng, dtype=np.float64)
+    D.parameters += rng.normal(0, 0.2, D.parameters.size)
+    return D
 
 
 def minibatch(rng, n=4, dtype=np.float64):
@@ -28,8 +41,12 @@ def minibatch(rng, n=4, dtype=np.float64):
 @pytest.mark.parametrize('recipe,loss', [('dcgan', loss) for loss in losses.LOSSES]
                          + [(name, RECIPES[name].loss) for name in RECIPES if name != 'dcgan'])
 def test_the_gradients_of_a_step_are_those_of_the_losses(rng, recipe, loss):
-    """By finite differences: D on real and fake, G through D."""
-    errors = check_gan(RECIPES[recipe], losses.LOSSES[loss](), rng)
+    """By finite differences: D on real and fake, and a penalty on D, G through D; or both networks of a VAE."""
+    recipe = RECIPES[recipe]
+    if 'hidden' in inspect.signature(recipe.discriminator).parameters and loss:
+        recipe = recipe._replace(discriminator=partial(recipe.discriminator, hidden=3))
+    errors = check_gan(recipe, losses.LOSSES[loss](), rng) if loss else recipe.game.check(recipe, rng)
+    assert len(errors) == 2
     assert max(errors.values()) < TOLERANCE, errors
 
 
@@ -110,7 +127,69 @@ def test_alternating_updates_move_d_in_odd_steps_and_g_in_even_ones(rng):
         moving, resting = moves.parameters.copy(), rests.parameters.copy()
         metrics = gan.step(x, z, number)
         assert (moves.parameters != moving).any() and (rests.parameters == resting).all()
-        assert set(metrics) == ({'loss_D', 'D_x', 'D_G_z1'} if moves is gan.D else {'loss_G', 'D_G_z2'})
+        assert set(metrics) == (LEARN_D if moves is gan.D else LEARN_G)
+
+
+def test_d_learns_in_every_step_and_g_in_every_third(rng):
+    gan = small_gan('wgan', critic_steps=3)
+    x, z = minibatch(rng)
+    for number in range(1, 8):
+        D, G = gan.D.parameters.copy(), gan.G.parameters.copy()
+        metrics = gan.step(x, z, number)
+        assert (gan.D.parameters != D).any() and (gan.G.parameters != G).any() == (number in (3, 6))
+        assert set(metrics) == LEARN_D | (LEARN_G if number in (3, 6) else set())
+
+
+@pytest.mark.parametrize('rule, mixed', [('r1', False), ('wgan_gp', True), ('wgan_gp', False)])
+def test_a_step_with_a_penalty_on_the_slope_of_d(rng, rule, mixed):
+    """Written out a second time from the definitions: at points between real and fake images or, without epsilon, at real ones.
+    The penalty's gradient by the parameters is found by moving them."""
+    gan, copy = small_gan('wgan', D=critic(), penalty=GradientPenalty(PENALTIES[rule], 3)), small_gan('wgan', D=critic())
+    x, z = minibatch(rng)
+    epsilon = rng.random((4, 1, 1, 1)) if mixed else None
+    metrics = gan.step(x, z, epsilon=epsilon)
+
+    G, D, rules = copy.G, copy.D, copy.loss
+    fake = G(z)
+    D.backward(rules.real(D(x))[1])
+    D.backward(rules.fake(D(fake))[1])
+    gradients, at = D.gradients.copy(), epsilon * x + (1 - epsilon) * fake if mixed else x
+
+    def penalty():
+        g = D.backward(np.ones_like(D(at)))
+        size = np.sqrt((g ** 2).sum((1, 2, 3)))
+        return 3 * {'r1': (size ** 2).mean() / 2, 'wgan_gp': ((size - 1) ** 2).mean()}[rule]
+    value, places = penalty(), [(i,) for i in rng.permutation(D.parameters.size)[:300]]
+    moved = (gan.D.parameters - D.parameters) / -0.01 - gradients
+    numeric = numeric_gradient(penalty, D.parameters, h=1e-6, places=places)
+    assert relative_error(moved[tuple(np.transpose(places))], numeric) < TOLERANCE
+    assert metrics['penalty'] == pytest.approx(value, rel=1e-9) and set(metrics) == LEARN_D | LEARN_G | {'penalty'}
+    assert metrics['loss_D'] == pytest.approx(rules.real(D(x))[0] + rules.fake(D(fake))[0], rel=1e-9)         # without it
+    D.parameters[:] = gan.D.parameters            # and G learns through the updated D
+    G.backward(D.backward(rules.generator(D(fake))[1]))
+    np.testing.assert_allclose(gan.G.parameters, G.parameters - 0.01 * G.gradients, rtol=1e-12)
+    assert not any(leaf.frozen for leaf in gan.D.leaves())
+
+
+def test_a_conditional_d_sees_planes_of_the_labels_at_the_end_of_z(rng):
+    seen = []
+
+    class Watched(LabelPlanes):
+        def forward(self, x):
+            y = super().forward(x)
+            seen.append(y)
+            return y
+    gan = small_gan(D=critic('conditional'))
+    gan.D.layers[0].__class__ = Watched
+    gan.G = RECIPES['dcgan'].generator(z_dim=13, width=2, rng=rng, dtype=np.float64)
+    x, z = minibatch(rng)
+    z, labels = with_labels(z, np.array([7, 0, 9, 7]), 10), np.eye(10)[[7, 0, 9, 7]]
+    assert z.shape == (4, 13) and z.dtype == np.float64
+    fake = gan.G(z)
+    gan.step(x, z)
+    for images, y in zip((x, fake, fake), seen, strict=True):
+        np.testing.assert_array_equal(y[..., :1], images)
+        np.testing.assert_array_equal(y[..., 1:], np.broadcast_to(labels[:, None, None], (4, 28, 28, 10)))
 
 
 def test_d_rests_while_its_loss_is_at_most_the_threshold(rng):
@@ -219,14 +298,18 @@ def test_noise_is_a_pure_function_of_seed_and_step():
     np.testing.assert_array_equal(draw_z(1, 5, 4, 3), draw_z(1, 5, 4, 3))
     draws = {draw_z(seed, step, 4, 3).tobytes() for seed in range(3) for step in range(3)}
     assert len(draws) == 9
+    assert len({draw_epsilon(seed, step, 4).tobytes() for seed in range(3) for step in range(3)}) == 9
+    epsilon = draw_epsilon(0, 1, 1000)
+    assert epsilon.shape == (1000, 1, 1, 1) and epsilon.dtype == np.float32 and 0 <= epsilon.min() and epsilon.max() < 1
+    assert epsilon.mean() == pytest.approx(0.5, abs=0.03)
     z = draw_z(0, 1, 1000, 100)
     assert z.dtype == np.float32 and abs(z.mean()) < 0.01 and z.std() == pytest.approx(1, abs=0.01)
 
 
 def test_streams_of_different_purpose_do_not_meet():
-    purposes = 'noise', 'image noise', 'shuffle', 'preview', 'G weights'
+    purposes = 'noise', 'image noise', 'epsilon', 'shuffle', 'preview', 'G weights'
     draws = {random_stream(0, purpose).random() for purpose in purposes}
-    assert len(draws) == 5
+    assert len(draws) == 6
 
 
 def test_samples_come_from_the_average_where_a_recipe_has_one():

@@ -61,6 +61,26 @@ def test_minimax_and_non_saturating_are_the_two_losses_of_the_gan_paper(rng):
         assert loss.real(score)[0] + loss.fake(score)[0] == pytest.approx(-np.log(p).mean() - np.log(1 - p).mean())
 
 
+def test_wasserstein_and_hinge_are_the_losses_of_their_papers(rng):
+    real, fake = 2 * rng.standard_normal((2, 9, 1))
+    wgan, hinge = losses.wgan(), losses.hinged()
+    assert wgan.real(real)[0] + wgan.fake(fake)[0] == pytest.approx(fake.mean() - real.mean(), rel=1e-13)
+    assert hinge.real(real)[0] + hinge.fake(fake)[0] == pytest.approx(
+        -np.minimum(0, real - 1).mean() - np.minimum(0, -fake - 1).mean(), rel=1e-13)
+    for loss in wgan, hinge:                      # G has no margin
+        assert loss.generator(fake)[0] == pytest.approx(-fake.mean(), rel=1e-13)
+        np.testing.assert_allclose(loss.generator(fake)[1], np.full((9, 1), -1 / 9), rtol=1e-13)
+        assert loss.output(fake) is fake
+
+
+def test_a_score_beyond_the_margin_or_at_it_counts_for_nothing():
+    score = np.array([[-2.], [0.9], [1.], [3.]])
+    loss, ds = losses.hinge(score, 1)
+    assert loss == pytest.approx(3.1 / 4) and ds.ravel().tolist() == [-0.25, -0.25, 0, 0]
+    loss, ds = losses.hinge(-score, -1)
+    assert loss == pytest.approx(3.1 / 4) and ds.ravel().tolist() == [0.25, 0.25, 0, 0]
+
+
 def test_where_d_is_sure_of_a_fake_minimax_starves_g_and_non_saturating_does_not():
     sure = np.full((1, 1), -10.)
     starved = abs(losses.minimax().generator(sure)[1]).item()

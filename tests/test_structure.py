@@ -65,7 +65,7 @@ def test_the_core_imports_itself_and_numpy(name):
 
 @pytest.mark.parametrize('name', CORE)
 def test_the_core_does_not_know_that_it_can_be_made_faster(name):
-    words = r'\b\w*(?:engine|lane\b|lanes|scratch|fast|quick|speed|blas|toom|to_input|piece|cache-sized|performan)\w*'
+    words = r'\b\w*(?:engine|(?<!p)lanes?\b|scratch|fast|quick|speed|blas|toom|to_input|piece|cache-sized|performan)\w*'
     assert not re.findall(words, MODULES[(name,)].read_text(), re.IGNORECASE)
 
 

@@ -11,11 +11,13 @@ import numpy as np
 
 from . import losses
 from .arrays import array_module, to_numpy
-from .gan import GAN, between
+from .gan import GAN
+from .labels import LabelPlanes
 from .layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                      Reshape, Sigmoid, Tanh)
 from .network import Sequential
 from .optim import SGD
+from .penalties import PENALTIES, GradientPenalty, between
 
 TOLERANCE = 1e-6
 MOST, MOST_OF_NETWORK = 200, 2000   # entries of an array, and parameters of a network, that are moved
@@ -99,21 +101,21 @@ def check_loss(loss, score, xp=np):
     return {'dscore': relative_error(loss(score)[1], numeric_gradient(lambda: loss(score)[0], score))}
 
 
-def check_gan(recipe, loss, rng, xp=np, penalty=None):
+def check_gan(recipe, loss, rng, xp=np):
     """The gradients one step of training hands to the optimisers: D's from real and fake and a penalty, G's through D.
 
-    recipe has a `generator`, a `discriminator`, the `shape` of their images and how many `classes`. The networks are one
-    channel wide, so that their parameters can be moved one by one, and the learning rate is 0. With thousands of units one
-    may be about to cross the kink of a ReLU; then all is drawn again.
+    recipe has a `generator`, a `discriminator`, the `shape` of their images, how many `classes` they have, and the name and
+    the weight of a `penalty`, if there is one. The networks are one channel wide, so that their parameters can be moved one
+    by one, and the learning rate is 0. With thousands of units one may be about to cross the kink of a ReLU; then all is
+    drawn again.
     """
+    penalty = GradientPenalty(PENALTIES[recipe.penalty], recipe.penalty_weight) if recipe.penalty else None
     kink = 0
     while kink < 1e-4:
         z_dim = 3 + recipe.classes
         G = recipe.generator(z_dim=z_dim, width=1, rng=rng, dtype=np.float64)
         D = recipe.discriminator(width=1, rng=rng, dtype=np.float64)
-        for network in G, D:                      # of N(0, 0.02), so few channels would leave next to nothing
-            network.parameters += rng.normal(0, 0.2, network.parameters.size)
-            network.to(xp)
+        enlarge(G, D, rng, xp)
         x, z = xp.asarray(rng.uniform(-1, 1, (2, *recipe.shape))), xp.asarray(rng.standard_normal((2, z_dim)))
         epsilon = xp.asarray(rng.random((2, 1, 1, 1)))
         gan = GAN(G, D, loss, SGD(G, lr=0), SGD(D, lr=0), penalty=penalty)
@@ -123,12 +125,25 @@ def check_gan(recipe, loss, rng, xp=np, penalty=None):
         kink = min(nearest_kink(network, at) for network, at in ((D, x), (D, fake), (D, mixed), (G, z)))
     gan.step(x, z, epsilon=epsilon)
 
-    def error(network, loss):
-        gradients, places = network.gradients.copy(), drawn(rng, network.parameters, MOST_OF_NETWORK)
-        numeric = numeric_gradient(loss, network.parameters, h=1e-6, places=places)
-        return relative_error(gradients[tuple(np.transpose(places))], numeric)
-    return {'D gradients': error(D, lambda: loss.real(D(x))[0] + loss.fake(D(fake))[0] + (penalty(D, mixed) if penalty else 0)),
-            'G gradients': error(G, lambda: loss.generator(D(G(z)))[0])}
+    def loss_D():
+        return loss.real(D(x))[0] + loss.fake(D(fake))[0] + (penalty(D, mixed) if penalty else 0)
+    return {'D gradients': network_error(D, loss_D, rng),
+            'G gradients': network_error(G, lambda: loss.generator(D(G(z)))[0], rng)}
+
+
+def enlarge(G, D, rng, xp):
+    """Add to the parameters of two networks, and move them to xp's device: N(0, 0.02) of so few channels would leave next to
+    nothing."""
+    for network in G, D:
+        network.parameters += rng.normal(0, 0.2, network.parameters.size)
+        network.to(xp)
+
+
+def network_error(network, loss, rng):
+    """The error of a network's gradients, compared with how a loss moves with its parameters, or some of them."""
+    gradients, places = network.gradients.copy(), drawn(rng, network.parameters, MOST_OF_NETWORK)
+    numeric = numeric_gradient(loss, network.parameters, h=1e-6, places=places)
+    return relative_error(gradients[tuple(np.transpose(places))], numeric)
 
 
 def nearest_kink(network, x):
@@ -139,6 +154,14 @@ def nearest_kink(network, x):
             nearest = min(nearest, float(abs(x).min() / abs(x).mean()))
         x = layer(x)
     return nearest
+
+
+class ToldPlanes(LabelPlanes):
+    """LabelPlanes for images of which number n is of class n."""
+
+    def forward(self, x):
+        self.labels = array_module(x).eye(len(x), self.classes, dtype=x.dtype)
+        return super().forward(x)
 
 
 LAYERS = {          # name: (layer made by rng, shape of its input)
@@ -162,6 +185,7 @@ LAYERS = {          # name: (layer made by rng, shape of its input)
     'GlobalAvgPool2d': (lambda **_: GlobalAvgPool2d(), (2, 3, 4, 3)),
     'Reshape': (lambda **_: Reshape(2, 3, 1), (4, 6)),
     'Flatten': (lambda **_: Flatten(), (2, 2, 3, 2)),
+    'LabelPlanes': (lambda **_: ToldPlanes(3), (3, 2, 4, 2)),
 }
 LOSSES = {
     'bce_with_logits, real': lambda s: losses.bce_with_logits(s, 1),
@@ -169,6 +193,9 @@ LOSSES = {
     'bce_with_logits, smoothed': lambda s: losses.bce_with_logits(s, 0.9),
     'least_squares': lambda s: losses.least_squares(s, -1),
     'mean_squared_error': lambda s: losses.mean_squared_error(s, 1),
+    'wasserstein': lambda s: losses.wasserstein(s, -1),
+    'hinge, real': lambda s: losses.hinge(s, 1),
+    'hinge, fake': lambda s: losses.hinge(s, -1),
     'minimax_generator': losses.minimax_generator,
     'softmax_cross_entropy': lambda s: losses.softmax_cross_entropy(s, array_module(s).arange(len(s)) % s.shape[1]),
 }
@@ -188,6 +215,8 @@ def all_checks(layers=LAYERS, recipes={}, xp=np, seed=0, kinds=()):
     for name in wanted(LOSSES):
         yield name, 'dscore', check_loss(LOSSES[name], 3 * rng.standard_normal((5, 3)), xp)['dscore']
     for name in wanted(recipes):
-        for loss in losses.LOSSES if name == 'dcgan' else [recipes[name].loss]:
-            errors = check_gan(recipes[name], losses.LOSSES[loss](), rng, xp)
-            yield from ((f'{name}, {loss}', gradient, error) for gradient, error in errors.items())
+        recipe = recipes[name]
+        for loss in losses.LOSSES if name == 'dcgan' else [recipe.loss]:
+            errors = check_gan(recipe, losses.LOSSES[loss](), rng, xp) if loss else recipe.game.check(recipe, rng, xp)
+            what = f'{name}, {loss}' if loss else name
+            yield from ((what, gradient, error) for gradient, error in errors.items())

@@ -211,7 +211,9 @@ class LeakyReLU(Layer):
         positive = self.cache
         return dy * array_module(dy).maximum(positive, dy.dtype.type(self.slope))
 
-    tangent = backward              # the same factors lead from v to how y moves as from dy to dx
+    def tangent(self, v):
+        # x has chosen the slopes: the same factors lead from v to how y moves as from dy to dx
+        return self.backward(v)
 
 
 class ReLU(LeakyReLU):

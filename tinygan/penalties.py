@@ -45,8 +45,10 @@ class GradientPenalty(NamedTuple):
     def __call__(self, D, x):
         frozen = D.frozen
         D.freeze()                                # this backward is only to find g, and what each layer's dy is
-        g = D.backward(array_module(x).ones_like(D(x)))
-        D.set_flags(frozen=frozen)
+        try:
+            g = D.backward(array_module(x).ones_like(D(x)))
+        finally:
+            D.set_flags(frozen=frozen)
         loss, dg = self.rule(g)
         D.tangent(self.weight * dg)
         return self.weight * loss

@@ -18,6 +18,7 @@ from tinygan.gan import generate
 from tinygan.gradcheck import LAYERS, TOLERANCE, away_from_zero, check_layer
 from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Linear, Reshape, Tanh
 from tinygan.network import Layer, Sequential
+from tinygan.penalties import curved
 from tinygan.recipes import RECIPES, make_gan
 
 LAYERS = LAYERS | {                               # large enough for polynomials to pay; and a patch that is the whole image
@@ -67,6 +68,35 @@ def test_a_converted_layer_passes_the_gradient_check_frozen_adds_nothing_and_sta
     dx = layer.backward(y)
     assert y.dtype == dx.dtype == np.float32
     assert not any(getattr(layer, 'd' + name).any() for name in layer.parameter_names)
+
+
+@pytest.mark.parametrize('name', [name for name in LAYERS if not curved(LAYERS[name][0]())])
+def test_a_converted_layer_has_the_core_s_tangent(rng, name):
+    make, shape = LAYERS[name]
+    core = Sequential(make(rng=rng, dtype=np.float64))
+    fast, x, v = convert(copy.deepcopy(core)), away_from_zero(rng, shape), rng.standard_normal(shape)
+    dy, before = rng.standard_normal(core(x).shape), v.copy()
+    for net in core, fast:
+        net.freeze()(x)                           # as a penalty does
+        net.backward(dy)
+        net.unfreeze()
+    for _ in range(2):                            # gradients add up
+        u = core.tangent(v)
+        np.testing.assert_allclose(fast.tangent(v), u, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(fast.gradients, core.gradients, rtol=0, atol=1e-8)
+    gradients = fast.gradients.copy()
+    np.testing.assert_allclose(fast.freeze().tangent(v), u, rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(fast.gradients, gradients)
+    np.testing.assert_array_equal(v, before)
+
+
+@pytest.mark.parametrize('name', ['Conv2d, Toom-Cook', 'ConvTranspose2d, Toom-Cook', 'Linear'])
+def test_the_tangent_of_a_converted_layer_stays_float32(rng, name):
+    make, shape = LAYERS[name]
+    fast = convert(make(rng=rng))
+    x = rng.standard_normal(shape).astype('f')
+    fast.backward(fast(x))
+    assert fast.tangent(x).dtype == fast.dw.dtype == np.float32
 
 
 def test_a_converted_network_has_the_same_vectors_and_leaves_the_core_s_network_as_it_was(rng):
@@ -193,7 +223,7 @@ def test_a_converted_layer_refuses_what_the_core_s_refuses(training):
 
 def images(recipe):
     size = (24, *recipe.shape)
-    return ImageSet(np.random.default_rng(1).integers(0, 256, size, dtype=np.uint8))
+    return ImageSet(np.random.default_rng(1).integers(0, 256, size, dtype=np.uint8), labels=np.arange(24) % 10)
 
 
 @pytest.mark.parametrize('name', RECIPES)

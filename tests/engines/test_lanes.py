@@ -17,9 +17,12 @@ from tinygan.engines import Plain, conversion
 from tinygan.engines.lanes import Lanes, divide
 from tinygan.errors import UserError
 from tinygan.gan import GAN
+from tinygan.labels import LabelPlanes
 from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Linear, ReLU, Reshape, Tanh
 from tinygan.losses import LOSSES
 from tinygan.network import Sequential
+from tinygan.penalties import GradientPenalty, r1, wgan_gp
+from tinygan.recipes.vae import VAE
 
 pytestmark = pytest.mark.skipif(divide(8, 2) == 1, reason='processes cannot be forked here')
 N = 12
@@ -77,6 +80,53 @@ def test_lanes_compute_what_one_computes(in_lanes, count, loss, settings, monkey
     for one, other in zip(train_plain(whole), train(in_lanes(parts, count)), strict=True):
         assert one == pytest.approx(other, rel=1e-9)
     assert settings.get('D_rests_at') is None or 0 < whole.optim_D.t <= 2
+    for name, vector in whole.state().items():
+        np.testing.assert_allclose(parts.state()[name], vector, rtol=1e-7, atol=1e-10, err_msg=name)
+
+
+def told_gan(**settings):
+    """With labels at the end of z, and a D without BatchNorm, whose slope can be punished."""
+    new = dict(rng=np.random.default_rng(1), dtype=np.float64)
+    gan = small_gan('wgan', critic_steps=2, **settings)
+    D = Sequential(LabelPlanes(2), Conv2d(3, 3, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
+                   Sequential(Conv2d(3, 4, 3, padding=1, **new), LeakyReLU(0.2)), Flatten(), Linear(36, 1, **new))
+    D.parameters += new['rng'].normal(0, 0.3, D.parameters.size)
+    gan.D, gan.optim_D = D, optim.Adam(D, 1e-3)
+    return gan
+
+
+def mixed_minibatch(number):
+    *others, noise = minibatch(number)
+    return *others, noise, np.random.default_rng(number).random((N, 1, 1, 1))
+
+
+@pytest.mark.parametrize('count', [2, 3])
+@pytest.mark.parametrize('rule, settings, batches', [
+    (wgan_gp, {}, mixed_minibatch), (r1, {'instance_noise': 0.3, 'D_rests_at': -0.5}, minibatch)], ids=['wgan_gp', 'r1'])
+def test_lanes_share_a_penalty_and_what_d_is_told(in_lanes, count, rule, settings, batches, monkeypatch):
+    monkeypatch.setattr(conversion, 'IN_CACHE', 20)
+    whole, parts = (told_gan(penalty=GradientPenalty(rule, 10), **settings) for _ in range(2))
+    lanes = in_lanes(parts, count, batches)
+    for one, other in zip(train(Plain(whole, batches)), train(lanes), strict=True):
+        assert one == pytest.approx(other, rel=1e-9) and one['penalty'] > 0.01
+    for name, vector in whole.state().items():
+        np.testing.assert_allclose(parts.state()[name], vector, rtol=1e-7, atol=1e-10, err_msg=name)
+    assert whole.optim_G.t == 2 and (whole.optim_D.t == 4 if rule is wgan_gp else 0 < whole.optim_D.t < 4)
+
+
+def small_vae():
+    gan, new = small_gan(), dict(rng=np.random.default_rng(1), dtype=np.float64)
+    E = Sequential(Conv2d(1, 3, 4, stride=2, padding=1, **new), BatchNorm2d(3, **new), LeakyReLU(0.2), Flatten(),
+                   Linear(27, 6, **new))
+    E.parameters += new['rng'].normal(0, 0.3, E.parameters.size)
+    return VAE(gan.G, E, None, gan.optim_G, optim.Adam(E, 1e-3), average=gan.average)
+
+
+@pytest.mark.parametrize('count', [2, 3])
+def test_lanes_train_a_vae_as_one_does(in_lanes, count):
+    whole, parts = small_vae(), small_vae()
+    for one, other in zip(train_plain(whole), train(in_lanes(parts, count)), strict=True):
+        assert one == pytest.approx(other, rel=1e-9) and set(one) == {'reconstruction', 'divergence'}
     for name, vector in whole.state().items():
         np.testing.assert_allclose(parts.state()[name], vector, rtol=1e-7, atol=1e-10, err_msg=name)
 

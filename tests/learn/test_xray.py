@@ -28,13 +28,20 @@ from tinygan.run.checkpoint import Run
 from tinygan.run.settings import DEFAULTS
 
 PASSES = 'real', 'fake', 'generator'
+LEARNS = {'lsgan64': 2, 'wgan_gp': 5}             # a step in which G learns, where it is not the first
+GANS = [name for name, recipe in RECIPES.items() if recipe.loss]
+
+
+class Labelled(Digits):
+    def batch_labels(self, step, size):
+        return np.arange(size) * 3 % 10
 
 
 def step_of(name, N=4, step=1, **settings):
     """(GAN, config, arguments of GAN.step) of a recipe with small minibatches."""
     recipe = RECIPES[name]._replace(batch_size=N, **settings)
     config = DEFAULTS | {'recipe': name, 'data': 'digits', 'run': None, 'batch_size': N} | settings
-    return make_gan(recipe), config, Minibatches(Digits(0), recipe)(step)
+    return make_gan(recipe), config, Minibatches(Labelled(0), recipe)(step)
 
 
 @pytest.fixture(scope='module')
@@ -64,7 +71,7 @@ def total(norms):
 
 # ---- the numbers are those of the step
 
-@pytest.mark.parametrize('name,step', [(name, 2 if name == 'lsgan64' else 1) for name in RECIPES])    # a step in which G learns
+@pytest.mark.parametrize('name,step', [(name, LEARNS.get(name, 1)) for name in GANS])
 def test_every_recipe_s_step_is_a_plain_step_and_has_a_page_that_needs_nothing_else(name, step):
     watched, config, batch = step_of(name, 2, step)
     plain, figures = make_gan(RECIPES[name]), examine(watched, config, batch)
@@ -147,9 +154,40 @@ def test_passes_are_told_apart_also_where_d_and_g_take_turns_and_where_d_rests(o
 
 @pytest.mark.parametrize('loss,D,loss_D,loss_G', [
     ('bce', 0.5, 2 * np.log(2), np.log(2)), ('bce_smooth', 0.45, 1.376, 0.7985), ('minimax', 0.5, 2 * np.log(2), -np.log(2)),
-    ('lsgan', 0.5, 0.25, 0.125), ('lsgan_chi2', 0, 1, 0), ('mse', 0.5, 0.5, 0.25)])
+    ('lsgan', 0.5, 0.25, 0.125), ('lsgan_chi2', 0, 1, 0), ('mse', 0.5, 0.5, 0.25), ('hinge', 0, 2, 0)])
 def test_the_balance_is_where_d_gives_real_and_fake_the_same_score(loss, D, loss_D, loss_G):
     assert balance(LOSSES[loss]()) == pytest.approx({'D': D, 'loss_D': loss_D, 'loss_G': loss_G}, abs=1e-3)
+
+
+def test_where_any_score_is_as_good_the_balance_names_none():
+    assert balance(LOSSES['wgan']()) == {'D': None, 'loss_D': 0, 'loss_G': None}
+
+
+@pytest.mark.parametrize('name,step', [('wgan_gp', 1), ('wgan_gp', 5), ('r1', 1)])
+def test_a_penalty_is_no_sweep_and_what_it_adds_is_shown(name, step):
+    gan, config, batch = step_of(name, 2, step)
+    penalty = gan.penalty = gan.penalty._replace(weight=100)
+    figures = examine(gan, config, batch)
+    assert set(figures['sweeps']) == {'G', 'real', 'fake'} | ({'generator'} if step == 5 or name == 'r1' else set())
+    assert figures['about']['penalty'] == name and figures['about']['metrics']['penalty'] > 0 and gan.penalty is penalty
+    norms = [norms for layer in figures['sweeps']['fake']['layers'] for norms in layer['gradients'].values()]
+    assert total(of['all'] for of in norms) == pytest.approx(total(gan.D.gradients), rel=1e-3)
+    assert total(of['sum'] for of in norms) != pytest.approx(total(gan.D.gradients), rel=1e-3)
+    plain, *_ = step_of(name, 2, step)
+    plain.penalty = None
+    plain.step(*batch)
+    assert total(of['sum'] for of in norms) == pytest.approx(total(plain.D.gradients), rel=1e-3)
+    assert max(row['error'] for *_, row in all_checks(figures)) < TOLERANCE
+
+
+def test_labels_stand_behind_z_and_in_planes_behind_the_image():
+    gan, config, batch = step_of('conditional', 2)
+    figures = examine(gan, config, batch)
+    assert figures['about']['classes'] == 10 and figures['sweeps']['G']['input']['shape'] == [42]
+    planes = figures['sweeps']['real']['layers'][0]
+    assert planes['forward']['shape'] == [28, 28, 11] and planes['backward']['shape'] == [28, 28, 1]
+    assert figures['sources']['LabelPlanes']['equation'].startswith('y = x and behind it a plane for each class')
+    assert [of['name'] for of in figures['sources']['LabelPlanes']['helpers']] == ['labels.py: LabelPlanes.joined']
 
 
 # ---- by hand and by moving
@@ -281,6 +319,9 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(tmp_path, monkeypatch):
         Run.start(tmp_path / name, config, state, {})
         with pytest.raises(UserError, match=f'{name}: its networks are not those that its recipe makes'):
             before(tmp_path / name, 1)
+    Run.start(tmp_path / 'vae', config | {'recipe': 'vae', 'loss': None}, make_gan(RECIPES['vae']).state(), {})
+    with pytest.raises(UserError, match='vae: xray looks into a step of a GAN, and recipe vae is none'):
+        before(tmp_path / 'vae')
     gan.G.parameters[:] = np.nan
     with pytest.raises(UserError, match='not finite'):
         examine(gan, config, Minibatches(Digits(0), RECIPES['dcgan']._replace(batch_size=2))(1))
@@ -374,3 +415,27 @@ def test_every_view_can_be_drawn_and_is_no_wider_than_a_phone(rendered):
     dom = seen(rendered, '', script)
     assert 'data-views="47"' in dom and 'data-bad=""' in dom
     assert 'data-phone="{&quot;views&quot;:&quot;47&quot;,&quot;bad&quot;:&quot;&quot;}"' in dom
+
+
+@pytest.mark.skipif(not BROWSER, reason='there is no chromium or google-chrome here')
+@pytest.mark.parametrize('name, views, there, absent', [
+    ('wgan_gp', 30, ['penalty on the slope of D', 'and that of the penalty wgan_gp', 'G learns in one of 5 steps', 'ways through D'],
+     'balance: −'),
+    ('conditional', 56, ['Its last 10 entries are no noise', 'The planes do not depend on it', 'image, 28×28×1'], 'penalty')])
+def test_a_penalty_a_g_that_rests_and_labels_can_be_drawn(name, views, there, absent, tmp_path):
+    path = tmp_path / 'xray.html'
+    path.write_bytes(page.render(examine(*step_of(name, 2))))
+    script = '''const bad = [], said = []; let views = 0;
+    for (const {key} of PASSES) if (X.sweeps[key]) {
+      const pass = PASSES.findIndex(of => of.key == key) + 1;
+      for (let layer = lowest(pass); layer < CHAIN.length; layer++) {
+        go({pass, layer, image: 1}); views++;
+        said.push(document.querySelector('main').innerHTML);
+        if (/undefined|NaN|Infinity|object |null/.test(document.querySelector('main').textContent)) bad.push(location.hash);
+      }
+    }
+    Object.assign(document.body.dataset, {views, bad: bad.join(), said: said.join(' ')});'''
+    dom = seen(path, '', script)
+    assert f'data-views="{views}"' in dom and 'data-bad=""' in dom
+    said = dom.partition('data-said=')[2]
+    assert all(words in said for words in there) and absent not in said

@@ -68,9 +68,10 @@ def test_a_healthy_run_is_left_in_peace(recorded, name):
     assert len(recorded[f'{name}/metrics']) * EVERY > health.WINDOW              # long enough to be judged
 
 
-def test_all_seven_recipes_were_recorded_with_several_seeds():
-    assert {recipe for recipe, *_ in RUNS.values()} == set(RECIPES)
-    assert all(f'{recipe}, seed {seed}' in RUNS for recipe in RECIPES for seed in range(3))
+def test_all_recipes_but_those_with_labels_or_another_game_were_recorded_with_several_seeds():
+    recorded = set(RECIPES) - {'wgan_gp', 'r1', 'conditional', 'vae'}
+    assert {recipe for recipe, *_ in RUNS.values()} == recorded
+    assert all(f'{recipe}, seed {seed}' in RUNS for recipe in recorded for seed in range(3))
 
 
 @pytest.mark.parametrize('name', FAILING)
@@ -95,9 +96,43 @@ def game(recipe='dcgan', **changes):
     return gan, Minibatches(Digits(0), recipe)
 
 
-@pytest.mark.parametrize('loss, balance', [('bce', 2 * np.log(2)), ('lsgan', 0.25), ('lsgan_chi2', 1), ('mse', 0.5)])
+@pytest.mark.parametrize('loss, balance', [('bce', 2 * np.log(2)), ('lsgan', 0.25), ('lsgan_chi2', 1), ('mse', 0.5), ('hinge', 2)])
 def test_the_balance_is_the_least_loss_of_a_d_that_knows_nothing(loss, balance):
     np.testing.assert_allclose(health.stakes(losses.LOSSES[loss]())[1:], (balance, 0), atol=1e-3)
+
+
+def test_a_loss_without_a_floor_is_known():
+    assert health.stakes(losses.LOSSES['wgan']()) == (0, 0, -np.inf)
+    assert all(np.isfinite(health.stakes(make())).all() for name, make in losses.LOSSES.items() if name != 'wgan')
+
+
+@pytest.mark.parametrize('name', ['r1', 'wgan_gp'])
+def test_a_critic_whose_scores_are_far_apart_has_not_won(monkeypatch, name):
+    gan, batches = game(name)
+    looking = Health(gan, batches, gan.state)
+    monkeypatch.setattr(looking, 'measure', lambda step: dict(zip(SEEN, (1, 0, 1e-3, 1e-3))))
+    won = [{'loss_D': -90 if name == 'wgan_gp' else 1e-4, 'D_x': 60, 'D_G_z1': -30, 'penalty': 0.1}]
+    rows = (won * gan.critic_steps + [won[0] | {'loss_G': 30}]) * health.WINDOW
+    assert [line.split(':')[1] for line in looking.look(9999, rows)] == ([] if name == 'wgan_gp' else [' D has won'])
+
+
+def test_of_a_vae_there_is_no_game_but_its_g_and_its_motion_are_looked_at():
+    gan, batches = game('vae')
+    looking = Health(gan, batches, gan.state)
+    rows = [{'reconstruction': 900., 'divergence': 1e-3}]
+    gan.step(*batches(1))
+    assert looking.look(1, rows) == [] and not looking.seen          # not yet
+    looking.next_look, gan.G.parameters[:] = 0, 0
+    line, *_ = looking.look(health.WINDOW + 1, rows * health.WINDOW)
+    assert 'G has collapsed' in line and '--lr than 0.001' in line and 'instance-noise' not in line
+    looking.next_look, looking.said = 0, set()
+    gan, batches = game('vae', lr=1e-12)
+    looking.gan = gan
+    gan.step(*batches(1))
+    measure = looking.measure
+    looking.measure = lambda step: measure(step) | {'spread': 1, 'dead': 0}
+    said = looking.look(2 * health.WINDOW, rows)
+    assert [line.split(': ')[1] for line in said] == ['G does not move', 'the encoder does not move']
 
 
 def test_looking_changes_nothing():

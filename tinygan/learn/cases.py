@@ -33,12 +33,8 @@ class Case(NamedTuple):
     truth: Callable
 
 
-def layer_case(name, shape, forward=False, **arguments):
-    """A layer, made with these arguments: the gradients by x and by its parameters for a random dy; that a second backward adds to
-    the latter, that one while frozen does not, and that x and dy are left alone. With forward, also y, training and evaluating."""
-    rng = np.random.default_rng(1)
-    x, core = away_from_zero(rng, shape), getattr(layers, name)(**arguments)
-    dy = rng.standard_normal(core(x).shape)
+def maker(name, arguments, core, rng):
+    """(a function that makes the layer of a code, with certain parameters; these, by name)."""
     theta = {parameter: rng.standard_normal(getattr(core, parameter).shape) for parameter in core.parameter_names}
 
     def made(code):
@@ -46,6 +42,16 @@ def layer_case(name, shape, forward=False, **arguments):
         for parameter, value in theta.items():
             getattr(layer, parameter)[...] = value
         return layer
+    return made, theta
+
+
+def layer_case(name, shape, forward=False, **arguments):
+    """A layer, made with these arguments: the gradients by x and by its parameters for a random dy; that a second backward adds to
+    the latter, that one while frozen does not, and that x and dy are left alone. With forward, also y, training and evaluating."""
+    rng = np.random.default_rng(1)
+    x, core = away_from_zero(rng, shape), getattr(layers, name)(**arguments)
+    dy = rng.standard_normal(core(x).shape)
+    made, theta = maker(name, arguments, core, rng)
 
     def outputs(code):
         layer = made(code)
@@ -185,6 +191,19 @@ def gan_case():
             found[f'the way that D has moved {what}'] = D.parameters - theta
         return found | {'the t that the average was told, and the sum of G then': followed}
 
+    def a_penalty(code):
+        found, asked = {}, []
+
+        def penalty(D, images):
+            asked.append(images)
+            D.gradients += 1
+            return np.float64(5)
+        for what, epsilon in (('at the real images', None), ('in between', np.full((3, 1, 1, 1), 0.25))):
+            game, G, D, x, z = start(code, penalty=penalty)
+            metrics = game.update_D(x, G(z), epsilon)
+            found |= {f'{D_LEARNS}, with a penalty {what}': game.optim_D.g, f'the penalty {what}': metrics.get('penalty')}
+        return found | {'the images at which a penalty is taken': asked}
+
     def a_step_that_breaks_off(code):
         game, G, D, x, z = start(code)
         G.layers[-1].backward = lambda dy: 1 / 0
@@ -193,7 +212,8 @@ def gan_case():
         return {'is D frozen after a step that broke off': D.frozen}
 
     def mine(code):
-        return one_step_and_another(code) | whole_step(code) | a_rest_and_an_average(code) | a_step_that_breaks_off(code)
+        return (one_step_and_another(code) | whole_step(code) | a_penalty(code) | a_rest_and_an_average(code)
+                | a_step_that_breaks_off(code))
 
     def truth():
         game, G, D, x, z = start(gan)

@@ -146,8 +146,8 @@ def bug(options):
 def hide_bug(seed):
     folder = Path(f'blind-{seed}')
     bugs.hide(folder, seed)
-    print(f'{folder}: the ten files of the core, with one mistake in them. Find it and mend it. Then: tinygan bug --check '
-          f'{folder}')
+    print(f'{folder}: the {len(source.CORE)} files of the core, with one mistake in them. Find it and mend it. Then: '
+          f'tinygan bug --check {folder}')
     return 0
 
 

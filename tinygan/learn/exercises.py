@@ -6,6 +6,7 @@ import numpy as np
 from . import source
 from .cases import adam_case, bias_case, conv_case, gan_case, layer_case, loss_case
 from .mistakes import MISTAKES
+from .slope_cases import penalty_case, rule_case, tangent_case
 
 
 class Exercise(NamedTuple):
@@ -18,8 +19,10 @@ class Exercise(NamedTuple):
     given_away: dict = {}           # in a docstring: what it says in the exercise
 
     def text(self, mistake=None):
-        """The source of the exercise as the core has it, or with a mistake."""
-        text = source.excerpt(self.file, self.names)
+        """The source of the exercise as the core has it, or with a mistake. Tangents are of no use where none is asked for, and
+        would give backward away."""
+        asked = any(name.endswith('.tangent') for name in self.blanks)
+        text = source.excerpt(self.file, self.names, () if asked else ('tangent',))
         return mistake.planted(text) if mistake else text
 
     def blank_text(self):
@@ -163,17 +166,48 @@ EXERCISES = {
          'theta -= lr * m_hat / (sqrt(v_hat) + eps), with theta, g = self.network.parameters, self.network.gradients.')),
     'gan_step': Exercise(
         'the game: one update of D and one of G', 'gan', ('GAN',),
-        {'GAN.update_D': "From fresh gradients: D's on the real images and on the fakes add up; unless D rests, its optimiser "
-                         "steps. "
-                         'Return the losses and outputs, as step says: loss_D, D_x, D_G_z1.',
+        {'GAN.update_D': "From fresh gradients: D's on the real images and on the fakes add up, and so does what self.penalty(D, "
+                         'images) adds, if there is one, at the images that step says; unless D rests, its optimiser steps. Return '
+                         'the losses and outputs, as step says: loss_D, D_x, D_G_z1, and the penalty, if there is one.',
          'GAN.update_G': "From fresh gradients: freeze D, and send the gradient of G's loss through D into G. Unfreeze D whatever "
                          'happens; step; let the average follow. Return loss_G, D_G_z2.'},
         (gan_case(),),
         ('A loss returns (loss, dscore): loss, dscore = self.loss.real(D(x)), then D.backward(dscore). A layer remembers its '
          'latest forward only, so go back before you go forward again.',
          'D: zero_grad, then forward and back on x with loss.real, forward and back on fake with loss.fake; optim_D.step(), unless '
-         'D_rests_at is set and the loss is at most that. Nothing goes on into G: the fakes are "detached".',
+         'D_rests_at is set and the loss is at most that. Nothing goes on into G: the fakes are "detached". A penalty is taken at '
+         'between(x, fake, epsilon), or at x if epsilon is None; it adds its gradient itself, and returns its value.',
          'G: zero_grad, D.freeze(), loss_G, dscore = loss.generator(D(fake)), G.backward(D.backward(dscore)), D.unfreeze() in a '
          'finally, optim_G.step(), and self.average.step(self.optim_G.t) if there is an average. Outputs are '
          'loss.output(score).mean().')),
+    'tangent': Exercise(
+        'how y moves when x does: forward once more, through what is straight', 'layers', ('Weighted', 'Linear', 'LeakyReLU'),
+        {'Linear.tangent': 'Unless self.frozen, add to self.dw (+=) the gradient of the sum of dy * u, where dy is what backward '
+                           'kept in self.dy. Return u, which is how y moves when x moves by v.',
+         'LeakyReLU.tangent': 'Return how y moves when x moves by v, which is too little to carry x over a kink.'},
+        (layer_case('LeakyReLU', (4, 6), slope=0.2),
+         layer_case('Linear', (4, 4), in_features=4, out_features=4, **DOUBLE), bias_case(),
+         tangent_case('Linear', (4, 4), in_features=4, out_features=4, **DOUBLE),
+         tangent_case('Linear', (3, 5), in_features=5, out_features=2, bias=False, **DOUBLE),
+         tangent_case('LeakyReLU', (4, 6), slope=0.2)),
+        ('Write y for x + v, and take y for x away. What is left of a bias? And of a slope, where x was negative and stays so?',
+         'Linear: u = v @ w. In the sum of dy * u, v stands where x stands in the sum of dy * y, and there is no b: so the '
+         'exercise linear has the gradient by w.',
+         'self.dw += v.T @ self.dy, and nothing for b. LeakyReLU multiplies v by the slopes that x has chosen, as its backward '
+         'does with dy.')),
+    'penalty': Exercise(
+        "the gradient of a gradient: WGAN-GP's penalty on the slope of D", 'penalties', ('wgan_gp', 'GradientPenalty'),
+        {'wgan_gp': 'Return the loss and dg. g is (N, ...), with the slope of one score in each row. Where a row is zero, so is '
+                    'that of dg: nothing may be divided by zero.',
+         'GradientPenalty.__call__': "Find g, without adding to D's gradients. Then add to them the gradient of the penalty, which "
+                                     "is self.weight times the rule's loss of g: D.tangent does that. Leave D as frozen as it was. "
+                                     'Return the penalty.'},
+        (rule_case(), penalty_case()),
+        ('g is what D.backward returns for a dscore of ones, as each score depends on its own image alone. Freeze D meanwhile. And '
+         'for the rule: how does |g| move when one entry of g does? |g|^2 is the sum of the squares.',
+         'd|g|/dg = g / |g|, for each image by itself. The penalty moves by sum(v * the move of g), with v = weight * dg. Hold v '
+         'fixed: sum(v * g) is how the scores move, all together, when x moves by v.',
+         'dg = 2 (|g| - 1) g / |g| / N, with sqrt(... + 1e-12) for |g|. How the scores move is what D.tangent(v) works out, and it '
+         'adds the gradient by the parameters. By then, D must be as it was: D.set_flags(frozen=...).'),
+        {'; dg = 2 (|g| - 1) g / |g| / N': ''}),
 }

@@ -18,6 +18,8 @@ COL2IM = 'conv.py, in the docstring of col2im'
 RMSPROP = 'optim.py, in the docstring of RMSprop'
 LOOP = 'README, "The training loop"'
 LAYER = 'network.py, in the docstring of Layer'
+RULE = 'penalties.py, in the docstring of wgan_gp'
+SLOPE = 'penalties.py, at its top'
 ADAM = 'optim.py, in the docstring of Adam'
 
 
@@ -55,6 +57,17 @@ MISTAKES = {
     'bias-mean': Mistake('db is a mean where a sum is due', 'layers', 'self.db += dy.sum(channels(dy))',
         'self.db += dy.mean(channels(dy))', BIAS),
     'thawed': Mistake('a frozen layer learns', 'layers', 'if not self.frozen:', 'if True:', LAYER, 'test_layers.py -k frozen'),
+    'tangent-bias': Mistake('b gets a gradient from a tangent, though it does not move with x', 'layers',
+        'self.dw += v.T @ self.dy', 'self.dw += v.T @ self.dy\n            self.add_bias_gradient(self.dy)', SLOPE,
+        'test_penalties.py -k gradient_of_a_tangent'),
+    'tangent-affine': Mistake('b is added to how y moves, though it does not move with x', 'layers', 'return v @ self.w',
+        'return self.add_bias(v @ self.w)', SLOPE),
+    'tangent-of-x': Mistake('the tangent adds to dw what backward has added already: v stands where x stood', 'layers',
+        'self.dw += v.T @ self.dy', 'self.dw += self.cache.T @ self.dy', SLOPE),
+    'tangent-swapped': Mistake("the factors of a tangent's dw change places, which transposes it", 'layers',
+        'self.dw += v.T @ self.dy', 'self.dw += self.dy.T @ v', SLOPE),
+    'tangent-of-v': Mistake('v decides between the slopes of a LeakyReLU, where x has done so', 'layers', 'return self.backward(v)',
+        'return self.forward(v)', SLOPE, 'test_penalties.py -k how_y_moves'),
 
     # activations
     'relu-open': Mistake('all of the gradient passes, whatever x was', 'layers', 'self.cache = x > 0', 'self.cache = x > -9', RELU,
@@ -181,6 +194,25 @@ MISTAKES = {
         seen='The losses are the same to the last bit, and the samples nearly so: each is normalised with its 39 neighbours. Ask '
              'for a single one, and it comes out otherwise than among others.'),
 
+    # gradient penalties
+    'penalty-unscaled': Mistake('|g| has the gradient g / |g|, and the 1 / |g| is forgotten', 'penalties', '* g / size / len(g)',
+        '* g / len(g)', RULE, 'test_penalties.py -k dg_is'),
+    'penalty-halved': Mistake('the 2 of a square is forgotten', 'penalties', '2 * (size - 1) * g', '(size - 1) * g', RULE),
+    'penalty-mean-twice': Mistake('the mean over the images is taken twice', 'penalties', '* g / size / len(g)',
+        '* g / size / len(g) / len(g)', RULE),
+    'penalty-batch': Mistake('|g| is that of the whole minibatch, where each image has a slope of its own', 'penalties',
+        '(g * g).sum(axis=tuple(range(1, g.ndim)), keepdims=True)', '(g * g).sum()', RULE),
+    'penalty-learns': Mistake("finding g adds to D's gradients: D is not frozen meanwhile", 'penalties', 'D.freeze() ', 'pass ',
+        SLOPE, 'test_penalties.py -k every_parameter'),
+    'penalty-frozen': Mistake('D is still frozen when v goes through it, and learns nothing', 'penalties',
+        'D.set_flags(frozen=frozen)', 'pass', SLOPE),
+    'penalty-weight': Mistake('the weight counts in the value, and not in the gradient', 'penalties',
+        'D.tangent(self.weight * dg)', 'D.tangent(dg)', SLOPE, 'test_penalties.py -k pytorch'),
+    'penalty-along-g': Mistake("g goes through D, where the penalty's gradient by g is due", 'penalties',
+        'D.tangent(self.weight * dg)', 'D.tangent(self.weight * g)', SLOPE),
+    'penalty-mean-score': Mistake('g is the slope of the mean score, N times too small: each image has a score of its own',
+        'penalties', 'ones_like(D(x))', 'ones_like(D(x)) / len(x)', SLOPE),
+
     # networks
     'broadcast': Mistake('a network hands a broadcast gradient on', 'network', 'if dy.shape != self.cache:', 'if False:',
         'network.py, in the docstring of Sequential', 'test_layers.py -k another_shape'),
@@ -246,8 +278,8 @@ MISTAKES = {
     'honest-g': Mistake('G learns to have its fakes called fake', 'gan', 'loss.generator(score)', 'loss.fake(score)', LOOP,
         seen='Both losses are at zero, D(x) at 1.00 and D(G(z)) at 0.00: G helps D. That both are happy shows that they do not '
              'play against each other.'),
-    'old-d': Mistake('G learns through the D of before its update', 'gan', 'return self.update_D(x, fake) | self.update_G(fake)',
-        'return self.update_G(fake) | self.update_D(x, fake)', LOOP, 'test_gan.py -k updated_d',
+    'old-d': Mistake('G learns through the D of before its update', 'gan', 'metrics = self.update_D(x, fake, epsilon)',
+        'return self.update_G(fake) | self.update_D(x, fake, epsilon)', LOOP, 'test_gan.py -k updated_d',
         seen='Hardly anything: the digits are as good. It is another order of the same updates, and many programs have it so. But '
              'it is not Algorithm 1.'),
     'batch-samples': Mistake('samples are normalised by their neighbours', 'gan', '    G.eval()\n', '', BATCHNORM,

@@ -33,11 +33,14 @@ def nodes(text):
 
 
 @cache
-def excerpt(file, names):
-    """The lines of a file of the core that define these classes and functions."""
+def excerpt(file, names, without=()):
+    """The lines of a file of the core that define these classes and functions; methods of the names in `without` are left out."""
     text = text_of(file)
     found, lines = nodes(text), text.splitlines()
-    return '\n\n\n'.join('\n'.join(lines[found[name].lineno - 1:found[name].end_lineno]) for name in names) + '\n'
+    out = {i for name, node in found.items() if name.partition('.')[2] in without
+           for i in range(node.lineno - 2, node.end_lineno)}      # with the empty line above
+    return '\n\n\n'.join('\n'.join(lines[i] for i in range(found[name].lineno - 1, found[name].end_lineno) if i not in out)
+                         for name in names) + '\n'
 
 
 def blanked(text, name, task):
@@ -73,10 +76,11 @@ def imports_for(text, names, file):
     for name in sorted(used - set(names) - {'np'}):
         value = getattr(module, name, None)
         home = value.__name__.rpartition('.')[0] if isinstance(value, ModuleType) else getattr(value, '__module__', '')
-        if home.startswith('tinygan'):
+        if home.startswith('tinygan') or home == 'typing':
             homes.setdefault(home, []).append(name)
-    lines = [f'from {home} import {", ".join(found)}' for home, found in sorted(homes.items())]
-    return '\n'.join(['import numpy as np', '', *lines])
+    lines = {home: f'from {home} import {", ".join(found)}' for home, found in sorted(homes.items())}
+    typing = [lines.pop('typing'), ''] if 'typing' in lines else []
+    return '\n'.join([*typing, 'import numpy as np', '', *lines.values()])
 
 
 def copy_core(folder, mistake=None):

@@ -2,8 +2,10 @@
 
 The step is GAN.step as it is, and `watched` looks over its shoulder. A *sweep* is one forward of a network and the backward that
 may follow. A step has four, always in this order: G makes fakes; D judges real images; D judges the fakes; and D, updated and
-frozen, judges the same fakes for G. Its backward goes on through G, and so ends the first of the four.
+frozen, judges the same fakes for G. Its backward goes on through G, and so ends the first of the four. What a penalty does with D
+in between is not watched: it adds to D's gradients, and only how much is shown.
 """
+import copy
 import datetime
 import math
 import os
@@ -20,7 +22,9 @@ from ..data.images import to_uint8
 from ..data.minibatches import Minibatches
 from ..engines.threads import one_thread
 from ..errors import UserError
+from ..gan import GAN
 from ..gradcheck import in_float64
+from ..labels import LabelPlanes
 from ..layers import LeakyReLU
 from ..recipes import make_gan
 from ..run.checkpoint import open_checkpoint
@@ -59,6 +63,8 @@ def before(run=None, step=None, seed=0):
     try:
         config = DEFAULTS | config | {'run': run and str(run)}
         recipe, place = recipe_of(config), config['data']
+        if recipe.game is not GAN:
+            raise UserError(f'{run}: xray looks into a step of a GAN, and recipe {config["recipe"]} is none')
         gan, step = make_gan(recipe, config['seed']), step or done + 1
         if state is not None:
             gan.load_state(state)                 # even if it is not needed: it proves that the networks are the run's
@@ -89,17 +95,21 @@ def before(run=None, step=None, seed=0):
 def examine(gan, config, batch):
     """All that the page shows of gan.step(*batch), as a plain dictionary."""
     x, z, number, *_ = batch
+    gan = copy.copy(gan)                          # for the penalty: networks and optimisers are the same
     recipe, networks = recipe_of(config), {'G': gan.G, 'D': gan.D}
     n = min(len(x), max(2, CHECKED // math.prod(recipe.shape[:2])))
     weights = {name: of_leaves(network) for name, network in networks.items()}
     with tqdm(total=len(gan.G.leaves()) + 3 * len(gan.D.leaves()), desc='layers', **BAR) as bar:
         G, D = Watch(gan.G, n, bar), Watch(gan.D, n, bar)
+        gan.penalty = gan.penalty and D.unwatched(gan.penalty)
         with watched(gan.G, G), watched(gan.D, D), np.errstate(all='ignore'):
             metrics = {name: page.short(value) for name, value in gan.step(*batch).items()}
     judged = ['real', 'fake'] * ('loss_D' in metrics) + ['generator'] * ('loss_G' in metrics)
     sweeps = {'G': {'layers': G.sweeps[0].layers, 'input': page.described(z[:SHOWN], z)}}
     for name, sweep in zip(judged, D.sweeps):
         pictures = [page.picture(image) for image in to_uint8(sweep.x[0][:SHOWN], recipe.black)]
+        if name == 'fake' and gan.penalty:
+            D.note_all(sweep)
         sweeps[name] = {'layers': sweep.layers, 'input': {'pictures': pictures, 'shape': recipe.shape},
                         'loss': of_loss(getattr(gan.loss, name), gan.loss.output, sweep.score)}
     optimisers = {name: f'{type(optimiser).__name__}(lr={optimiser.lr:g})'
@@ -107,7 +117,8 @@ def examine(gan, config, batch):
     return {
         'about': {'run': config['run'], 'recipe': config['recipe'], 'data': config['data'], 'seed': config['seed'],
                   'loss': recipe.loss, 'step': number, 'N': len(x), 'checked': n, 'metrics': metrics, 'balance': balance(gan.loss),
-                  'noise': gan.instance_noise, 'rests_at': gan.D_rests_at, 'optimisers': optimisers,
+                  'noise': gan.instance_noise, 'rests_at': gan.D_rests_at, 'critic_steps': gan.critic_steps,
+                  'penalty': recipe.penalty if gan.penalty else None, 'classes': recipe.classes, 'optimisers': optimisers,
                   'tinygan': __version__, 'python': platform.python_version(), 'numpy': np.__version__,
                   'date': str(datetime.date.today())},
         'networks': {name: [{'line': repr(leaf), 'kind': type(leaf).__name__, 'parameters': updates(leaf, earlier)}
@@ -124,9 +135,11 @@ class Watch:
 
     def __init__(self, network, n, bar):
         self.leaves, self.twins, self.n, self.bar = network.leaves(), in_float64(network).leaves(), n, bar
-        self.sweeps = []
+        self.sweeps, self.looking = [], True
 
     def __call__(self, way, i, given, made):
+        if not self.looking:
+            return
         if way == 'forward' and i == 0:
             self.sweeps.append(SimpleNamespace(x=[], sums={}, layers=[]))
         getattr(self, way)(self.sweeps[-1], i, given, made)
@@ -144,12 +157,30 @@ class Watch:
         earlier = self.sweeps[-2].sums[i] if len(self.sweeps) > 1 else {}          # D's fakes add to what the real ones left
         for name in leaf.parameter_names:
             getattr(twin, name)[...] = getattr(leaf, name)
+        if isinstance(leaf, LabelPlanes):
+            twin.labels = leaf.labels[:n]
         sweep.layers[i] |= {
             'backward': page.described(dx[:SHOWN], dx) | {'norm': norm(dx), 'arrived': norm(dy)},
             'gradients': {name: {'own': norm(total - earlier.get(name, 0)), 'sum': norm(total)}
                           for name, total in sweep.sums[i].items()},
             'checks': check(twin, sweep.x[i][:n].astype(float), dy[:n].astype(float))}
         self.bar.update()
+
+    def unwatched(self, penalty):
+        """The same penalty, whose ways through the network are no sweeps."""
+        def call(network, x):
+            self.looking = False
+            try:
+                return penalty(network, x)
+            finally:
+                self.looking = True
+        return call
+
+    def note_all(self, sweep):
+        """Note with this sweep's gradients the norm of those that the optimiser saw, after a penalty had added its own."""
+        for leaf, layer in zip(self.leaves, sweep.layers):
+            for name, norms in layer['gradients'].items():
+                norms['all'] = norm(getattr(leaf, 'd' + name))
 
 
 # ---- its numbers
@@ -179,7 +210,9 @@ def of_loss(rule, output, score):
 
 
 def balance(loss):
-    """The metrics of a D that cannot tell real from fake."""
-    score, loss_D, _ = stakes(loss)
+    """The metrics of a D that cannot tell real from fake; where any score will do, only its loss."""
+    score, loss_D, floor = stakes(loss)
+    if floor == -math.inf:
+        return {'D': None, 'loss_D': page.short(loss_D), 'loss_G': None}
     loss_G, _ = loss.generator(np.array([score]))
     return {'D': page.short(loss.output(score)), 'loss_D': page.short(loss_D), 'loss_G': page.short(loss_G)}

@@ -4,11 +4,15 @@ A GAN's G is told by D whether an image could be real. Here it is told which ima
 where in the space of z it belongs: at N(mean, exp(log_var)). G makes an image of a z drawn there, and both pay for how far
 it is from x. So that a z from nowhere in particular makes an image too, E pays for how far its Gaussian is from N(0, 1).
 """
+import numpy as np
+
 from ..arrays import array_module
 from ..gan import GAN
+from ..gradcheck import enlarge, nearest_kink, network_error
 from ..layers import BatchNorm2d, Conv2d, Flatten, LeakyReLU, Linear
 from ..models import down
 from ..network import Sequential
+from ..optim import SGD
 
 SD = 0.7                            # of the noise that G believes in every pixel to have; white is 2 above black
 
@@ -65,3 +69,23 @@ class VAE(GAN):
         if self.average:
             self.average.step(self.optim_G.t)
         return {'reconstruction': loss_x, 'divergence': loss_z}
+
+    @staticmethod
+    def check(recipe, rng, xp=np):
+        """The gradients that a step hands to the optimisers, against finite differences for a fixed noise: see check_gan."""
+        kink = 0
+        while kink < 1e-4:
+            G = recipe.generator(z_dim=3, width=1, rng=rng, dtype=np.float64)
+            E = recipe.discriminator(z_dim=3, width=1, hidden=4, rng=rng, dtype=np.float64)
+            enlarge(G, E, rng, xp)
+            x, noise = xp.asarray(rng.uniform(-1, 1, (3, *recipe.shape))), xp.asarray(rng.standard_normal((3, 3)))
+
+            def drawn_z():
+                mean, log_var = xp.split(E(x), 2, axis=1)
+                return mean + xp.exp(log_var / 2) * noise
+            kink = min(nearest_kink(E, x), nearest_kink(G, drawn_z()))
+        VAE(G, E, None, SGD(G, lr=0), SGD(E, lr=0)).step(x, noise)
+
+        def loss():
+            return reconstruction(G(drawn_z()), x)[0] + divergence(*xp.split(E(x), 2, axis=1))[0]
+        return {'E gradients': network_error(E, loss, rng), 'G gradients': network_error(G, loss, rng)}

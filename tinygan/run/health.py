@@ -39,8 +39,10 @@ class Health:
 
     def __init__(self, gan, batches, state, step=0, check=lambda *_: None):
         self.gan, self.batches, self.state, self.check = gan, batches, state, check
-        self.recent, self.said = {name: deque(maxlen=WINDOW) for name in ('loss_D', 'loss_G', 'D_x', 'D_G_z1')}, set()
-        _, self.balance, self.floor = stakes(gan.loss)
+        metrics = ('loss_D', 'loss_G', 'D_x', 'D_G_z1') if gan.loss else ('reconstruction', 'divergence')
+        self.recent, self.said = {name: deque(maxlen=WINDOW) for name in metrics}, set()
+        if gan.loss:                              # a VAE has no game that one of two could win
+            _, self.balance, self.floor = stakes(gan.loss)
         self.sound = step, state()                # a step, and GAN.state after it, when all of it was finite
         self.seen, self.next_look = {}, 0
 
@@ -85,7 +87,10 @@ class Health:
         return found or self.of_motion()          # what has no gradient, as after a victory, does not move either
 
     def of_losses(self):
-        """What must hold in both halves of the window: an opening may be wild."""
+        """What must hold in both halves of the window: an opening may be wild. Of a loss without a floor nothing is said: D never
+        has all that it could gain, and what its scores are about says little."""
+        if not self.gan.loss or self.floor == -math.inf:
+            return {}
         halves = {name: np.reshape(values, (2, -1)).mean(axis=1) for name, values in self.recent.items()}
         mean = {name: values.mean() for name, values in halves.items()}
         gained = (self.balance - halves['loss_D']) / (self.balance - self.floor)
@@ -109,18 +114,19 @@ class Health:
     def of_networks(self):
         lr, found = self.gan.optim_G.lr, {}
         if self.seen['spread'] < COLLAPSED:
+            noise = ', or --instance-noise 0.3' if self.gan.loss else ''
             found['G has collapsed'] = (f'its images differ from each other only {self.seen["spread"]:.2g} times as much as real '
-                                        f'ones. In a new run, try a lower --lr than {lr:g}, or --instance-noise 0.3')
+                                        f'ones. In a new run, try a lower --lr than {lr:g}{noise}')
         if self.seen['dead'] > DEAD:
             found['units are dead'] = (f'in one layer of G, {self.seen["dead"]:.0%} of the channels are zero for every z, where a '
                                        f'ReLU passes no gradient. In a new run, try a lower --lr than {lr:g}')
         return found
 
     def of_motion(self):
-        return {f'{name} does not move': (f'a step changes its parameters by {self.seen[f"moved_{name}"]:.0e} of their size. In a '
+        networks = ('G', 'G', '--lr', self.gan.optim_G), ('D' if self.gan.loss else 'the encoder', 'D', '--lr-d', self.gan.optim_D)
+        return {f'{name} does not move': (f'a step changes its parameters by {self.seen[f"moved_{key}"]:.0e} of their size. In a '
                                           f'new run, try a higher {option} than {optimiser.lr:g}')
-                for name, option, optimiser in (('G', '--lr', self.gan.optim_G), ('D', '--lr-d', self.gan.optim_D))
-                if self.seen[f'moved_{name}'] < STILL}
+                for name, key, option, optimiser in networks if self.seen[f'moved_{key}'] < STILL}
 
     @contextlib.contextmanager
     def explaining(self):
@@ -161,12 +167,14 @@ class Health:
 
 
 def stakes(loss):
-    """(score, balance, floor) of D's game: the score that a D gives to every image if it cannot tell real from fake, its loss then,
-    and the least loss of one that can tell."""
-    scores = np.linspace(-20, 20, 801)
+    """(score, balance, floor) of D's game: the score that a D gives to every image if it cannot tell real from fake (the smallest,
+    if several are as good), its loss then, and the least loss of one that can tell: -inf, if no score is high enough."""
+    scores = np.array(sorted(np.linspace(-20, 20, 801), key=abs))
     real, fake = (np.array([float(part(score)[0]) for score in scores[:, None]]) for part in (loss.real, loss.fake))
-    i = (real + fake).argmin()
-    return scores[i], (real + fake)[i], real.min() + fake.min()
+    i = np.round(real + fake, 9).argmin()
+    further = min(float(part(np.array([score]))[0]) for part in (loss.real, loss.fake) for score in (-1e3, 1e3))
+    floor = real.min() + fake.min() if further > min(real.min(), fake.min()) - 1 else -math.inf
+    return scores[i], (real + fake)[i], floor
 
 
 def finite(array):
