@@ -62,6 +62,11 @@ def drop(stream):
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def printable(text):
+    """The text without what could play with a terminal, which the name of a file may hold."""
+    return ''.join(character if character.isprintable() or '\udc80' <= character <= '\udcff' else '?' for character in text)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises UserError instead of printing its usage."""
 
