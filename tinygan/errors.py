@@ -67,6 +67,11 @@ def printable(text):
     return ''.join(character if character.isprintable() or '\udc80' <= character <= '\udcff' else '?' for character in text)
 
 
+def listed(names, most=10):
+    """The first names, in a line, and how many more there are."""
+    return printable(', '.join([*names[:most], *[f'and {len(names) - most} more'] * (len(names) > most)]))
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises UserError instead of printing its usage."""
 

@@ -110,8 +110,8 @@ def read_labels(path):
     with open(path, 'rb') as file:
         start = file.read(6)
     if start == NPY:
-        raise UserError(f'{path} has no labels: an .npz has them, with arrays x_train and y_train; so do IDX files, and a folder with a '
-                        'subfolder for each class')
+        raise UserError(f'{path} has no labels: an .npz has them, with arrays x_train and y_train; so do IDX files, and a folder '
+                        'with a subfolder for each class')
     if start[:2] == b'PK':
         with damage_told(path), np.load(path, allow_pickle=False) as arrays:
             for name in LABELS:

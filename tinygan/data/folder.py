@@ -94,8 +94,8 @@ class Folder:
         while len({path[:1] for path in folders}) == 1 and min(map(len, folders)) > 1:
             folders = [path[1:] for path in folders]
         if () in folders:
-            raise UserError(f'--data {self.path}: {printable(self.names[folders.index(())])} lies in no subfolder, and a recipe that '
-                            'is told the classes takes the subfolders for them')
+            raise UserError(f'--data {self.path}: {printable(self.names[folders.index(())])} lies in no subfolder, and those '
+                            'are the classes that this recipe needs')
         return np.array([path[0] for path in folders])
 
 

@@ -57,8 +57,8 @@ def classes_of(source, N, left_out):
     found, labels = np.unique(np.delete(labels, left_out), return_inverse=True)
     names = list(map(str, found.tolist()))
     if not 2 <= len(names) <= MOST_CLASSES:
-        few = f'has but one class, {printable(names[0])}: a recipe that is told them needs two or more'
-        many = f'has {len(names)} classes, and a recipe that is told them takes at most {MOST_CLASSES}'
+        few = f'has but one class, {printable(names[0])}, and this recipe needs two or more'
+        many = f'has {len(names)} classes, and this recipe takes at most {MOST_CLASSES}'
         raise UserError(f'--data {source.path} {few if len(names) < 2 else many}')
     return labels, names
 

@@ -69,10 +69,11 @@ def before(run=None, step=None, seed=0):
     if data.is_path(place) and not os.path.exists(place):
         raise UserError(f'{run}: its images are no longer at {place}, and a step needs them')
     try:
-        images = data.load(place, None, config['seed'], recipe.shape, config['background'], config['flip'])
+        images = data.load(place, None, config['seed'], recipe.shape, config['background'], config['flip'],
+                           recipe.classes > 0)
     except mnist.Unavailable:
         raise UserError(f'{run}: its images, MNIST, are not here: name their folder with TINYGAN_DATA') from None
-    if images.digest != config.get('images', images.digest):
+    if images.digest != config.get('images', images.digest) or recipe.classes and images.labels_digest != config.get('labels'):
         raise UserError(f'{run}: the images of {place} are not those that it was trained on')
     batches = Minibatches(images, recipe, config['seed'])
     if done + 1 < step:
