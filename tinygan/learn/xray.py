@@ -21,6 +21,7 @@ from ..data.minibatches import Minibatches
 from ..engines.threads import one_thread
 from ..errors import UserError
 from ..gradcheck import in_float64
+from ..labels import LabelPlanes
 from ..layers import LeakyReLU
 from ..recipes import make_gan
 from ..run.checkpoint import open_checkpoint
@@ -145,6 +146,8 @@ class Watch:
         earlier = self.sweeps[-2].sums[i] if len(self.sweeps) > 1 else {}          # D's fakes add to what the real ones left
         for name in leaf.parameter_names:
             getattr(twin, name)[...] = getattr(leaf, name)
+        if isinstance(leaf, LabelPlanes):
+            twin.labels = leaf.labels[:n].astype(float)
         sweep.layers[i] |= {
             'backward': page.described(dx[:SHOWN], dx) | {'norm': norm(dx), 'arrived': norm(dy)},
             'gradients': {name: {'own': norm(total - earlier.get(name, 0)), 'sum': norm(total)}
