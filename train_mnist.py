@@ -156,7 +156,7 @@ def resume(folder, options, xp):
     if len(images) < config['batch_size']:
         raise UserError(f'{run.folder}: {len(images)} images are fewer than its minibatches have: begin a new run')
     now = identity(images, config)
-    if now.get('class_names') != config.get('class_names'):
+    if now.get('class_names') != config.get('class_names', now.get('class_names')):
         raise UserError(f'{options.resume}: its classes are {listed(config["class_names"])}, and those of {config["data"]} are '
                         f'{listed(now["class_names"])}: begin a new run')
     same = now == {name: config.get(name, now[name]) for name in now}

@@ -14,7 +14,7 @@ from .frozen import SHIPPED, shipped
 from .measures import Balls, classifier_score, interval, nearest
 
 CONFIDENT = 0.95                                  # a judge is, when it gives one digit that probability
-DIGITS = list('0123456789')                       # the classes of a run that is told digits
+DIGITS = list(data.Digits.class_names)            # the classes of a run that is told digits
 MISSING = 0.01                                    # a digit is, when less than that share of the images is taken for it
 ROWS = {                                          # of the table: name in a result, text
     'frechet': 'Frechet distance (0 is best)',
