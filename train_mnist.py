@@ -16,21 +16,20 @@ import numpy as np
 
 import tinygan
 from tinygan import data, engines
-from tinygan.arrays import random_stream
 from tinygan.data.minibatches import Minibatches
-from tinygan.errors import Parser, UserError, colour, count, count_or_never, number, one_line_errors, path, seed
+from tinygan.errors import Parser, UserError, colour, count, count_or_never, listed, number, one_line_errors, path, seed
 from tinygan.judge.frozen import check_digits, check_shape, shipped
 from tinygan.losses import LOSSES
 from tinygan.penalties import PENALTIES
 from tinygan.recipes import RECIPES, find_recipe, make_gan
 from tinygan.run.checkpoint import Run, check_unused
 from tinygan.run.device import PRECISIONS, find_precision, select_device
-from tinygan.run.generator import draw
+from tinygan.run.generator import preview, samples_of
 from tinygan.run.health import Health
 from tinygan.run.pictures import grid
 from tinygan.run.progress import Progress, signals_caught
 from tinygan.run.schedule import Schedule
-from tinygan.run.settings import DEFAULTS, new_config, old_config, recipe_of
+from tinygan.run.settings import DEFAULTS, identity, new_config, old_config, recipe_of
 
 EVALUATED = 2000                                  # samples: fewer than `tinygan evaluate` draws, and so a larger distance
 
@@ -53,7 +52,7 @@ def train(engine, judge, health, run, last):
                     progress.show(step, rows)
                     progress.say(health.look(step, rows))
                 if name := schedule.sample(step):
-                    run.save_sample(name, grid(samples_of(engine.sampler, run.config, 'preview', 64)))
+                    run.save_sample(name, grid(preview(engine.sampler, run.config)))
                 if schedule.checkpoint(step) or stop:
                     run.save(step, engine.state())
                 if stop:
@@ -61,12 +60,6 @@ def train(engine, judge, health, run, last):
                 schedule.draw(run.save_pictures)
         run.save_pictures()
     return signals[0] if signals else None
-
-
-def samples_of(sampler, config, purpose, n):
-    """n images, uint8, by G (or its average) as it is now, of z that depend on the run's seed and the purpose alone."""
-    z = random_stream(config['seed'], purpose).standard_normal((n, config['z_dim']), np.float32)
-    return draw(sampler, z, RECIPES[config['recipe']].black)
 
 
 def parse(arguments, program):
@@ -163,6 +156,9 @@ def resume(folder, options, xp):
     if len(images) < config['batch_size']:
         raise UserError(f'{run.folder}: {len(images)} images are fewer than its minibatches have: begin a new run')
     now = identity(images, config)
+    if now.get('class_names') != config.get('class_names', now.get('class_names')):
+        raise UserError(f'{options.resume}: its classes are {listed(config["class_names"])}, and those of {config["data"]} are '
+                        f'{listed(now["class_names"])}: begin a new run')
     same = now == {name: config.get(name, now[name]) for name in now}
     if not (same or options.new_images):
         raise UserError(f'{options.resume}: the {len(images)} images of {config["data"]} are not those that the run began with; '
@@ -196,16 +192,12 @@ def images_of(config, options):
         raise UserError(f'--data {config["data"]} needs no --data-dir, which is for MNIST')
     if options.resume and data.is_path(config['data']) and not os.path.exists(config['data']):
         raise UserError(f'{options.resume}: its images are no longer at {config["data"]}: name their place with --data')
-    shape = find_recipe(config['recipe']).shape
-    images = data.load(config['data'], options.data_dir, config['seed'], shape, config['background'], config['flip'])
+    recipe = find_recipe(config['recipe'])
+    images = data.load(config['data'], options.data_dir, config['seed'], recipe.shape, config['background'], config['flip'],
+                       recipe.classes > 0)
     if config['evaluate_every']:
         check_digits(images.name, images.digest, f'--data {images.name}')
     return images
-
-
-def identity(images, config):
-    """What a run knows its images by."""
-    return {'images': images.digest, 'steps_per_epoch': images.steps_per_epoch(config['batch_size'])}
 
 
 def judge_of(config, run=None):
@@ -227,6 +219,8 @@ def gan_of(config, xp):
     end = f', until step {config["max_steps"]}' if config['max_steps'] else ''
     print(f"recipe {config['recipe']}, data {config['data']}: G {gan.G.parameters.size:,} and D "
           f"{gan.D.parameters.size:,} parameters, {config['epochs']} epochs of {config['steps_per_epoch']} steps{end}", flush=True)
+    if 'class_names' in config:
+        print(f'both networks are told what an image shows: {listed(config["class_names"])}', flush=True)
     return gan
 
 

@@ -22,7 +22,7 @@ from tinygan.data.minibatches import Minibatches
 from tinygan.data.ours import MADE_BY
 from tinygan.recipes import RECIPES, make_gan
 from tinygan.run.files import atomically
-from tinygan.run.generator import draw
+from tinygan.run.generator import draw, in_turn, told
 from tinygan.run.health import Health
 from tinygan.run.pictures import grid, matplotlib_figure
 
@@ -57,7 +57,7 @@ SHOWN = {'dcgan, seed 0': 'healthy', 'lr 1e-5, lr_d 4e-3': 'D has won', 'lr_d 2e
 def record(recipe, seed, name, steps, changes):
     """{'metrics': (steps / 10, 5), 'seen': (steps / 50, 4), 'samples': (16, H, W, C)} of a run."""
     recipe = RECIPES[recipe]._replace(**changes)
-    gan, images = make_gan(recipe, seed), data.load(name, None, seed, recipe.shape)
+    gan, images = make_gan(recipe, seed), data.load(name, None, seed, recipe.shape, labelled=recipe.classes > 0)
     batches = Minibatches(images, recipe, seed)
     health, engine = Health(gan, batches, gan.state), engines.start(gan, batches)
     rows, metrics, seen = [], [], []
@@ -70,7 +70,7 @@ def record(recipe, seed, name, steps, changes):
             if step % LOOK == 0:
                 seen.append([health.measure(step)[name] for name in SEEN])
         z = random_stream(seed, 'preview').standard_normal((16, recipe.z_dim), np.float32)
-        samples = draw(engine.sampler, z, recipe.black)
+        samples = draw(engine.sampler, told(z, in_turn(16, recipe.classes), recipe.classes), recipe.black)
     engine.close()
     return {'metrics': np.float32(metrics), 'seen': np.float32(seen), 'samples': samples}
 

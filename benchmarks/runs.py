@@ -10,6 +10,7 @@ from tinygan import data  # noqa: E402
 from tinygan.__main__ import open_generator, sample_noise  # noqa: E402
 from tinygan.judge import report  # noqa: E402
 from tinygan.judge.frozen import SHIPPED, shipped  # noqa: E402
+from tinygan.run.generator import in_turn, told  # noqa: E402
 
 SAMPLES = 10000
 
@@ -29,8 +30,9 @@ def samples_of(folder, flags, seed, steps):
     start = ['--resume', folder] if Path(folder).exists() else ['--out', folder, '--seed', seed, '--data', 'mnist', *flags]
     if code := train_mnist.main([*map(str, start), '--device', 'cpu', '--max-steps', str(steps)]):
         sys.exit(code)
-    draw, z_dim, _ = open_generator(folder)
-    return draw(sample_noise(0, SAMPLES, z_dim))
+    draw, _, config = open_generator(folder)
+    z, classes = sample_noise(0, SAMPLES, config['z_dim']), len(config['class_names'])
+    return draw(told(z, in_turn(SAMPLES, classes), classes))
 
 
 def mean_and_std(distances):

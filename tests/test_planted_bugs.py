@@ -15,6 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wrong one, the tests that must notice)
     'a flipped picture stands on its head':
         ('data/images', 'batch[flipped, :, ::-1]', 'batch[flipped, ::-1]', 'data/test_mnist.py -k flipped'),
+    'labels stay where they are when images are shuffled':
+        ('data/images', 'self.labels[np.where(chosen < 0, ~chosen, chosen)]', 'self.labels[step * size:(step + 1) * size]',
+         'data/test_labels.py -k shuffled'),
+    'a picture that was left out moves the labels of those behind it':
+        ('data/own', 'np.delete(labels, left_out)', 'labels[:N]', 'data/test_labels.py -k left_out'),
+    'a label stands before z instead of behind it':
+        ('labels', '[z, y.astype(z.dtype)]', '[y.astype(z.dtype), z]', 'data/test_labels.py -k behind'),
+    'at the next start nobody knows which pictures were left out':
+        ('data/own', 'left_out_of(path, images) if labelled and int(lost) else []', '[]', 'data/test_labels.py -k left_out'),
     'another ground finds the pictures on the old one':
         ('data/own', '*shape, background)', '*shape)', 'data/test_own.py -k another_ground'),
     'a picture that was changed within its size and time passes for the old one':

@@ -11,7 +11,7 @@ from . import __version__, gradcheck
 from .arrays import random_stream
 from .engines import convert
 from .engines.threads import one_thread
-from .errors import Parser, UserError, count, named, number, one_line_errors, path, seed
+from .errors import Parser, UserError, count, listed, named, number, one_line_errors, path, seed
 from .judge import report
 from .judge.frozen import SHIPPED, Judge, check_digits, check_shape, shipped
 from .layers import Conv2d, ConvTranspose2d
@@ -37,19 +37,36 @@ def sample_noise(seed, n, z_dim):
     return random_stream(seed, 'sample').standard_normal((n, z_dim), np.float32)
 
 
+def with_classes(z, config, options, each=1):
+    """z with the labels behind it of the class that --digit asks for or, without it, of the classes in turn, `each` of one. Of a
+    run that was told none, z alone."""
+    names = config['class_names']
+    if options.digit is None:
+        return generator.told(z, generator.in_turn(len(z), len(names), each), len(names))
+    if not names:
+        raise UserError(f'{options.run or "the trained generator"} was not told classes: train with --recipe conditional')
+    if options.digit not in names:
+        raise UserError(f'{options.run} has no class {options.digit}: choose from {listed(names)}')
+    return generator.told(z, np.full(len(z), names.index(options.digit)), len(names))
+
+
 def sample(options):
-    n, out = options.n, options.out or ('grid.png' if options.columns or not options.npy else None)
-    columns = min(n, options.columns or math.ceil(math.sqrt(n)))
+    out = options.out or ('grid.png' if options.columns or not options.npy else None)
     if options.npy:
         check_free(options.npy)
     check_ours(out)
     draw, shape, config = open_generator(options.run)
+    names = config['class_names']
+    rows = len(names) if options.digit is None else 0             # one for each class; 0: about as many as columns
+    n = options.n or 8 * (rows or 8)
+    columns = min(n, options.columns or math.ceil(n / rows if rows else math.sqrt(n)))
     if out:
         check_size(n, columns, shape, 'lower -n, or use --npy FILE without --out')
-    images = draw(sample_noise(options.seed, n, config['z_dim']))
+    images = draw(with_classes(sample_noise(options.seed, n, config['z_dim']), config, options, columns))
     if out:
         save_png(out, grid(images, columns))
-        print(f'{out}: {n} samples, {columns} in a row')
+        classes = f', each row of one class: {listed(names)}' if rows else f', all of class {options.digit}' if names else ''
+        print(f'{out}: {n} samples, {columns} in a row{classes}')
     if options.npy:
         array = images[..., 0] if shape[-1] == 1 else images
         with atomically(options.npy) as file:
@@ -64,7 +81,8 @@ def interpolate(options):
     check_size(options.rows * options.steps, options.steps, shape, 'lower --rows or --steps')
     z = sample_noise(options.seed, options.rows + 1, config['z_dim'])
     way = {'spherical': spherical, 'linear': linear}[options.path]
-    images = draw(np.concatenate([way(a, b, options.steps) for a, b in zip(z, z[1:])]))
+    z = np.concatenate([way(a, b, options.steps) for a, b in zip(z, z[1:])])
+    images = draw(with_classes(z, config, options, options.steps))
     save_png(options.out, grid(images, columns=options.steps))
     print(f'{options.out}: {options.rows} {options.path} paths from one z to the next, {options.steps} steps each')
     if options.gif:
@@ -81,6 +99,8 @@ def arithmetic(options):
     """
     check_ours(options.out)
     draw, shape, config = open_generator(options.run)
+    if config['class_names']:
+        raise UserError(f'{options.run} was told classes, and arithmetic is for runs that found their concepts by themselves')
     z_dim = config['z_dim']
     concepts = [options.a, options.b, options.c]
     if options.digits and any(concepts) or not options.digits and not all(concepts):
@@ -116,8 +136,8 @@ def evaluate(options):
     if options.judge:
         judge = shipped(options.judge) if options.judge in SHIPPED else Judge(options.judge)
     mnist = report.mnist_images(judge, needed=options.neighbours is not None)
-    images = report.read_samples(options.npy) if options.npy else samples_to_judge(options)
-    result = report.evaluate(images, judge, mnist)
+    images, digits = (report.read_samples(options.npy), None) if options.npy else samples_to_judge(options)
+    result = report.evaluate(images, judge, mnist, digits)
     print(json.dumps(result, indent=2) if options.json else '\n'.join(report.table(result)))
     if options.neighbours:
         report.save_neighbours(options.neighbours, images[:12], mnist[0])
@@ -125,11 +145,14 @@ def evaluate(options):
 
 
 def samples_to_judge(options):
+    """Samples of a run, of its classes in turn, and which digits it was asked for, if it was told digits."""
     draw, shape, config = open_generator(options.run)
     check_shape(shape, options.run)
     if not options.judge:
         check_digits(config.get('data'), config.get('images'), options.run)
-    return draw(sample_noise(options.seed, options.samples, config['z_dim']))
+    z, classes = sample_noise(options.seed, options.samples, config['z_dim']), len(config['class_names'])
+    labels = generator.in_turn(len(z), classes)
+    return draw(generator.told(z, labels, classes)), labels if config['class_names'] == report.DIGITS else None
 
 
 LAYERS = gradcheck.LAYERS | {                     # and those of engines/ that multiply by other means
@@ -163,6 +186,7 @@ def check_gradients(options):
 
 
 place = number(int, 0, 2 ** 31)
+CLASS = dict(metavar='NAME', help='only of this class, by a run that was told classes (default: a row of each)')
 PICTURE = dict(type=named('.png'), metavar='FILE')
 RUN = dict(type=path, nargs='?', metavar='RUN', help="a run's folder, or a checkpoint file such as its best.npz (default: the "
            'trained generator that comes with tinygan)')
@@ -181,12 +205,14 @@ def parse(arguments):
         return sub
     sub = command('sample', sample, 'new samples: a picture, an array')
     sub.add_argument('run', **RUN)
-    sub.add_argument('-n', type=count, default=64, metavar='N', help='how many (default: 64)')
+    sub.add_argument('--digit', '--class', **CLASS)
+    sub.add_argument('-n', type=count, metavar='N', help='how many (default: 64, or 8 of each class)')
     sub.add_argument('--columns', type=count, metavar='N', help='how many in a row (default: about as many as there are rows)')
     sub.add_argument('--out', **PICTURE, help='the picture (default: grid.png, or none with --npy)')
     sub.add_argument('--npy', type=named('.npy'), metavar='FILE', help='an array: uint8, (n, H, W) or (n, H, W, 3)')
     sub = command('interpolate', interpolate, 'strips of images on the way from one z to the next')
     sub.add_argument('run', **RUN)
+    sub.add_argument('--digit', '--class', **CLASS)
     sub.add_argument('--rows', type=count, default=6, metavar='N', help='how many paths (default: 6)')
     sub.add_argument('--steps', type=count, default=12, metavar='N', help='images from one z to the next (default: 12)')
     sub.add_argument('--path', choices=['spherical', 'linear'], default='spherical',

@@ -62,6 +62,16 @@ def drop(stream):
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def printable(text):
+    """The text without what could play with a terminal, which the name of a file may hold."""
+    return ''.join(character if character.isprintable() or '\udc80' <= character <= '\udcff' else '?' for character in text)
+
+
+def listed(names, most=10):
+    """The first names, in a line, and how many more there are."""
+    return printable(', '.join([*names[:most], *[f'and {len(names) - most} more'] * (len(names) > most)]))
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises UserError instead of printing its usage."""
 

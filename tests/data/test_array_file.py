@@ -239,7 +239,7 @@ def test_transparent_rows_lie_on_the_ground(tmp_path):
 def test_an_array_of_the_very_shape_is_taken_as_it_is_and_known_again(tmp_path, monkeypatch):
     path = npy(tmp_path, GRAY)
     monkeypatch.setattr(own, 'LOOKED_AT', 2)      # at a time
-    images, digest, warning = read_own(path, (8, 10, 1))
+    images, digest, warning, *_ = read_own(path, (8, 10, 1))
     assert isinstance(images, np.memmap) and warning is None and not (tmp_path / 'cache').exists()
     assert read_own(npz(tmp_path, arr_0=GRAY), (8, 10, 1))[1] == digest
     changed = GRAY.copy()

@@ -133,6 +133,15 @@ def test_labels_are_not_needed_where_only_images_are(tmp_path):
     assert np.array_equal(data.load('mnist', folder).images[..., 0], IMAGE_ARRAY)
     with pytest.raises(UserError, match='holds no train-labels'):
         data.mnist.load(folder=folder, download=False)
+    with pytest.raises(data.mnist.Unavailable, match='holds no train-labels.* or use --data digits'):
+        data.load('mnist', folder, labelled=True)
+
+
+def test_labels_come_with_the_images_of_mnist_where_they_are_asked_for(tmp_path):
+    images = data.load('mnist', both(tmp_path / 'data'), labelled=True)
+    assert images.labels.tolist() == LABEL_ARRAY.tolist() and images.class_names == tuple('0123456789')
+    images = data.load('mnist', tmp_path / 'data')
+    assert images.labels is None and images.class_names == ()
 
 
 @pytest.mark.parametrize('name', ['train-images.idx3-ubyte', 'train-images.idx3-ubyte.gz', 'MNIST/raw/train-images-idx3-ubyte'])

@@ -1,4 +1,6 @@
 """Images in an array: .npy, .npz and IDX files."""
+import contextlib
+import re
 import zipfile
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +13,7 @@ from .folder import file_key
 from ..errors import UserError
 
 PREFERRED = 'x_train', 'X_train', 'images', 'arr_0', 'train_images'          # of the arrays in an .npz
+LABELS = 'y_train', 'Y_train', 'labels', 'train_labels', 'y'        # of the array beside it with the class of each image
 CHANNELS = {1: 'gray', 3: 'RGB', 4: 'RGBA'}
 PART = 2 ** 24                                    # numbers looked at at a time
 NPY, NUMBERS = b'\x93NUMPY', 'buif'               # how such a file begins, and NumPy's kinds of them
@@ -57,15 +60,36 @@ class Rows:
         image = np.rint((self.read[0][i] * scale + offset).clip(0, 255)).astype(np.uint8)
         return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
+    def labels(self):
+        """The class of each image, integers (N,), from the same .npz or from the IDX file of labels beside that of images."""
+        labels, what = read_labels(self.path)
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        if labels.dtype.kind not in 'bui' or labels.ndim != 1:
+            raise UserError(f'{what} is {labels.dtype} {labels.shape}: labels are integers (N,), one for each image')
+        return labels
+
     def as_it_lies(self, shape):
         """The numbers, if they are just what a network for that shape (H, W, C) takes."""
         numbers = self.read[0]
         return numbers if numbers.dtype == np.uint8 and numbers.shape[1:] == shape and numbers.flags.c_contiguous else None
 
 
+@contextlib.contextmanager
+def damage_told(path):
+    """Within the block, whatever is wrong with the bytes of a file is a UserError."""
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except idx.Damaged as problem:
+        raise UserError(f'{path} {problem}') from None
+    except Exception as error:                    # whatever zipfile and NumPy make of damaged bytes
+        raise UserError(f'{path} cannot be read ({error})') from None
+
+
 def read_array(path):
     """The array with the images in a file, and what to call it."""
-    try:
+    with damage_told(path):
         with open(path, 'rb') as file:
             start = file.read(6)
         if start == NPY:
@@ -74,17 +98,36 @@ def read_array(path):
             array, what = from_npz(path)
         else:
             array, what = from_idx(path), str(path)
-    except (UserError, OSError, MemoryError):
-        raise
-    except idx.Damaged as problem:
-        raise UserError(f'{path} {problem}') from None
-    except Exception as error:                    # whatever zipfile and NumPy make of damaged bytes
-        raise UserError(f'{path} cannot be read ({error})') from None
     if array.dtype.kind not in NUMBERS:
         raise UserError(f'{what} is an array of {array.dtype}, not of images')
     if not array.size:
         raise UserError(f'{what} is empty: its shape is {array.shape}')
     return array, what
+
+
+def read_labels(path):
+    """The array with the labels of the images in a file, and what to call it."""
+    with open(path, 'rb') as file:
+        start = file.read(6)
+    if start == NPY:
+        raise UserError(f'{path} has no labels: an .npz has them, with arrays x_train and y_train; so do IDX files, and a folder '
+                        'with a subfolder for each class')
+    if start[:2] == b'PK':
+        with damage_told(path), np.load(path, allow_pickle=False) as arrays:
+            for name in LABELS:
+                if name in arrays:
+                    return arrays[name], f'{path}, {name}'
+        raise UserError(f'{path} has no labels: it needs an array y_train, of integers (N,)')
+    wanted = re.sub('images', 'labels', re.sub(r'idx\d', 'idx1', name_of(path)))
+    beside = sorted(other for other in path.parent.iterdir() if name_of(other) == wanted != name_of(path))
+    if not beside:
+        called = f'called {wanted}' if wanted != name_of(path) else 'called as it is but with labels for images'
+        raise UserError(f'{path} has no labels: it needs an IDX file beside it, {called}')
+    return read_array(beside[0])
+
+
+def name_of(path):
+    return path.name.lower().removesuffix('.gz')
 
 
 def from_idx(path):

@@ -109,10 +109,11 @@ def _press(path, ink, radius, edge):
 
 class Digits:
     """An endless dataset: each minibatch is drawn when it is asked for. 60000 images are called an epoch."""
-    name, shape, digest, warning = 'digits', (SIZE, SIZE, 1), None, None
+    name, shape, digest, warning, labels_digest, class_names = 'digits', (SIZE, SIZE, 1), None, None, None, tuple('0123456789')
 
     def __init__(self, seed=0):
         self.seed = seed
+        self.drawn = None, None                   # the last minibatch asked for, (step, size), and its images and labels
 
     def __len__(self):
         return 60000                              # as MNIST
@@ -125,4 +126,13 @@ class Digits:
 
     def batch(self, step, size):
         """Minibatch `step`, uint8 (size, 28, 28, 1): a pure function of (seed, step, size)."""
-        return draw(random_stream(self.seed, 'digits', step), size)[0]
+        return self.minibatch(step, size)[0].copy()
+
+    def batch_labels(self, step, size):
+        """Which digits the images of `batch` show, (size,)."""
+        return self.minibatch(step, size)[1]
+
+    def minibatch(self, step, size):
+        if (step, size) != self.drawn[0]:
+            self.drawn = (step, size), draw(random_stream(self.seed, 'digits', step), size)
+        return self.drawn[1]

@@ -6,11 +6,13 @@ import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from tqdm import tqdm
 
 from . import idx
 from .decode import START, has_suffix, looks_like_picture, open_picture, suffix_of
 from .ours import OF_RUN, is_run
+from ..errors import UserError, printable
 
 LARGEST = 2 ** 28                                 # bytes of a picture in a zip
 
@@ -86,10 +88,20 @@ class Folder:
     def open(self, name):
         return open_picture(self.path / name, name)
 
+    def labels(self):
+        """For each picture its class, which is the subfolder that it lies in. A folder around all of these does not count."""
+        folders = [PurePosixPath(name).parent.parts for name in self.names]
+        while len({path[:1] for path in folders}) == 1 and min(map(len, folders)) > 1:
+            folders = [path[1:] for path in folders]
+        if () in folders:
+            raise UserError(f'--data {self.path}: {printable(self.names[folders.index(())])} lies in no subfolder, and those '
+                            'are the classes that this recipe needs')
+        return np.array([path[0] for path in folders])
+
 
 class Zip:
     """The pictures in a zip, sorted by name, which are read from there. Nothing is unpacked, and no path in it followed."""
-    about = Folder.about
+    about, labels = Folder.about, Folder.labels
 
     def __init__(self, path):
         self.path, self.files, self.passed = Path(path), [file_key(path)], Counter()

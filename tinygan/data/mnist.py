@@ -34,7 +34,7 @@ class Unavailable(UserError):
 
 def load(split='train', folder=None, download=True):
     """MNIST's 'train' or 'test' images, uint8 (N, 28, 28, 1), and labels, uint8 (N,): see load_images."""
-    return load_images(split, folder, download), _load(split, 'labels-idx1', folder, download)
+    return load_images(split, folder, download), load_labels(split, folder, download)
 
 
 def load_images(split='train', folder=None, download=True):
@@ -44,6 +44,11 @@ def load_images(split='train', folder=None, download=True):
     Unavailable, or UserError for a file that is not, byte for byte, MNIST's.
     """
     return _load(split, 'images-idx3', folder, download)[..., None]
+
+
+def load_labels(split='train', folder=None, download=True):
+    """The digits that they show, uint8 (N,), likewise."""
+    return _load(split, 'labels-idx1', folder, download)
 
 
 def folder_of(folder=None):

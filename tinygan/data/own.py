@@ -20,28 +20,47 @@ from .array_file import NPY, Rows
 from .cache import cache_folder
 from .decode import START, looks_like_picture, pixels
 from .folder import Folder, Zip
-from ..errors import UserError
+from ..errors import UserError, printable
 
 VERSION = 2                                       # of `pixels`: a new one makes every stored array stale
 TAKES = 'a folder or a zip of pictures, a folder of IDX files, or an IDX file, an .npy or an .npz'
 LOOKED_AT = 1000                                  # images, by `doubt`
+MOST_CLASSES = 100                                # each is a plane of every image that D sees
 DARK = 64                                         # of 255: no shade above it
 
 
-def read_own(path, shape, background='white'):
-    """What a path names: (images, digest, warning), read-only uint8 (N, H, W, C) of that shape (H, W, C), C 1 for gray or 3
-    for RGB, the SHA-256 of their pixels, and what may be wrong with them, or None. UserError where there are none."""
+def read_own(path, shape, background='white', labelled=False):
+    """What a path names: (images, digest, warning, labels, class_names). Images are read-only uint8 (N, H, W, C) of that shape
+    (H, W, C), C 1 for gray or 3 for RGB; the digest is the SHA-256 of their pixels; the warning says what may be wrong with them,
+    or is None. Labels (N,) are the places of their classes among class_names or, if they are not asked for, None. UserError where
+    there are no images, or no labels."""
     source = find(Path(path))
     if source.passed:
         print('passed over:', counted(source.passed), file=sys.stderr)
     home = cache_folder('own')
     place, key = (hashlib.sha256(repr(what).encode()).hexdigest()[:16]
                   for what in ((os.path.realpath(path), *shape, background), (VERSION, source.files)))
-    images, digest = stored(home, place, key) or as_they_lie(source, shape) or make(home, place, key, source, shape, background)
+    images, digest, left_out = (stored(home, place, key, labelled) or as_they_lie(source, shape) or
+                                make(home, place, key, source, shape, background))
+    labels, class_names = classes_of(source, len(images), left_out) if labelled else (None, ())
     warning = doubt(images)
     if warning:
         print(f'warning: {warning}', file=sys.stderr)
-    return images, digest, warning
+    return images, digest, warning, labels, class_names
+
+
+def classes_of(source, N, left_out):
+    """(labels, class_names) of the N images that remain of a source without those that were left out."""
+    labels = source.labels()
+    if len(labels) != N + len(left_out):
+        raise UserError(f'--data {source.path} has {N + len(left_out)} images and {len(labels)} labels')
+    found, labels = np.unique(np.delete(labels, left_out), return_inverse=True)
+    names = list(map(str, found.tolist()))
+    if not 2 <= len(names) <= MOST_CLASSES:
+        few = f'has but one class, {printable(names[0])}, and this recipe needs two or more'
+        many = f'has {len(names)} classes, and this recipe takes at most {MOST_CLASSES}'
+        raise UserError(f'--data {source.path} {few if len(names) < 2 else many}')
+    return labels, names
 
 
 def find(path):
@@ -103,32 +122,36 @@ def counted(passed, most=10):
     return printable(', '.join(kinds[:most] + [f'and {len(kinds) - most} more kinds'] * (len(kinds) > most)))
 
 
-def printable(text):
-    """The text without what could play with a terminal, which the name of a file may hold."""
-    return ''.join(character if character.isprintable() or '\udc80' <= character <= '\udcff' else '?' for character in text)
-
-
-def stored(home, place, key):
-    """(images, digest) from the cache, if they are there. A file is named after its place, which is what --data names and the
-    shape; its key, which changes with the files; how many were left out; and the digest."""
+def stored(home, place, key, labelled):
+    """(images, digest, left_out) from the cache, if they are there. A file is named after its place, which is what --data names
+    and the shape; its key, which changes with the files; how many were left out; and the digest. Which were left out is only
+    looked up for the labels of the others."""
     for path in home.glob(f'{place}-{key}-*.npy'):
         with contextlib.suppress(OSError, EOFError, ValueError):  # damaged: made anew
             images = np.load(path, mmap_mode='r', allow_pickle=False)
             _, _, lost, digest = path.stem.split('-')
+            left_out = left_out_of(path, images) if labelled and int(lost) else []
             if int(lost):
                 print(f'left out, because they cannot be used: {lost} of {int(lost) + len(images)}', file=sys.stderr)
-            return images, digest
+            return images, digest, left_out
+
+
+def left_out_of(path, images):
+    """The places, among the names of a source, of what was left out: a second array behind the images in their file."""
+    with open(path, 'rb') as file:
+        file.seek(images.offset + images.nbytes)
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def as_they_lie(source, shape):
-    """(images, digest) of an array that needs nothing done to it."""
+    """(images, digest, left_out) of an array that needs nothing done to it."""
     if isinstance(source, Rows) and (images := source.as_it_lies(shape)) is not None:
         print(source.about(), file=sys.stderr)
-        return images, digest_of(images)
+        return images, digest_of(images), []
 
 
 def make(home, place, key, source, shape, background):
-    """(images, digest) of a source, which the cache then holds."""
+    """(images, digest, left_out) of a source, which the cache then holds."""
     print(f'reading {source.about()}, into {home}', file=sys.stderr)
     part, path = home / f'{place}-{os.urandom(8).hex()}.part', None
     try:
@@ -148,28 +171,30 @@ def make(home, place, key, source, shape, background):
                     old.unlink()
     if unreadable:
         more = [f'and {len(unreadable) - 10} more'] * (len(unreadable) > 10)
-        print('left out:', *unreadable[:10], *more, sep='\n  ', file=sys.stderr)
-    return np.load(path, mmap_mode='r', allow_pickle=False), digest
+        print('left out:', *[*unreadable.values()][:10], *more, sep='\n  ', file=sys.stderr)
+    return np.load(path, mmap_mode='r', allow_pickle=False), digest, [*unreadable]
 
 
 def write(file, source, shape, background):
-    """Write the images as .npy: its header, the pixels, and the header again, now that N is known. Returns what was left out, and
-    the digest."""
-    layout, unreadable, digest = {'descr': '|u1', 'fortran_order': False}, [], hashlib.sha256()
+    """Write the images as .npy: its header, the pixels, and the header again, now that N is known. Returns what was left out, by
+    its place among the names, and the digest. Those places follow, as a second array, which np.load does not look at."""
+    layout, unreadable, digest = {'descr': '|u1', 'fortran_order': False}, {}, hashlib.sha256()
     names = source.names
     np.lib.format.write_array_header_1_0(file, {**layout, 'shape': (len(names), *shape)})
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter('ignore')           # Pillow's misgivings about images that it can read
         images = (image for i in range(0, len(names), 128)        # no more than these wait to be written
                   for image in pool.map(lambda name: bytes_of(source, name, shape, background), names[i:i + 128]))
-        for name, image in zip(tqdm(names, 'reading', leave=False, disable=None), images):
+        for i, (name, image) in enumerate(zip(tqdm(names, 'reading', leave=False, disable=None), images)):
             if isinstance(image, bytes):
                 file.write(image)
                 digest.update(image)
             else:
-                unreadable.append(printable(f'{name}: {image}'))
+                unreadable[i] = printable(f'{name}: {image}')
     if len(unreadable) == len(names):
         raise UserError(f'--data {source.path}: no picture in it can be used ({unreadable[0]} ...)')
+    if unreadable:
+        np.lib.format.write_array(file, np.array([*unreadable]), allow_pickle=False)
     file.seek(0)                                  # the header has room for any number
     np.lib.format.write_array_header_1_0(file, {**layout, 'shape': (len(names) - len(unreadable), *shape)})
     return unreadable, digest.hexdigest()

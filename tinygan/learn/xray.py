@@ -75,10 +75,11 @@ def before(run=None, step=None, seed=0):
     if data.is_path(place) and not os.path.exists(place):
         raise UserError(f'{run}: its images are no longer at {place}, and a step needs them')
     try:
-        images = data.load(place, None, config['seed'], recipe.shape, config['background'], config['flip'])
+        images = data.load(place, None, config['seed'], recipe.shape, config['background'], config['flip'],
+                           recipe.classes > 0)
     except mnist.Unavailable:
         raise UserError(f'{run}: its images, MNIST, are not here: name their folder with TINYGAN_DATA') from None
-    if images.digest != config.get('images', images.digest):
+    if images.digest != config.get('images', images.digest) or recipe.classes and images.labels_digest != config.get('labels'):
         raise UserError(f'{run}: the images of {place} are not those that it was trained on')
     batches = Minibatches(images, recipe, config['seed'])
     if done + 1 < step:
@@ -158,7 +159,7 @@ class Watch:
         for name in leaf.parameter_names:
             getattr(twin, name)[...] = getattr(leaf, name)
         if isinstance(leaf, LabelPlanes):
-            twin.labels = leaf.labels[:n]
+            twin.labels = leaf.labels[:n].astype(float)
         sweep.layers[i] |= {
             'backward': page.described(dx[:SHOWN], dx) | {'norm': norm(dx), 'arrived': norm(dy)},
             'gradients': {name: {'own': norm(total - earlier.get(name, 0)), 'sum': norm(total)}

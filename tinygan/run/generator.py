@@ -3,14 +3,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import array_module
+from ..arrays import array_module, random_stream
 from ..data import to_uint8
 from ..engines.threads import on_all_cores
 from ..errors import UserError
 from ..gan import generate
+from ..labels import with_labels
 from ..layers import BatchNorm2d
-from ..recipes import find_recipe
 from .checkpoint import open_checkpoint
+from .settings import recipe_of
 
 TRAINED = Path(__file__).with_name('trained.npz')                # recipe fast: benchmarks/ship.py made it
 PART = 128                                        # images at a time
@@ -23,21 +24,46 @@ def load(run=None):
         G = tinygan.load()
         images = G(np.random.randn(16, 32).astype('f'))           # (16, 28, 28, 1), black at -1, white at 1
 
-    run is a run's folder or a checkpoint file, such as its best.npz. Raises UserError where none can be read.
+    run is a run's folder or a checkpoint file, such as its best.npz. Raises UserError where none can be read. G of a run that was
+    told classes finds the labels behind z: labels.with_labels joins them.
     """
     return load_with_config(run)[0]
 
 
 def load_with_config(run):
-    """The same, and what the run was asked for: its recipe, z_dim and other settings."""
+    """The same, and what the run was asked for: its recipe, z_dim and other settings. Without classes, class_names are []."""
     run = TRAINED if run is None else run
     _, config, _, state = open_checkpoint(run)
     sampler = 'average' if 'average.parameters' in state else 'G'
     try:
-        G = find_recipe(config['recipe']).generator(config['z_dim'])
+        recipe = recipe_of(config)
+        config.setdefault('class_names', list(map(str, range(recipe.classes))))
+        G = recipe.generator(config['z_dim'] + recipe.classes)
         return fill(G, state[f'{sampler}.parameters'], state[f'{sampler}.statistics']), config
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f'{run}: its generator is not one that its recipe makes ({error})') from None
+
+
+def preview(sampler, config):
+    """64 images by G (or its average) as it is now, or of a run that was told classes eight of each, always of the same z."""
+    return samples_of(sampler, config, 'preview', 8 * (recipe_of(config).classes or 8), each=8)
+
+
+def samples_of(sampler, config, purpose, n, each=1):
+    """n images, uint8, of z that depend on the run's seed and the purpose alone; of classes in turn, `each` of one."""
+    recipe = recipe_of(config)
+    z = random_stream(config['seed'], purpose).standard_normal((n, recipe.z_dim), np.float32)
+    return draw(sampler, told(z, in_turn(n, recipe.classes, each), recipe.classes), recipe.black)
+
+
+def in_turn(n, classes, each=1):
+    """Labels (n,): `each` of class 0, as many of class 1 and so on, and after the last from the beginning."""
+    return np.arange(n) // each % max(classes, 1)
+
+
+def told(z, labels, classes):
+    """What G takes: z and, if there are classes, the labels behind it."""
+    return with_labels(z, labels, classes) if classes else z
 
 
 def draw(G, z, black):

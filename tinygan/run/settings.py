@@ -30,11 +30,20 @@ def old_config(config, options):
     return config | asked(options, CHANGEABLE)
 
 
+def identity(images, config):
+    """What a run knows its images by and, if its recipe is told classes, their labels and what they are called."""
+    known = {'images': images.digest, 'steps_per_epoch': images.steps_per_epoch(config['batch_size'])}
+    if find_recipe(config['recipe']).classes:
+        known |= {'labels': images.labels_digest, 'class_names': list(images.class_names)}
+    return known
+
+
 def asked(options, names):
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
 def recipe_of(config):
-    """A run's recipe with the settings that it was asked for."""
+    """A run's recipe with the settings that it was asked for, and as many classes as its images have."""
     recipe = find_recipe(config['recipe'])
-    return recipe._replace(**{name: config[name] for name in OF_RECIPE if name in config})
+    classes = len(config['class_names']) if 'class_names' in config else recipe.classes
+    return recipe._replace(classes=classes, **{name: config[name] for name in OF_RECIPE if name in config})
