@@ -220,7 +220,6 @@ FEWER_STEPS = {'r1': 2, 'conditional': 2, 'everything': 2}                # ther
 VARIANTS = {name: recipe for name, recipe in RECIPES.items() if recipe.game is GAN} | {
     name: narrow(RECIPES[name]) for name in ('wgan_gp', 'r1', 'conditional')} | {
     'everything': EVERYTHING,
-    'dcgan with instance noise': RECIPES['dcgan']._replace(instance_noise=0.3, loss='bce_smooth'),
     'fast, its average at its slowest': RECIPES['fast']._replace(average=0.05),
     'D rests': RECIPES['dcgan']._replace(D_rests_at=1.386)}               # 2 log 2 = 1.38629: D rests soon
 

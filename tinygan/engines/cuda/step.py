@@ -27,7 +27,7 @@ class CapturedGAN:
 
     It changes the same vectors, but for rounding in the same way, with three differences: D looks at fake and real
     images in one pass (to BatchNorm they stay two minibatches), gradients are written instead of added up, and
-    the noise is not NumPy's, though a pure function of (seed, number) as well. The numbers of the steps
+    noise and epsilon are not NumPy's, though pure functions of (seed, number) as well. The numbers of the steps
     must follow one another, from `first` on. Raises NotCovered for a GAN that has no kernels.
     """
     log_every = 100                 # steps between two looks at the metrics, which wait for the GPU
