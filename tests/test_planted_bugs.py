@@ -87,9 +87,19 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
         ('engines/cuda/network.py', '        if not frozen:\n            self.device.join()\n', '',
          'engines/test_cuda.py -k steps_are and host-lsgan]'),
     'a kernel flips a picture about the wrong column':
-        ('engines/cuda/pointwise.cu', 'W - 1 - 2 *', 'W - 2 *', 'engines/test_cuda.py -k steps_are and host-lsgan]'),
+        ('engines/cuda/minibatch.cu', 'W - 1 - 2 *', 'W - 2 *', 'engines/test_cuda.py -k steps_are and host-lsgan]'),
     'a replayed step is always the same one':
         ('engines/cuda/pointwise.cu', '*step += 1;', '', 'engines/test_cuda.py -k steps_are and host-lsgan]'),
+    'a kernel takes the penalty of all images as far from the real ones':
+        ('engines/cuda/penalty.cu', 'make_uint4(i / numbers, ', 'make_uint4(0, ', 'engines/test_cuda.py -k penalty_is and host-a'),
+    'D learns from the penalty alone':
+        ('engines/cuda/network.py', 'N, adds=True)', 'N)', 'engines/test_cuda.py -k penalty_is and host-a'),
+    'a penalty takes an activation to be as steep as it is where v comes':
+        ('engines/cuda/penalty.cu', 'activation_grad(y[i]', 'activation_grad(u[i]',
+         'engines/test_cuda.py -k penalty_is and host-a'),
+    'an image has the label of the next':
+        ('engines/cuda/pointwise.cu', '(pixel / pixels % rows + 1) * width', '((pixel / pixels + 1) % rows + 1) * width',
+         'engines/test_cuda.py -k penalty_is and host-labels'),
 }
 BUGS = {mistake.says: (mistake.file, mistake.right, mistake.wrong, mistake.tests)
         for mistake in MISTAKES.values() if mistake.tests} | ELSEWHERE

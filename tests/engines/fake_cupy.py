@@ -225,12 +225,24 @@ def stack(tup, axis=0):
     return _launch(np.stack([_host(a, scalars=False) for a in tup], axis))
 
 
+def concatenate(tup, axis=0):
+    return _launch(np.concatenate([_host(a, scalars=False) for a in tup], axis))
+
+
+def split(ary, indices_or_sections, axis=0):
+    return list(map(_new, np.split(_host(ary, scalars=False), indices_or_sections, axis)))
+
+
 def arange(stop):
     return _launch(np.arange(stop))
 
 
 def zeros_like(a):
     return zeros(a.shape, a.dtype)
+
+
+def ones_like(a):
+    return ones(a.shape, a.dtype)
 
 
 def broadcast_to(array, shape):

@@ -5,6 +5,7 @@ import importlib.metadata
 import re
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import cuda_on_host
@@ -12,13 +13,15 @@ import fake_cupy
 import numpy as np
 import pytest
 
-from tinygan import conv, data, losses, optim
+from tinygan import conv, data, losses, optim, penalties
 from tinygan.arrays import to_numpy
 from tinygan.data.minibatches import Minibatches
 from tinygan.engines.cuda import CapturedGAN, NotCovered, device as gpu, step
 from tinygan.engines.cuda.device import Device
 from tinygan.engines.cuda.network import Network, Product, Sizes
 from tinygan.gan import GAN
+from tinygan.engines.cuda.penalty import Penalty
+from tinygan.labels import LabelPlanes, with_labels
 from tinygan.layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                             Reshape, Sigmoid, Tanh)
 from tinygan.network import Sequential
@@ -27,7 +30,8 @@ from tinygan.run.device import select_device
 
 # float32 is up to 1e-6 off float64 here; a number cut to TF32's 10 bits as device.cuh does it is 1.8e-4 off on average
 TOLERANCE = {'fp32': 5e-6, 'tf32': 1e-3, 'bf16': 6e-3}
-LAUNCHES = {'dcgan': 48, 'fast': 59, 'dcgan_gap': 52, 'lsgan': 48, 'dcgan64': 70, 'tutorial64': 87, 'lsgan64': (45, 59)}
+LAUNCHES = {'dcgan': 48, 'fast': 59, 'dcgan_gap': 52, 'lsgan': 48, 'dcgan64': 70, 'tutorial64': 87, 'lsgan64': (45, 59),
+            'wgan_gp': (49, 72), 'r1': 73, 'conditional': 63}
 needs_compiler = pytest.mark.skipif(cuda_on_host.COMPILER is None,
                                     reason='no C++ compiler to run the kernels on the CPU')
 
@@ -186,27 +190,36 @@ def test_a_network_computes_what_its_layers_do(cupy, rng, name):
 
 
 def images_for(recipe):
-    return data.ImageSet(np.random.default_rng(0).integers(0, 256, (7, *recipe.shape), np.uint8), flip=True)
+    rng = np.random.default_rng(0)
+    return data.ImageSet(rng.integers(0, 256, (7, *recipe.shape), np.uint8), flip=True, labels=np.array([3, 1, 4, 0, 5, 9, 2]))
 
 
-def small_gan(xp, recipe, z_dim=5, width=4):
-    rng = np.random.default_rng(3)
-    G, D, copy = (make(*z, width, rng=rng).to(xp) for make, z in
-                  ((recipe.generator, [z_dim]), (recipe.discriminator, []), (recipe.generator, [z_dim])))
-    optimisers = [optim.Adam(net, recipe.lr, recipe.beta1, recipe.beta2) for net in (G, D)]
-    average = optim.Average(copy, G, recipe.average) if recipe.average else None
-    return GAN(G, D, losses.LOSSES[recipe.loss](), *optimisers, recipe.order, recipe.D_rests_at, average,
-               recipe.instance_noise)
+def small_gan(xp, recipe, width=4):
+    G, D = (partial(network, width=width) for network in (recipe.generator, recipe.discriminator))
+    return make_gan(recipe._replace(z_dim=5, generator=G, discriminator=D), 3, xp)
 
 
-def captured_gan(xp, recipe, N=3, precision='fp32', number=1, gan=None, seed=0):
+def captured_gan(xp, recipe, N=3, precision='fp32', number=1, gan=None, seed=0, images=None):
     gan = gan or small_gan(xp, recipe)
-    return CapturedGAN(gan, Minibatches(images_for(recipe), recipe._replace(batch_size=N, z_dim=5), seed), precision, number)
+    batches = Minibatches(images or images_for(recipe), recipe._replace(batch_size=N, z_dim=5), seed)
+    return CapturedGAN(gan, batches, precision, number)
 
 
-VARIANTS = {name: recipe for name, recipe in RECIPES.items()} | {
-    f'dcgan with {loss}': RECIPES['dcgan']._replace(loss=loss) for loss in ('minimax', 'lsgan_chi2')} | {
-    'dcgan with instance noise': RECIPES['dcgan']._replace(instance_noise=0.3, loss='bce_smooth'),
+def narrow(recipe):
+    """The same with fewer hidden units."""
+    return recipe._replace(discriminator=partial(recipe.discriminator, hidden=8), critic_steps=min(recipe.critic_steps, 2))
+
+
+def small_critic(width=4, classes=10, **new):
+    return Sequential(LabelPlanes(classes), Conv2d(1 + classes, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2), Flatten(),
+                      Linear(14 * 14 * width, 1, **new))
+
+
+EVERYTHING = RECIPES['wgan_gp']._replace(discriminator=small_critic, classes=10, loss='bce', critic_steps=1, instance_noise=0.3)
+FEWER_STEPS = {'r1': 2, 'conditional': 2, 'everything': 2}                # there, the third is but one more replay
+VARIANTS = {name: recipe for name, recipe in RECIPES.items() if recipe.game is GAN} | {
+    name: narrow(RECIPES[name]) for name in ('wgan_gp', 'r1', 'conditional')} | {
+    'everything': EVERYTHING,
     'fast, its average at its slowest': RECIPES['fast']._replace(average=0.05),
     'D rests': RECIPES['dcgan']._replace(D_rests_at=1.386)}               # 2 log 2 = 1.38629: D rests soon
 
@@ -216,23 +229,27 @@ def test_steps_are_those_of_the_gan_on_the_same_minibatches_and_noise(cupy, name
     recipe = VARIANTS[name]
     captured, plain, images = captured_gan(cupy, recipe), small_gan(np, recipe), images_for(recipe)
     ours = captured.gan
-    for number in range(1, 4):                    # by kernels, captured, and replayed, then in the second epoch
+    for number in range(1, FEWER_STEPS.get(name, 3) + 1):                 # by kernels, captured, and replayed, then in the second epoch
         before = captured.state()
         if cupy is fake_cupy:
             fake_cupy.count.clear()
         metrics = captured.step(number)
         if cupy is fake_cupy and name in LAUNCHES:
-            check_launches(LAUNCHES[name], recipe.order, number)
+            check_launches(LAUNCHES[name], number)
         x = data.normalise(images.batch(number - 1, 3), np, recipe.black)
         noise = captured_noise(captured, x) if recipe.instance_noise else None
         if not recipe.instance_noise:
             np.testing.assert_allclose(to_numpy(captured.x[3:]), x, atol=1e-6)
+        z = to_numpy(captured.z)
+        if recipe.classes:
+            labels = images.batch_labels(number - 1, 3)
+            np.testing.assert_array_equal(z, with_labels(z[:, :5], labels, recipe.classes))
         plain.load_state(before)
-        expected = plain.step(x, to_numpy(captured.z), number, noise)
+        expected = plain.step(x, z, number, noise, epsilons(3, number) if recipe.penalty == 'wgan_gp' else None)
         assert set(metrics) == set(expected)
         for key, value in expected.items():
             assert float(metrics[key]) == pytest.approx(float(value), rel=1e-4, abs=1e-5), (number, key)
-        for turn in 'GD' if recipe.order == 'both' else 'D' if number % 2 else 'G':
+        for turn in {name[-1] for name in expected if name in ('loss_D', 'loss_G')}:
             close(getattr(ours, turn).gradients, without_biases_before_norms(getattr(plain, turn)), 2e-5)
         close(ours.G.statistics, plain.G.statistics, 1e-5)
         if plain.D.statistics.size:
@@ -248,11 +265,11 @@ def captured_noise(captured, x):
     return noise[3:], noise[:3]
 
 
-def check_launches(expected, order, number):
-    """A step is one call of a graph that neither waits nor copies anything in, but for the order of a new epoch."""
-    new_epoch = number in (1, 3)
-    kernels = expected if order == 'both' else expected[(number - 1) % 2]
-    captured = number > (1 if order == 'both' else 2)
+def check_launches(expected, number):
+    """A step is one call of a graph that neither waits nor copies anything in, but for the order of a new epoch. There are
+    two graphs, for odd and for even steps, if they differ."""
+    new_epoch, each = number in (1, 3), np.atleast_1d(expected)
+    kernels, captured = each[(number - 1) % len(each)], number > len(each)
     assert fake_cupy.count == Counter(launches=kernels + new_epoch, h2d=new_epoch, graphs=captured)
 
 
@@ -299,15 +316,18 @@ def test_a_whole_dcgan_in_its_real_width(cupy, precision):
         close(gan.D.gradients, plain.D.gradients, 1e-4)
 
 
-def test_replayed_steps_equal_steps_launched_kernel_by_kernel(cupy, request):
+@pytest.mark.parametrize('name', ['dcgan', 'everything'])
+def test_replayed_steps_equal_steps_launched_kernel_by_kernel(cupy, request, monkeypatch, name):
+    """And, on the host, these with threads and blocks in the opposite order."""
     on_gpu = request.node.callspec.params['cupy'] == 'gpu'
-    recipe, steps = RECIPES['dcgan'], 100 if on_gpu else 4
+    recipe, steps = VARIANTS[name], 100 if on_gpu else FEWER_STEPS.get(name, 4)
     replayed, launched = captured_gan(cupy, recipe), captured_gan(cupy, recipe)
     for number in range(1, steps + 1):
         replayed.step(number)
         launched.feed(number)
-        with launched.stream:
-            launched.play('DG')
+        with launched.stream, monkeypatch.context() as patch:
+            patch.setattr(cuda_on_host, 'reverse', True)
+            launched.play(step.turns_of(launched.gan, number))
     for name, array in replayed.state().items():
         np.testing.assert_array_equal(array, launched.state()[name], name)
 
@@ -326,6 +346,32 @@ def test_a_run_resumed_goes_on_as_the_unbroken_one_bit_for_bit(cupy):
     resumed.step(5)
     for name, array in resumed.state().items():
         np.testing.assert_array_equal(array, states[4][name], name)
+
+
+class Endless:
+    """A dataset that draws minibatch `step` when it is asked for."""
+
+    def __len__(self):
+        return 100
+
+    def steps_per_epoch(self, size):
+        return len(self) // size
+
+    def batch(self, step, size):
+        return np.full((size, 28, 28, 1), 10 * step, np.uint8)
+
+    def batch_labels(self, step, size):
+        return (step + np.arange(size)).astype(np.uint8)
+
+
+def test_a_dataset_without_end_has_labels_too(cupy):
+    captured = captured_gan(cupy, EVERYTHING, images=Endless())
+    for number in 1, 2:
+        captured.feed(number)
+        with captured.stream:
+            captured.play('')
+        labels = np.arange(3) + number - 1
+        np.testing.assert_array_equal(to_numpy(captured.z)[:, 5:], labels[:, None] == np.arange(10))
 
 
 @needs_compiler
@@ -348,7 +394,7 @@ def launch(what, cupy):
     def zeros(*sizes):
         return [cupy.zeros(size, np.float32) for size in sizes]
     x, mu, var, gamma, dy, dgamma, dbeta = zeros(2 * rows * C, 2 * C, 2 * C, C, 2 * rows * C, C, C)
-    score, dscore, corrections, log, image, dimage, w, dw = zeros(2 * N, 2 * N, 2, 5, N * 256, N * 64, 256, 256)
+    score, dscore, corrections, log, image, dimage, w, dw = zeros(2 * N, 2 * N, 2, 6, N * 256, N * 64, 256, 256)
     count, number = cupy.zeros(1, np.int32), cupy.zeros(1, np.int32)
     if what == 'sums':
         device.sums('batch_statistics', rows, C, 2, x, mu, var)
@@ -378,7 +424,7 @@ RACES = {                                         # what is wrong: (the kernels,
     'every group is the first': ('first', 'blockIdx.z + blockIdx.y + threadIdx.y', 'blockIdx.y + threadIdx.y'),
     'a loss is summed without a barrier':
         ('loss', '__syncthreads();\n        if (threadIdx.x < half)', 'if (threadIdx.x < half)'),
-    'a loss is read before it is there': ('loss', '__syncthreads();\n    double2 total', 'double2 total'),
+    'a loss is read before it is there': ('loss', '__syncthreads();\n    T total', 'T total'),
     'a loss is summed where the one before it still lies':
         ('loss', '__syncthreads();                           // for the next call', '//'),
     'a tile is read while others write it': ('product', '__syncthreads();                           // this step', '//'),
@@ -426,6 +472,28 @@ def philox(counter, key):
     return counter
 
 
+@pytest.mark.parametrize('name', losses.LOSSES)
+def test_losses_are_those_of_the_core_in_float64(cupy, rng, name):
+    N, loss = 300, losses.LOSSES[name]()
+    score = 2 * rng.standard_normal(2 * N).astype(np.float32)             # of fakes and behind them of real images
+    on_device, dscore, log = cupy.asarray(score), poisoned(cupy, 2 * N), cupy.zeros((1, 6), np.float32)
+    count, steps, corrections = cupy.zeros(1, np.int32), cupy.zeros(1, np.int32), cupy.zeros(2, np.float32)
+    (kind, real, weight), (_, fake, _), generator = (step.term(getattr(loss, part)) for part in ('real', 'fake', 'generator'))
+    launch, rest = Device(cupy, 'fp32').pointwise, (count, corrections, np.float64(0.5), np.float64(0.9), log, 1, steps)
+    fakes, reals = score[:N].astype(float), score[N:].astype(float)
+
+    launch('discriminator_loss', (1,), (256,), on_device, dscore, N, kind, real, fake, weight, 0.0, *rest, 0)
+    (loss_real, dreal), (loss_fake, dfake) = loss.real(reals), loss.fake(fakes)
+    close(dscore, np.concatenate([dfake, dreal]), 1e-6)
+    opinions = loss.output(reals).mean(), loss.output(fakes).mean()
+    np.testing.assert_allclose(to_numpy(log)[0, :3], [loss_real + loss_fake, *opinions], rtol=1e-5)
+
+    launch('generator_loss', (1,), (256,), on_device[:N], dscore, N, *generator, *rest)
+    expected, dfake = loss.generator(fakes)
+    close(dscore[:N], dfake, 1e-6)
+    np.testing.assert_allclose(to_numpy(log)[0, 3:5], [expected, opinions[1]], rtol=1e-5)
+
+
 def test_noise_is_philox_and_normal(cupy):
     n, seed, number = 4099, (3 << 32) + 5, 17
     z, count = poisoned(cupy, (n,)), cupy.asarray(np.array([number], np.int32))
@@ -438,6 +506,48 @@ def test_noise_is_philox_and_normal(cupy):
     expected = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 2).reshape(-1)[:n]
     np.testing.assert_allclose(to_numpy(z), expected, atol=2e-3)          # near 1, log is as good as float32's bits
     assert abs(expected.mean()) < 0.05 and abs(expected.std() - 1) < 0.05
+
+
+def epsilons(N, number, seed=0):
+    """Where between real and fake images the penalty of a step is taken, float32 (N, 1, 1, 1)."""
+    counters = np.array([[n, number - 1, 3, 0] for n in range(N)], np.uint32)
+    bits = philox(counters, (seed & 0xffffffff, seed >> 32))[:, 0]
+    return ((bits >> np.uint64(8)) / 2**24).astype(np.float32).reshape(N, 1, 1, 1)
+
+
+def test_epsilon_is_uniform():
+    epsilon = epsilons(4000, 9)
+    assert 0 <= epsilon.min() < 0.01 and 0.99 < epsilon.max() < 1 and abs(epsilon.mean() - 0.5) < 0.02
+
+
+PENALISED = {                                     # layers, how many images of what shape, how many classes
+    'a convolution': (lambda **new: [
+        Conv2d(3, 5, 3, stride=2, padding=1, **new), LeakyReLU(0.2), Flatten(), Linear(45, 1, **new)], (5, 5, 6, 3), 0),
+    'labels, a transposed convolution, a pool, many images': (lambda **new: [
+        LabelPlanes(2), ConvTranspose2d(3, 4, 4, stride=2, padding=1, **new), LeakyReLU(0.2), GlobalAvgPool2d(),
+        Linear(4, 1, **new)], (258, 3, 2, 1), 2)}
+
+
+@pytest.mark.parametrize('name, rule', [(name, rule) for name in PENALISED for rule in penalties.PENALTIES][:3])
+def test_a_penalty_is_added_to_the_gradients_as_the_core_does_in_float64(cupy, rng, name, rule):
+    make, shape, classes = PENALISED[name]
+    penalty, number, seed = penalties.GradientPenalty(penalties.PENALTIES[rule], 3), 7, (3 << 32) + 5
+    x, fake, z = (rng.standard_normal(size).astype(np.float32) for size in (shape, shape, (shape[0], 4)))
+    z = with_labels(z, rng.integers(max(classes, 1), size=shape[0]), classes)
+    ours, layers = Sequential(*make()), Sequential(*make(dtype=np.float64))
+    layers.parameters[...] = 0.7 * rng.standard_normal(layers.parameters.size)
+    ours.parameters[...] = layers.parameters
+    ours.to(cupy).gradients.fill(0.01)
+    count, log = cupy.asarray(np.array([number - 1], np.int32)), cupy.zeros((4, 6), np.float32)
+    kernels = Penalty(Device(cupy, 'fp32'), ours, penalty, cupy.asarray(x), cupy.asarray(fake), cupy.asarray(z))
+    kernels.play(count, (np.uint32(5), np.uint32(3)), log, ends_step=True)
+    mixed = penalties.between(x.astype(float), fake, epsilons(len(x), number, seed))
+    close(kernels.mixed, mixed, 1e-6)
+    layers.leaves()[0].labels = z[:, 4:]
+    value = penalty(layers, mixed)
+    close(ours.gradients - 0.01, layers.gradients, 5e-6)
+    close(log, value * (np.arange(24).reshape(4, 6) == (number - 1) % 4 * 6 + 5), 1e-6)
+    assert int(count[0]) == number
 
 
 def test_metrics_are_read_before_newer_ones_take_their_place():
@@ -456,6 +566,14 @@ def test_what_has_no_kernels_is_refused_by_name(cupy):
     large = Sequential(Conv2d(1, 2, 1))
     with pytest.raises(NotCovered, match='2.31 numbers'):
         Network(device, large.to(cupy), (1024, 1024, 1), 1024, x=x)
+    for what, layers, rule in (
+            ('on the slope of BatchNorm2d', [Conv2d(2, 3, 4), BatchNorm2d(3), Flatten(), Linear(3, 1)], penalties.r1),
+            ('does not end in a product', [Conv2d(2, 1, 4), ReLU(), Flatten()], penalties.r1),
+            ('of your own', [Conv2d(2, 1, 4), Flatten()], lambda g: penalties.r1(g))):
+        with pytest.raises(NotCovered, match=what):
+            Penalty(device, Sequential(*layers).to(cupy), penalties.GradientPenalty(rule, 1), x)
+    with pytest.raises(NotCovered, match='a VAE'):
+        CapturedGAN(make_gan(RECIPES['vae'], 0, cupy), None, 'fp32')
     recipe = RECIPES['dcgan']
     for change in ({'optim_D': lambda gan: optim.SGD(gan.D, 1e-3)},
                    {'loss': lambda gan: gan.loss._replace(real=lambda s: losses.least_squares(s, 1))},

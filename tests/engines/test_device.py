@@ -1,5 +1,6 @@
 """The same source on a device as on the CPU: on a stand-in for CuPy it gives NumPy's bits and never waits."""
 import copy
+import functools
 import importlib
 import os
 import signal
@@ -20,12 +21,13 @@ from tinygan.errors import UserError
 from tinygan.gan import GAN, draw_z, generate
 from tinygan.engines import start
 from tinygan.engines.cuda import NotCovered
+from tinygan.labels import with_labels
 from tinygan.network import Sequential
-from tinygan.recipes import RECIPES
+from tinygan.recipes import RECIPES, make_gan
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAUNCHES = {'bce': 745, 'bce_smooth': 745, 'minimax': 741, 'lsgan': 709, 'lsgan_chi2': 709,      # in a DCGAN's step
-            'mse': 715}
+            'mse': 715, 'wgan': 709, 'hinge': 715}
 OPTIMISERS = {name: getattr(optim, name) for name in ('SGD', 'Momentum', 'RMSprop', 'Adam')}
 
 
@@ -119,6 +121,24 @@ def test_steps_of_training_compute_the_same_bits_and_stay_on_the_device(cupy, lo
             for name in leaf.parameter_names:       # still views: no assignment has made a new array
                 assert np.shares_memory(getattr(leaf, name)._host, network.parameters._host)
                 assert np.shares_memory(getattr(leaf, 'd' + name)._host, network.gradients._host)
+
+
+@pytest.mark.parametrize('name', ['wgan_gp', 'r1', 'conditional', 'vae'])
+def test_a_step_of_any_recipe_computes_the_same_bits_and_does_not_wait(cupy, name):
+    recipe, rng = RECIPES[name], np.random.default_rng(0)
+    small = {part: functools.partial(getattr(recipe, part), width=2) for part in ('generator', 'discriminator')}
+    x, z = rng.uniform(-1, 1, (4, 28, 28, 1)), with_labels(rng.standard_normal((4, 3)), rng.integers(10, size=4), recipe.classes)
+    noise, epsilon = rng.standard_normal((2, *x.shape)), rng.random((4, 1, 1, 1)) if name == 'wgan_gp' else None
+    gans, metrics = [make_gan(recipe._replace(z_dim=3, critic_steps=1, **small), 0, xp) for xp in (cupy, np)], []
+    for gan, xp in zip(gans, (cupy, np)):
+        batch = [None if a is None else xp.asarray(a.astype(np.float32)) for a in (x, z, noise, epsilon)]
+        cupy.count.clear()
+        metrics.append(gan.step(*batch[:2], 1, *batch[2:]))
+        assert (cupy.count['syncs'], cupy.count['h2d']) == (0, 0)
+    for key in metrics[1]:
+        equal_bits(metrics[0][key], metrics[1][key])
+    for key, vector in gans[0].vectors().items():
+        equal_bits(vector, gans[1].vectors()[key])
 
 
 def test_generated_images_are_the_same_numpy_arrays_from_either(cupy):

@@ -76,9 +76,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) forward(
         blockIdx.z, gridDim.z, shares, arrived);
 }
 
-// dw = cols.T @ dy
+// dw = cols.T @ dy, or dw += that
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) weight_grad(
-        const float* x, const float* dy, float* dw, int N, float* shares, int* arrived) {
+        const float* x, const float* dy, float* dw, int N, int adds, float* shares, int* arrived) {
     const unsigned M = K * K * C, DEEP = N * OH * OW;
     product<TILE_W, TILE_F, false, WIDTH_C, false, WIDTH_F>(M, F, DEEP,
         matrix([=](unsigned m) { return Column(min(m, M - WIDTH_C)); },             // behind the last: not kept, but read
@@ -87,7 +87,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) weight_grad(
                }),
         matrix([=](unsigned f) { return f; },
                [=](unsigned f, unsigned step, unsigned k) { return Found{dy + (DEPTH * step + k) * F + f, f < F}; }),
-        [=](unsigned m, unsigned f, float sum) { dw[Column(m).row_of_w() * F + f] = sum; },
+        [=](unsigned m, unsigned f, float sum) {
+            float& place = dw[Column(m).row_of_w() * F + f];
+            place = adds ? place + sum : sum;
+        },
         blockIdx.z, gridDim.z, shares, arrived);
 }
 

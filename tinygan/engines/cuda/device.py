@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 MULTIPROCESSORS = 132                             # of an H100: sums are divided into as many blocks as keep those busy
-FILES = {'conv': ('device.cuh', 'product.cuh', 'conv.cu'), 'pointwise': ('device.cuh', 'pointwise.cu')}
+FILES = {'conv': ('device.cuh', 'product.cuh', 'conv.cu'),
+         'pointwise': ('device.cuh', 'pointwise.cu', 'minibatch.cu', 'penalty.cu')}
 SHARES, COUNTERS = 2**22, 4096                    # numbers of memory that blocks share: see last_to_arrive
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ... import conv
+from ...labels import LabelPlanes
 from ...layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, LeakyReLU, Linear, Reshape, Sigmoid,
                       Tanh)
 from .device import MULTIPROCESSORS, NotCovered, ceil
@@ -70,10 +71,10 @@ class Product:
         self.launch('forward', self.grid(N * OH * OW, F, K * K * C), (THREADS,), x, self.w,
                     self.no_bias if b is None else b, y, N, *activation, self.device.shares, self.device.arrived)
 
-    def weight_grad(self, x, dy, dw, N):
+    def weight_grad(self, x, dy, dw, N, adds=False):
         H, W, C, OH, OW, F, K, S, P = self.sizes
         with self.device.beside():                # the rest of the backward, which may need shares at the same time
-            self.launch('weight_grad', self.grid(K * K * C, F, N * OH * OW), (THREADS,), x, dy, dw, N,
+            self.launch('weight_grad', self.grid(K * K * C, F, N * OH * OW), (THREADS,), x, dy, dw, N, int(adds),
                         self.device.side_shares, self.device.side_arrived)
 
     def input_grad(self, dy, dx, N, b=None, activation=LINEAR):
@@ -109,8 +110,10 @@ class Stage:
         if self.norm and layer.b is not None and layer.b.size != self.norm.gamma.size:
             raise NotCovered('a bias that differs within a channel, before a BatchNorm2d')
         sizes = Sizes.of(layer, shape)
-        self.product = Product(device, sizes, layer.w, layer.b)
+        self.product = product = Product(device, sizes, layer.w, layer.b)
         self.transposed = isinstance(layer, ConvTranspose2d)
+        self.up, self.down = ((product.input_grad, product.forward) if self.transposed else
+                              (product.forward, product.input_grad))
         self.shape = ((sizes.F,) if isinstance(layer, Linear) else sizes[:3] if self.transposed else sizes[3:6])
         owner = self.norm.gamma if self.norm else layer.b
         self.C = self.shape[-1] if owner is None else owner.size
@@ -124,11 +127,10 @@ class Stage:
 
     def forward(self, N, groups):
         norm, device = self.norm, self.device
-        product = self.product.input_grad if self.transposed else self.product.forward
         if not norm:
-            product(self.x, self.y, N, self.layer.b, self.activation)
+            self.up(self.x, self.y, N, self.layer.b, self.activation)
             return
-        product(self.x, self.pre, N, self.layer.b)
+        self.up(self.x, self.pre, N, self.layer.b)
         rows = N * prod(self.shape) // self.C // groups
         device.sums('batch_statistics', rows, self.C, groups, self.pre, self.mu, self.var)
         device.columns('normalise', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
@@ -151,63 +153,118 @@ class Stage:
             db = layer.db if to_weights and layer.b is not None else self.unused[0]
             device.sums('activation_sums', rows, self.C, 1, self.y, self.dy, db, *self.activation)
         if to_weights:
-            self.product.weight_grad(*((self.dy, self.x) if self.transposed else (self.x, self.dy)), layer.dw, N)
+            self.weight_grad(self.x, N)
         if to_input:
-            product = self.product.forward if self.transposed else self.product.input_grad
-            product(self.dy, self.dx, N)
+            self.down(self.dy, self.dx, N)
+
+    def weight_grad(self, x, N, adds=False):
+        self.product.weight_grad(*((self.dy, x) if self.transposed else (x, self.dy)), self.layer.dw, N, adds)
+
+    def tangent(self, v, u, N, to_output):
+        """Layer.tangent, after a backward and without a BatchNorm: adds to dw, and gives u if it is wanted."""
+        self.weight_grad(v, N, adds=True)
+        if to_output:
+            self.up(v, u, N)
+            if self.activation != LINEAR:
+                count = N * prod(self.shape)
+                self.device.each('times_slope', count, self.y, u, count, *self.activation)
 
 
-class Pool:
-    """GlobalAvgPool2d as a stage."""
+class Weightless:
+    """A layer without weights as a stage of its own, which is linear: its tangent is what its forward does."""
 
     def __init__(self, device, layers, shape):
         if layers[1:]:
-            raise NotCovered(f'{type(layers[1]).__name__} after pooling')
+            raise NotCovered(f'{type(layers[1]).__name__} after {layers[0]}')
         H, W, self.C = shape
-        self.device, self.pixels, self.shape = device, H * W, (self.C,)
+        self.device, self.pixels = device, H * W
 
     def allocate(self, N, groups):
         pass
 
-    def forward(self, N, groups):
-        self.device.each('pool', N * self.C, self.x, self.y, self.pixels, self.C, N * self.C)
-
     def backward(self, N, groups, to_weights, to_input):
-        count = N * self.pixels * self.C
+        if to_input:
+            self.input_grad(N * self.pixels * self.C)
+
+
+class Pool(Weightless):
+    """GlobalAvgPool2d."""
+
+    def __init__(self, device, layers, shape):
+        super().__init__(device, layers, shape)
+        self.shape = self.C,
+
+    def forward(self, N, groups):
+        self.tangent(self.x, self.y, N)
+
+    def input_grad(self, count):
         self.device.each('pool_grad', count, self.dy, self.dx, self.pixels, self.C, count)
+
+    def tangent(self, v, u, N, to_output=True):
+        self.device.each('pool', N * self.C, v, u, self.pixels, self.C, N * self.C)
+
+
+class Planes(Weightless):
+    """LabelPlanes. The label of image n is at the end of row n of `labels` or, where there are more images than rows, n modulo
+    their number."""
+
+    def __init__(self, device, layers, shape):
+        super().__init__(device, layers, shape)
+        self.classes = layers[0].classes
+        self.shape = *shape[:2], self.C + self.classes
+        self.no_labels = device.cupy.zeros((1, self.classes), np.float32)
+
+    def forward(self, N, groups):
+        self.join(self.x, self.labels, self.y, N)
+
+    def input_grad(self, count):
+        self.device.each('cut_planes', count, self.dy, self.dx, self.C, self.classes, count)
+
+    def tangent(self, v, u, N, to_output):
+        self.join(v, self.no_labels, u, N)
+
+    def join(self, x, labels, y, N):
+        count = N * prod(self.shape)
+        self.device.each('join_planes', count, x, labels, y, self.pixels, self.C, self.classes, *labels.shape, count)
+
+
+WEIGHTLESS = {GlobalAvgPool2d: Pool, LabelPlanes: Planes}
 
 
 class Network:
     """The stages of a Sequential for up to N inputs of that shape, which lie in x. y is the output, dy takes its
-    gradient; frozen, a network leaves its own gradients alone and gives that of x in dx. Raises NotCovered."""
+    gradient; frozen, a network leaves its own gradients alone and gives that of x in dx. labels are for Planes. Raises
+    NotCovered."""
 
-    def __init__(self, device, network, shape, N, groups=1, *, x, dx=None, y=None, dy=None):
+    def __init__(self, device, network, shape, N, groups=1, *, x, dx=None, y=None, dy=None, labels=None):
         self.device, self.stages = device, list(stages(device, network.leaves(), shape))
         if N * max(prod(shape), *(prod(stage.shape) for stage in self.stages)) >= 2**31 - 2**20:
             raise NotCovered('an array of 2^31 numbers')                  # indices, and some beyond the end, are ints
         empty = device.cupy.empty
         for stage, below in zip(self.stages, [None, *self.stages]):
             stage.allocate(N, groups)
+            stage.labels = labels
             stage.x, stage.dx = (below.y, below.dy) if below else (x, dx)
             stage.y, stage.dy = (empty((N, *stage.shape), np.float32) for _ in range(2))
         if y is not None:
             self.stages[-1].y, self.stages[-1].dy = y, dy
         self.y, self.dy = self.stages[-1].y, self.stages[-1].dy
+        self.lowest = next(i for i, stage in enumerate(self.stages) if isinstance(stage, Stage))        # that has a weight
 
     def forward(self, N, groups=1):
         for stage in self.stages:
             stage.forward(N, groups)
 
     def backward(self, N, groups=1, frozen=False):
-        for stage in reversed(self.stages):
-            stage.backward(N, groups, to_weights=not frozen, to_input=frozen or stage is not self.stages[0])
+        for i, stage in reversed(list(enumerate(self.stages))):
+            stage.backward(N, groups, to_weights=not frozen, to_input=frozen or i > self.lowest)
         if not frozen:
             self.device.join()
 
 
 def stages(device, leaves, shape):
     """The layers of a network for inputs of that shape, divided before each layer that opens a stage."""
-    opening = Conv2d, ConvTranspose2d, Linear, GlobalAvgPool2d
+    opening = Conv2d, ConvTranspose2d, Linear, *WEIGHTLESS
     starts = [i for i, leaf in enumerate(leaves) if isinstance(leaf, opening)]
     for leaf in leaves[:starts[0]]:
         if not isinstance(leaf, Reshape):
@@ -215,7 +272,7 @@ def stages(device, leaves, shape):
     shape = reshaped(shape, leaves[:starts[0]])
     for start, end in zip(starts, [*starts[1:], len(leaves)]):
         layers = [leaf for leaf in leaves[start:end] if not isinstance(leaf, Reshape)]
-        stage = (Pool if isinstance(layers[0], GlobalAvgPool2d) else Stage)(device, layers, shape)
+        stage = WEIGHTLESS.get(type(layers[0]), Stage)(device, layers, shape)
         shape = reshaped(stage.shape, leaves[start:end])
         yield stage
 

@@ -1,5 +1,5 @@
-// What a training step does besides products: BatchNorm and activations, forward and backward, losses, Adam, noise and
-// minibatches. Rows are all but the last axis: of images, a row is a pixel and C its channels.
+// What a training step does besides products: BatchNorm and activations, forward and backward, losses and Adam. Rows are all
+// but the last axis: of images, a row is a pixel and C its channels.
 //
 // D sees fake and real images in one pass, but to BatchNorm they are two minibatches: `groups` equal parts of the rows,
 // each with statistics of its own. `rows` counts those of one group.
@@ -149,32 +149,56 @@ extern "C" __global__ void pool_grad(const float* dy, float* dx, int pixels, int
     if (i < n) dx[i] = dy[i / C / pixels * C + i % C] / pixels;
 }
 
-// The losses of ../losses.py, times weight: binary cross-entropy of sigmoid(score), or half the squared error. A single
-// block writes dscore and returns, in thread 0, the mean of the loss; mean_output is what is reported as D's opinion.
-const int CROSS_ENTROPY = 0, LEAST_SQUARES = 1;
+// x (N, pixels, C) with the planes of LabelPlanes behind its channels, and its backward. The label of image n lies in the last
+// `classes` of the `width` numbers of row n of `labels`; behind the last row, the first is next.
+extern "C" __global__ void join_planes(const float* x, const float* labels, float* y, int pixels, int C, int classes, int rows,
+                                       int width, int n) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x, pixel = i / (C + classes), c = i % (C + classes);
+    if (i >= n) return;
+    y[i] = c < C ? x[pixel * C + c] : labels[(pixel / pixels % rows + 1) * width - classes + c - C];
+}
 
-__device__ float softplus(float s) { return fmaxf(s, 0) + log1pf(expf(-fabsf(s))); }
+extern "C" __global__ void cut_planes(const float* dy, float* dx, int C, int classes, int n) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) dx[i] = dy[i / C * (C + classes) + i % C];
+}
 
-__device__ float loss_and_grad(const float* score, float* dscore, int N, int kind, float target, float weight,
-                               float& mean_output) {
-    __shared__ double2 parts[256];
-    double2 mine = make_double2(0, 0);
-    for (int i = threadIdx.x; i < N; i += 256) {
-        float s = score[i], p = expf(-softplus(-s));
-        bool entropy = kind == CROSS_ENTROPY;
-        float loss = entropy ? target * softplus(-s) + (1 - target) * softplus(s) : (s - target) * (s - target) / 2;
-        mine.x += weight * loss;
-        mine.y += entropy ? p : s;
-        dscore[i] = weight * ((entropy ? p : s) - target) / N;
-    }
+// The sum over the 256 threads of a block, in all of them
+template<class T>
+__device__ T block_sum(T mine) {
+    __shared__ T parts[256];
     parts[threadIdx.x] = mine;
     for (int half = 128; half > 0; half /= 2) {
         __syncthreads();
         if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
     }
     __syncthreads();
-    double2 total = parts[0];
+    T total = parts[0];
     __syncthreads();                           // for the next call, which overwrites them
+    return total;
+}
+
+// The losses of ../../losses.py, times weight; to the last two, target is the sign. A single block writes dscore and returns the
+// mean of the loss; mean_output is what is reported as D's opinion.
+const int CROSS_ENTROPY = 0, LEAST_SQUARES = 1, WASSERSTEIN = 2, HINGE = 3;
+
+__device__ float softplus(float s) { return fmaxf(s, 0) + log1pf(expf(-fabsf(s))); }
+
+__device__ float loss_and_grad(const float* score, float* dscore, int N, int kind, float target, float weight,
+                               float& mean_output) {
+    double2 mine = make_double2(0, 0);
+    for (int i = threadIdx.x; i < N; i += 256) {
+        float s = score[i], p = expf(-softplus(-s)), loss, grad;
+        switch (kind) {
+            case CROSS_ENTROPY: loss = target * softplus(-s) + (1 - target) * softplus(s), grad = p - target; break;
+            case LEAST_SQUARES: loss = (s - target) * (s - target) / 2, grad = s - target; break;
+            case WASSERSTEIN: loss = target * s, grad = target; break;
+            case HINGE: loss = fmaxf(1 - target * s, 0), grad = loss > 0 ? -target : 0;
+        }
+        mine += make_double2(weight * loss, kind == CROSS_ENTROPY ? p : s);
+        dscore[i] = weight * grad / N;
+    }
+    double2 total = block_sum(mine);
     mean_output = total.y / N;
     return total.x / N;
 }
@@ -186,6 +210,9 @@ __device__ void advance(int* t, float* corrections, double beta1, double beta2) 
     corrections[1] = 1 / (1 - pow(beta2, (double)*t));
 }
 
+// Numbers in a row of the log, which holds the losses and opinions of a step. The last is of a penalty: see penalty.cu
+const int COLUMNS = 6;
+
 // D's loss on N fake scores and, behind them, N real ones. Row step % log_rows of the log gets loss, D(x), D(G(z)).
 // While the loss is at most rests_at, D rests: its corrections are 0, and Adam does nothing.
 extern "C" __global__ void discriminator_loss(
@@ -195,7 +222,7 @@ extern "C" __global__ void discriminator_loss(
     float loss = loss_and_grad(score + N, dscore + N, N, kind, real, weight, output_real);
     loss += loss_and_grad(score, dscore, N, kind, fake, weight, output_fake);
     if (threadIdx.x != 0) return;
-    float* row = log + *step % log_rows * 5;
+    float* row = log + *step % log_rows * COLUMNS;
     row[0] = loss, row[1] = output_real, row[2] = output_fake;
     corrections[0] = 0;
     if (!(loss <= rests_at)) advance(t, corrections, beta1, beta2);
@@ -209,7 +236,7 @@ extern "C" __global__ void generator_loss(
     float output;
     float loss = loss_and_grad(score, dscore, N, kind, target, weight, output);
     if (threadIdx.x != 0) return;
-    float* row = log + *step % log_rows * 5;
+    float* row = log + *step % log_rows * COLUMNS;
     row[3] = loss, row[4] = output;
     advance(t, corrections, beta1, beta2);
     *step += 1;
@@ -229,57 +256,4 @@ extern "C" __global__ void adam(float* theta, float* m, float* v, const float* g
 extern "C" __global__ void follow(float* average, const float* theta, int n, float rate, const int* t) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) average[i] += fmaxf(rate, 10.f / (9 + *t)) * (theta[i] - average[i]);
-}
-
-// Philox4x32-10 (Salmon et al. 2011): ten rounds make a counter and a key into 128 random bits
-__device__ uint4 philox(uint4 counter, uint2 key) {
-    for (int round = 0; round < 10; round++) {
-        unsigned a = __umulhi(0xD2511F53, counter.x), b = __umulhi(0xCD9E8D57, counter.z);
-        counter = make_uint4(b ^ counter.y ^ key.x, 0xCD9E8D57 * counter.z,
-                             a ^ counter.w ^ key.y, 0xD2511F53 * counter.x);
-        key = make_uint2(key.x + 0x9E3779B9, key.y + 0xBB67AE85);
-    }
-    return counter;
-}
-
-// Four numbers of N(0, 1), a pure function of (seed, step, purpose, i), by Box and Muller's transform
-__device__ void normal(float* four, int i, int step, int purpose, unsigned seed_low, unsigned seed_high) {
-    uint4 bits = philox(make_uint4(i, step, purpose, 0), make_uint2(seed_low, seed_high));
-    unsigned pairs[4] = {bits.x, bits.y, bits.z, bits.w};
-    for (int k = 0; k < 4; k++) {
-        float radius = sqrtf(-2 * logf((pairs[k / 2 * 2] + 1.f) / 4294967296.f));
-        float angle = 6.283185307f * (pairs[k / 2 * 2 + 1] / 4294967296.f);
-        four[k] = radius * (k % 2 ? sinf(angle) : cosf(angle));
-    }
-}
-
-// z ~ N(0, 1): a thread makes four of the n numbers
-extern "C" __global__ void noise(float* z, int n, const int* step, unsigned seed_low, unsigned seed_high) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (4 * i >= n) return;
-    float four[4];
-    normal(four, i, *step, 0, seed_low, seed_high);
-    for (int k = 0; k < 4 && 4 * i + k < n; k++) z[4 * i + k] = four[k];
-}
-
-// y = x + noise of standard deviation sd; x and y may be the same array
-extern "C" __global__ void add_noise(const float* x, float* y, int n, float sd, const int* step,
-                                     unsigned seed_low, unsigned seed_high, int purpose) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (4 * i >= n) return;
-    float four[4];
-    normal(four, i, *step, purpose, seed_low, seed_high);
-    for (int k = 0; k < 4 && 4 * i + k < n; k++) y[4 * i + k] = x[4 * i + k] + sd * four[k];
-}
-
-// x = the minibatch of this step, as ../../data/images.py has it: images uint8 (H, W, C) of `numbers` each, taken in the epoch's
-// order, where ~i stands for image i, flipped
-extern "C" __global__ void minibatch(const unsigned char* images, const int* order, float* x, int N, int numbers, int W, int C,
-                                     const int* step, int steps_per_epoch, float scale, float black) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= N * numbers) return;
-    const int image = order[*step % steps_per_epoch * N + i / numbers];
-    int place = i % numbers;
-    if (image < 0) place += (W - 1 - 2 * (place / C % W)) * C;
-    x[i] = images[(long long)(image < 0 ? ~image : image) * numbers + place] * scale + black;
 }

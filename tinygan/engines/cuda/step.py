@@ -6,15 +6,18 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ...data.images import ImageSet, fit, normalise
-from ...losses import bce_with_logits, least_squares, mean_squared_error, minimax_generator
+from ...gan import GAN
+from ...losses import bce_with_logits, hinge, least_squares, mean_squared_error, minimax_generator, wasserstein
 from ...optim import Adam
 from .device import Device, NotCovered
 from .network import Network
+from .penalty import Penalty
 
-CROSS_ENTROPY, LEAST_SQUARES = 0, 1               # as in pointwise.cu
+CROSS_ENTROPY, LEAST_SQUARES, WASSERSTEIN, HINGE = range(4)               # as in pointwise.cu
 LOSSES = {bce_with_logits: (CROSS_ENTROPY, 1.0), minimax_generator: (CROSS_ENTROPY, -1.0),         # and their weights
-          least_squares: (LEAST_SQUARES, 1.0), mean_squared_error: (LEAST_SQUARES, 2.0)}
-METRICS = 'loss_D', 'D_x', 'D_G_z1', 'loss_G', 'D_G_z2'                   # the first three of an update of D
+          least_squares: (LEAST_SQUARES, 1.0), mean_squared_error: (LEAST_SQUARES, 2.0),
+          wasserstein: (WASSERSTEIN, 1.0), hinge: (HINGE, 1.0)}
+METRICS = {'loss_D': 'D', 'D_x': 'D', 'D_G_z1': 'D', 'loss_G': 'G', 'D_G_z2': 'G', 'penalty': 'D'}    # and whose update has them
 NAMES = {'fp32': 'float32', 'tf32': 'TF32', 'bf16': 'bfloat16'}           # of precisions, of products
 LOG_ROWS = 128                                    # steps whose metrics can be read before newer ones take their place
 
@@ -24,12 +27,14 @@ class CapturedGAN:
 
     It changes the same vectors, but for rounding in the same way, with three differences: D looks at fake and real
     images in one pass (to BatchNorm they stay two minibatches), gradients are written instead of added up, and
-    the noise is not NumPy's, though a pure function of (seed, number) as well. The numbers of the steps
+    noise and epsilon are not NumPy's, though pure functions of (seed, number) as well. The numbers of the steps
     must follow one another, from `first` on. Raises NotCovered for a GAN that has no kernels.
     """
     log_every = 100                 # steps between two looks at the metrics, which wait for the GPU
 
     def __init__(self, gan, batches, precision, first=1):
+        if type(gan) is not GAN:
+            raise NotCovered(f'a {type(gan).__name__}')
         import cupy
         if not (type(gan.optim_D) is type(gan.optim_G) is Adam and gan.G.parameters.dtype == np.float32):
             raise NotCovered('an optimiser other than Adam, or float64')
@@ -37,15 +42,18 @@ class CapturedGAN:
             raise NotCovered('a layer that is frozen or in evaluation mode')
         self.gan, self.images, self.shape, self.black = gan, batches.images, batches.shape, batches.black
         self.N, self.seed, shape, N = batches.N, batches.seed, batches.shape, batches.N
+        self.classes, z_dim = batches.classes, batches.z_dim + batches.classes
         self.sampler = gan.sampler
         self.about = f'a captured step of kernels in {NAMES[precision]}'
         self.device = Device(cupy, precision)
-        self.z = cupy.empty((N, batches.z_dim), np.float32)
+        self.z = cupy.empty((N, z_dim), np.float32)
         self.x = cupy.empty((2 * N, *shape), np.float32)                  # fake images, and behind them real ones
         self.dfake = cupy.empty((N, *shape), np.float32)
         self.fake = cupy.empty((N, *shape), np.float32) if gan.instance_noise else self.x[:N]
-        self.G = Network(self.device, gan.G, (batches.z_dim,), N, x=self.z, y=self.fake, dy=self.dfake)
-        self.D = Network(self.device, gan.D, shape, 2 * N, groups=2, x=self.x, dx=self.dfake)
+        self.G = Network(self.device, gan.G, (z_dim,), N, x=self.z, y=self.fake, dy=self.dfake)
+        self.D = Network(self.device, gan.D, shape, 2 * N, groups=2, x=self.x, dx=self.dfake, labels=self.z)
+        self.penalty = gan.penalty and Penalty(self.device, gan.D, gan.penalty, self.x[N:], self.x[:N] if batches.mixed else None,
+                                               labels=self.z)
         gan.G.zero_grad()                         # kernels never write the gradient of a bias before a BatchNorm: it is 0
         gan.D.zero_grad()
         self.terms = {name: term(getattr(gan.loss, name)) for name in ('real', 'fake', 'generator')}
@@ -56,13 +64,17 @@ class CapturedGAN:
         self.G_corrections, self.D_corrections = cupy.zeros(2, np.float32), cupy.zeros(2, np.float32)
         self.log = cupy.zeros((LOG_ROWS, len(METRICS)), np.float32)
         self.dataset, self.epoch = upload(cupy, self.images, shape), None
-        self.order = cupy.zeros(len(self.images), np.int32)
+        self.endless = self.dataset is None
+        self.per_epoch = 1 if self.endless else self.images.steps_per_epoch(N)
+        self.order = cupy.asarray(np.arange(N if self.endless else len(self.images), dtype=np.int32))
+        if self.classes:
+            self.labels = cupy.asarray(np.zeros(N, np.int32) if self.endless else self.images.labels.astype(np.int32))
         self.stream, self.graphs = cupy.cuda.Stream(), {}
 
     def step(self, number):
         """Train on minibatch `number`. Returns the metrics by name, still on the GPU, valid for LOG_ROWS steps."""
         self.feed(number)
-        turns = 'DG' if self.gan.order == 'both' else 'D' if number % 2 else 'G'
+        turns = turns_of(self.gan, number)
         with self.stream:
             if turns not in self.graphs:          # the first time kernel by kernel, which loads them
                 self.play(turns)
@@ -71,14 +83,18 @@ class CapturedGAN:
                 self.graphs[turns] = self.graphs[turns] or self.capture(turns)
                 self.graphs[turns].launch()
         row = self.log[(number - 1) % LOG_ROWS]
-        return {name: row[i] for i, name in enumerate(METRICS) if ('D' if i < 3 else 'G') in turns}
+        return {name: row[i] for i, (name, turn) in enumerate(METRICS.items())
+                if turn in turns and (name != 'penalty' or self.penalty)}
 
     def feed(self, number):
         """The order of a new epoch; of a dataset without end, the images themselves."""
         epoch, i = divmod(number - 1, self.images.steps_per_epoch(self.N))
-        if self.dataset is None:
+        if self.endless:
             batch = fit(self.images.batch(number - 1, self.N), self.shape)
             self.x[self.N:] = normalise(batch, self.device.cupy, self.black)
+            if self.classes:
+                labels = self.images.batch_labels(number - 1, self.N)
+                self.labels[...] = self.device.cupy.asarray(labels.astype(np.int32))
         elif epoch != self.epoch:
             self.epoch = epoch
             self.order[...] = self.device.cupy.asarray(self.images.order(epoch).astype(np.int32))
@@ -101,6 +117,9 @@ class CapturedGAN:
         with self.device.beside():
             self.take_real(self.x[N:])
         self.device.each('noise', -(-self.z.size // 4), self.z, self.z.size, self.step_count, *key(self.seed))
+        if self.classes:
+            self.device.each('put_labels', N * self.classes, self.labels, self.order, self.z, N, self.z.shape[1], self.classes,
+                             self.step_count, self.per_epoch)
         self.G.forward(N)
         self.add_noise(self.fake, self.x[:N], 1)
         self.device.join()
@@ -110,10 +129,9 @@ class CapturedGAN:
             self.update_G()
 
     def take_real(self, real):
-        if self.dataset is not None:
+        if not self.endless:
             self.device.each('minibatch', real.size, self.dataset, self.order, real, self.N, real.size // self.N,
-                             *self.shape[1:], self.step_count, self.images.steps_per_epoch(self.N), (1 - self.black) / 255,
-                             float(self.black))
+                             *self.shape[1:], self.step_count, self.per_epoch, (1 - self.black) / 255, float(self.black))
         self.add_noise(real, real, 2)
 
     def add_noise(self, x, y, purpose):
@@ -128,8 +146,10 @@ class CapturedGAN:
         rests_at = -np.inf if self.gan.D_rests_at is None else self.gan.D_rests_at
         self.device.pointwise(
             'discriminator_loss', (1,), (256,), D.y, D.dy, N, kind, real, fake, weight, float(rests_at), self.D_count,
-            self.D_corrections, *betas(optim), self.log, LOG_ROWS, self.step_count, int(ends_step))
+            self.D_corrections, *betas(optim), self.log, LOG_ROWS, self.step_count, int(ends_step and not self.penalty))
         D.backward(2 * N, groups=2)
+        if self.penalty:
+            self.penalty.play(self.step_count, key(self.seed), self.log, ends_step)
         self.adam(optim, self.D_corrections)
 
     def update_G(self):
@@ -147,7 +167,7 @@ class CapturedGAN:
     def adam(self, optim, corrections):
         theta = optim.network.parameters
         self.device.each('adam', theta.size, theta, optim.m, optim.v, optim.network.gradients, theta.size, corrections,
-                         optim.lr, 1 - optim.beta1, 1 - optim.beta2, optim.eps)
+                         float(optim.lr), 1. - optim.beta1, 1. - optim.beta2, optim.eps)
 
     def follow(self, average):
         for name in 'parameters', 'statistics':
@@ -165,13 +185,20 @@ class CapturedGAN:
         pass
 
 
+def turns_of(gan, number):
+    """Which updates are part of that step: GAN.step."""
+    if gan.order == 'alternate':
+        return 'D' if number % 2 else 'G'
+    return 'D' if number % gan.critic_steps else 'DG'
+
+
 def term(loss):
     """A function of losses.py, perhaps with its target, as the numbers that the kernels take: kind, target, weight."""
     function, keywords = (loss.func, loss.keywords) if isinstance(loss, partial) else (loss, {})
     if function not in LOSSES:
         raise NotCovered('a loss of your own')
     kind, weight = LOSSES[function]
-    return kind, float(keywords.get('target', 0)), weight
+    return kind, float(keywords.get('sign', keywords.get('target', 0))), weight
 
 
 def betas(optim):

@@ -1,0 +1,46 @@
+"""A gradient penalty as a row of kernel launches, as ../../penalties.py derives it."""
+import numpy as np
+
+from ...penalties import curved, r1, wgan_gp
+from .device import NotCovered
+from .network import LINEAR, Network, Stage
+
+RULES = {r1: 0, wgan_gp: 1}                       # as in penalty.cu
+
+
+class Penalty:
+    """What GradientPenalty adds to the gradients of D, for N images x: at them or, if it is given `fake`, between them and those.
+
+    It has arrays of its own for D's layers, as D's backward and the penalty's are both about the same weights.
+    """
+
+    def __init__(self, device, D, penalty, x, fake=None, labels=None):
+        if penalty.rule not in RULES:
+            raise NotCovered('a penalty of your own')
+        if layer := curved(D):
+            raise NotCovered(f'a penalty on the slope of {layer}')
+        empty, self.N = device.cupy.empty, len(x)
+        self.device, self.rule, self.weight, self.x, self.fake = device, RULES[penalty.rule], float(penalty.weight), x, fake
+        self.mixed = x if fake is None else empty(x.shape, np.float32)
+        self.g = empty(x.shape, np.float32)
+        self.D = Network(device, D, x.shape[1:], self.N, x=self.mixed, dx=self.g, labels=labels)
+        last = self.D.stages[-1]
+        if not isinstance(last, Stage) or last.activation != LINEAR:
+            raise NotCovered('a penalty on a D that does not end in a product')
+        self.D.dy.fill(1)                         # once: nothing changes it where no activation follows
+        self.moves = [empty((self.N, *stage.shape), np.float32) for stage in self.D.stages]
+
+    def play(self, step_count, key, log, ends_step):
+        """After D's backward, whose gradients it adds to. Its value goes into the last column of the log."""
+        device, D, N, numbers = self.device, self.D, self.N, self.g.size // self.N
+        if self.fake is not None:
+            device.each('between', self.g.size, self.x, self.fake, self.mixed, numbers, self.g.size, step_count, *key)
+        D.forward(N)
+        D.backward(N, frozen=True)
+        device.pointwise('penalty', (N,), (256,), self.g, numbers, self.rule, self.weight, device.double_shares, device.arrived,
+                         log, len(log), step_count, int(ends_step))
+        v = self.g
+        for stage, u in zip(D.stages, self.moves):
+            stage.tangent(v, u, N, to_output=stage is not D.stages[-1])
+            v = u
+        device.join()
