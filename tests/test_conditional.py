@@ -17,7 +17,7 @@ from tinygan.data import digits
 from tinygan.data.minibatches import Minibatches
 from tinygan.errors import UserError, one_line_errors
 from tinygan.judge.frozen import shipped
-from tinygan.labels import with_labels
+from tinygan.recipes.labels import with_labels
 from tinygan.learn.xray import before
 from tinygan.recipes import RECIPES, make_gan
 from tinygan.run import generator

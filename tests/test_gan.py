@@ -10,7 +10,7 @@ from tinygan.arrays import random_stream
 from tinygan.run.checkpoint import OF_GAN
 from tinygan.gan import GAN, draw_epsilon, draw_image_noise, draw_z, generate
 from tinygan.gradcheck import TOLERANCE, check_gan, numeric_gradient, relative_error
-from tinygan.labels import LabelPlanes, with_labels
+from tinygan.recipes.labels import LabelPlanes, with_labels
 from tinygan.layers import BatchNorm2d
 from tinygan.penalties import PENALTIES, GradientPenalty
 from tinygan.recipes import RECIPES, make_gan

@@ -21,7 +21,7 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
     'a picture that was left out moves the labels of those behind it':
         ('data/own', 'np.delete(labels, left_out)', 'labels[:N]', 'data/test_labels.py -k left_out'),
     'a label stands before z instead of behind it':
-        ('labels', '[z, y.astype(z.dtype)]', '[y.astype(z.dtype), z]', 'data/test_labels.py -k behind'),
+        ('recipes/labels', '[z, y.astype(z.dtype)]', '[y.astype(z.dtype), z]', 'data/test_labels.py -k behind'),
     'at the next start nobody knows which pictures were left out':
         ('data/own', 'left_out_of(path, images) if labelled and int(lost) else []', '[]', 'data/test_labels.py -k left_out'),
     'another ground finds the pictures on the old one':

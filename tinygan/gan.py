@@ -2,7 +2,6 @@
 import numpy as np
 
 from .arrays import array_module, random_stream, to_numpy
-from .labels import LabelPlanes
 from .penalties import between
 
 
@@ -13,8 +12,8 @@ class GAN:
     third ... step and G in the others. D is not updated while its loss is at most D_rests_at. instance_noise is the
     standard deviation of the noise added to every image that D sees, real or fake: both distributions spread until they
     overlap, and D cannot tell all of one from all of the other (Sønderby et al. 2017, "Amortised MAP inference for image
-    super-resolution"). penalty is a GradientPenalty on D, or None. If D begins with LabelPlanes, it finds the label of image
-    n, real or fake, at the end of row n of z. Samples are drawn from `sampler`: G itself or, if there is one, the network of
+    super-resolution"). penalty is a GradientPenalty on D, or None. If the first layer of D asks for labels
+    (recipes/labels.py), that of image n, real or fake, stands at the end of row n of z. Samples are drawn from `sampler`: G itself or, if there is one, the network of
     its Average. A step freezes D and then unfreezes all of it.
     """
 
@@ -44,10 +43,10 @@ class GAN:
         return metrics if number % self.critic_steps else metrics | self.update_G(fake)
 
     def tell_D(self, z):
-        """Which class each image should show, if D wants to know."""
-        planes = self.D.leaves()[0]
-        if isinstance(planes, LabelPlanes):
-            planes.labels = z[:, -planes.classes:]
+        """Which class each image should show, if D asks for it."""
+        first = self.D.leaves()[0]
+        if hasattr(first, 'classes'):
+            first.labels = z[:, -first.classes:]
 
     def update_D(self, x, fake, epsilon=None):
         """D learns to tell real from fake; the gradients of both, and of a penalty, add up. The chain rule would lead on

@@ -12,7 +12,6 @@ import numpy as np
 from . import losses
 from .arrays import array_module, to_numpy
 from .gan import GAN
-from .labels import LabelPlanes
 from .layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                      Reshape, Sigmoid, Tanh)
 from .network import Sequential
@@ -156,14 +155,6 @@ def nearest_kink(network, x):
     return nearest
 
 
-class ToldPlanes(LabelPlanes):
-    """LabelPlanes for images of which number n is of class n."""
-
-    def forward(self, x):
-        self.labels = array_module(x).eye(len(x), self.classes, dtype=x.dtype)
-        return super().forward(x)
-
-
 LAYERS = {          # name: (layer made by rng, shape of its input)
     'Conv2d 3x3': (lambda **new: Conv2d(2, 3, 3, **new), (2, 5, 4, 2)),
     'Conv2d 4x4, stride 2, padding 1': (lambda **new: Conv2d(3, 2, 4, stride=2, padding=1, **new), (2, 6, 8, 3)),
@@ -185,7 +176,6 @@ LAYERS = {          # name: (layer made by rng, shape of its input)
     'GlobalAvgPool2d': (lambda **_: GlobalAvgPool2d(), (2, 3, 4, 3)),
     'Reshape': (lambda **_: Reshape(2, 3, 1), (4, 6)),
     'Flatten': (lambda **_: Flatten(), (2, 2, 3, 2)),
-    'LabelPlanes': (lambda **_: ToldPlanes(3), (3, 2, 4, 2)),
 }
 LOSSES = {
     'bce_with_logits, real': lambda s: losses.bce_with_logits(s, 1),

@@ -21,7 +21,7 @@ from tinygan.engines.cuda.device import Device
 from tinygan.engines.cuda.network import Network, Product, Sizes
 from tinygan.gan import GAN
 from tinygan.engines.cuda.penalty import Penalty
-from tinygan.labels import LabelPlanes, with_labels
+from tinygan.recipes.labels import LabelPlanes, with_labels
 from tinygan.layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                             Reshape, Sigmoid, Tanh)
 from tinygan.network import Sequential

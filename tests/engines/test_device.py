@@ -21,7 +21,7 @@ from tinygan.errors import UserError
 from tinygan.gan import GAN, draw_z, generate
 from tinygan.engines import start
 from tinygan.engines.cuda import NotCovered
-from tinygan.labels import with_labels
+from tinygan.recipes.labels import with_labels
 from tinygan.network import Sequential
 from tinygan.recipes import RECIPES, make_gan
 

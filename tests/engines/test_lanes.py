@@ -17,7 +17,7 @@ from tinygan.engines import Plain, conversion
 from tinygan.engines.lanes import Lanes, divide
 from tinygan.errors import UserError
 from tinygan.gan import GAN
-from tinygan.labels import LabelPlanes
+from tinygan.recipes.labels import LabelPlanes
 from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Linear, ReLU, Reshape, Tanh
 from tinygan.losses import LOSSES
 from tinygan.network import Sequential

@@ -2,7 +2,7 @@
 import numpy as np
 
 from ..gan import draw_epsilon, draw_image_noise, draw_z
-from ..labels import with_labels
+from ..recipes.labels import with_labels
 from .images import fit, normalise
 
 

@@ -16,7 +16,7 @@ from .cuda import CapturedGAN, NotCovered
 from .lanes import Lanes
 from .threads import one_thread
 
-CORE = 'tinygan.layers', 'tinygan.labels', 'tinygan.network', 'tinygan.optim'
+CORE = 'tinygan.layers', 'tinygan.network', 'tinygan.optim', 'tinygan.recipes.labels'
 
 
 def start(gan, batches, first=1, plain=False, precision='fp32'):

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from ..errors import UserError
 
-CORE = 'arrays', 'conv', 'gan', 'gradcheck', 'labels', 'layers', 'losses', 'models', 'network', 'optim', 'penalties', 'show'
+CORE = 'arrays', 'conv', 'gan', 'gradcheck', 'layers', 'losses', 'models', 'network', 'optim', 'penalties', 'show'
 FOLDER = Path(__file__).resolve().parent.parent
 copies = itertools.count(1)
 

@@ -24,9 +24,9 @@ from ..engines.threads import one_thread
 from ..errors import UserError
 from ..gan import GAN
 from ..gradcheck import in_float64
-from ..labels import LabelPlanes
 from ..layers import LeakyReLU
 from ..recipes import make_gan
+from ..recipes.labels import LabelPlanes
 from ..run.checkpoint import open_checkpoint
 from ..run.files import atomically
 from ..run.health import stakes

@@ -5,9 +5,9 @@ import numpy as np
 
 from ..layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, Reshape, Sigmoid,
                       Tanh)
-from ..labels import LabelPlanes
 from ..models import down, up
 from ..network import Sequential
+from .labels import LabelPlanes
 
 
 def dcgan_hidden_discriminator(width=60, hidden=128, **new):

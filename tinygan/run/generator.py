@@ -8,8 +8,8 @@ from ..data import to_uint8
 from ..engines.threads import on_all_cores
 from ..errors import UserError
 from ..gan import generate
-from ..labels import with_labels
 from ..layers import BatchNorm2d
+from ..recipes.labels import with_labels
 from .checkpoint import open_checkpoint
 from .settings import recipe_of
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ... import conv
-from ...labels import LabelPlanes
+from ...recipes.labels import LabelPlanes
 from ...layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, LeakyReLU, Linear, Reshape, Sigmoid,
                       Tanh)
 from .device import MULTIPROCESSORS, NotCovered, ceil

@@ -4,8 +4,8 @@ adversarial nets", section 3.2). A label is one of CLASSES integers; as a vector
 G finds y at the end of its z, D as further channels of the image, each of one value throughout. Neither network has a loss
 for it: D sees images only with the right y, and so learns to call wrong whatever does not go with its y.
 """
-from .arrays import array_module
-from .network import Layer
+from ..arrays import array_module
+from ..network import Layer
 
 
 def with_labels(z, labels, classes):
@@ -28,7 +28,6 @@ class LabelPlanes(Layer):
         return xp.concatenate([x, xp.broadcast_to(labels[:, None, None, :], (N, H, W, self.classes))], axis=3)
 
     def forward(self, x):
-        self.cache = x.shape
         return self.joined(x, self.labels)
 
     def backward(self, dy):
