@@ -9,6 +9,8 @@ from tinygan.layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, Globa
                             Reshape, Sigmoid, Tanh)
 from tinygan.models import dcgan_generator, lsgan_discriminator
 from tinygan.network import Layer, Sequential
+from tinygan.recipes.labels import LabelPlanes
+from tinygan.recipes import RECIPES
 
 MADE = {                        # how it prints itself: the layer
     'Conv2d(1, 64, 4, stride=2, padding=1)': Conv2d(1, 64, 4, stride=2, padding=1),
@@ -17,6 +19,7 @@ MADE = {                        # how it prints itself: the layer
     'Linear(5, 4)': Linear(5, 4), 'BatchNorm2d(7, momentum=0.2)': BatchNorm2d(7, momentum=0.2),
     'LeakyReLU(slope=0.2)': LeakyReLU(0.2), 'ReLU()': ReLU(), 'Tanh()': Tanh(), 'Sigmoid()': Sigmoid(),
     'GlobalAvgPool2d()': GlobalAvgPool2d(), 'Reshape(7, 7, 2)': Reshape(7, 7, 2), 'Flatten()': Flatten(),
+    'LabelPlanes(10)': LabelPlanes(10),
 }
 
 
@@ -45,6 +48,18 @@ def test_a_network_prints_its_layers_with_their_parameters_and_given_an_input_th
     assert sum(int(word.replace(',', '')) for line in lines[1:] for word in line.split('(N')[0].split()[-1:]
                if word.replace(',', '').isdigit()) == G.parameters.size == 10065
     assert [line.split('  (N')[0].rstrip() for line in lines] == repr(G).splitlines()
+
+
+def test_a_network_that_is_told_labels_prints_itself_whatever_it_was_told():
+    D = RECIPES['conditional'].discriminator(width=2, hidden=3)
+    lines, planes = D.summary(28, 28, 1), D.layers[0]
+    assert lines.splitlines()[1].split() == ['LabelPlanes(10)', '(N,', '28,', '28,', '11)']
+    planes.labels = np.eye(10, dtype='f')[:4]
+    assert D.summary(28, 28, 1) == lines and len(planes.labels) == 4
+    with pytest.raises(ValueError, match=r'LabelPlanes\(10\) has labels for 4 images, not for 3'):
+        D(np.zeros((3, 28, 28, 1), 'f'))
+    planes.labels = None
+    assert not planes(np.ones((2, 5, 5, 1), 'f'))[..., 1:].any()
 
 
 def test_to_look_at_a_network_changes_nothing(rng):

@@ -207,7 +207,7 @@ MISTAKES = {
     'penalty-frozen': Mistake('D is still frozen when v goes through it, and learns nothing', 'penalties',
         'D.set_flags(frozen=frozen)', 'pass', SLOPE),
     'penalty-weight': Mistake('the weight counts in the value, and not in the gradient', 'penalties',
-        'D.tangent(self.weight * dg)', 'D.tangent(dg)', SLOPE, 'test_penalties.py -k pytorch'),
+        'D.tangent(self.weight * dg)', 'D.tangent(dg)', SLOPE),
     'penalty-along-g': Mistake("g goes through D, where the penalty's gradient by g is due", 'penalties',
         'D.tangent(self.weight * dg)', 'D.tangent(self.weight * g)', SLOPE),
     'penalty-mean-score': Mistake('g is the slope of the mean score, N times too small: each image has a score of its own',

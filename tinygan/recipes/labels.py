@@ -17,23 +17,33 @@ def with_labels(z, labels, classes):
 
 class LabelPlanes(Layer):
     """y = x and behind it a plane for each class: (N, H, W, C) -> (N, H, W, C + classes). The plane of an image's class is 1, the
-    others are 0. Before a forward, `labels` must be set, as rows (N, classes)."""
+    others are 0. Before a forward, `labels` are set, as rows (N, classes); without any, an image is of no class. Raises ValueError
+    when there are labels of another number of images."""
+    labels = None
 
     def __init__(self, classes):
         self.classes = classes
+
+    def forward(self, x):
+        self.cache = x.shape[-1]
+        labels = self.no_labels(x) if self.labels is None else self.labels
+        if len(labels) != len(x):
+            raise ValueError(f'{self} has labels for {len(labels)} images, not for {len(x)}')
+        return self.joined(x, labels)
+
+    def backward(self, dy):
+        # forward was a copy of x beside what does not depend on x
+        C = self.cache
+        return dy[..., :C]
+
+    def tangent(self, v):
+        # and so only that copy moves
+        return self.joined(v, self.no_labels(v))
 
     def joined(self, x, labels):
         N, H, W, _ = x.shape
         xp = array_module(x)
         return xp.concatenate([x, xp.broadcast_to(labels[:, None, None, :], (N, H, W, self.classes))], axis=3)
 
-    def forward(self, x):
-        return self.joined(x, self.labels)
-
-    def backward(self, dy):
-        # forward was a copy of x beside what does not depend on x
-        return dy[..., :-self.classes]
-
-    def tangent(self, v):
-        # and so only that copy moves
-        return self.joined(v, 0 * self.labels)
+    def no_labels(self, x):
+        return array_module(x).zeros((len(x), self.classes), x.dtype)
