@@ -21,8 +21,9 @@ from tinygan.arrays import random_stream
 from tinygan.data.minibatches import Minibatches
 from tinygan.data.ours import MADE_BY
 from tinygan.recipes import RECIPES, make_gan
+from tinygan.recipes.labels import with_labels
 from tinygan.run.files import atomically
-from tinygan.run.generator import draw, in_turn, told
+from tinygan.run.generator import draw, in_turn
 from tinygan.run.health import Health
 from tinygan.run.pictures import grid, matplotlib_figure
 
@@ -71,7 +72,7 @@ def record(recipe, seed, name, steps, changes):
             if step % LOOK == 0:
                 seen.append([health.measure(step)[name] for name in SEEN])
         z = random_stream(seed, 'preview').standard_normal((16, recipe.z_dim), np.float32)
-        samples = draw(engine.sampler, told(z, in_turn(16, recipe.classes), recipe.classes), recipe.black)
+        samples = draw(engine.sampler, with_labels(z, in_turn(16, recipe.classes), recipe.classes), recipe.black)
     engine.close()
     return {'metrics': np.float32(metrics), 'seen': np.float32(seen), 'samples': samples}
 

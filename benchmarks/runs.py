@@ -10,7 +10,8 @@ from tinygan import data  # noqa: E402
 from tinygan.__main__ import open_generator, sample_noise  # noqa: E402
 from tinygan.judge import report  # noqa: E402
 from tinygan.judge.frozen import SHIPPED, shipped  # noqa: E402
-from tinygan.run.generator import in_turn, told  # noqa: E402
+from tinygan.recipes.labels import with_labels  # noqa: E402
+from tinygan.run.generator import in_turn  # noqa: E402
 
 SAMPLES = 10000
 
@@ -32,7 +33,7 @@ def samples_of(folder, flags, seed, steps):
         sys.exit(code)
     draw, _, config = open_generator(folder)
     z, classes = sample_noise(0, SAMPLES, config['z_dim']), len(config['class_names'])
-    return draw(told(z, in_turn(SAMPLES, classes), classes))
+    return draw(with_labels(z, in_turn(SAMPLES, classes), classes))
 
 
 def mean_and_std(distances):

@@ -17,9 +17,9 @@ from tinygan.data import digits
 from tinygan.data.minibatches import Minibatches
 from tinygan.errors import UserError, one_line_errors
 from tinygan.judge.frozen import shipped
-from tinygan.recipes.labels import with_labels
 from tinygan.learn.xray import before
 from tinygan.recipes import RECIPES, make_gan
+from tinygan.recipes.labels import with_labels
 from tinygan.run import generator
 from tinygan.run.health import Health
 from tinygan.run.settings import recipe_of

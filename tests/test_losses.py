@@ -63,7 +63,7 @@ def test_minimax_and_non_saturating_are_the_two_losses_of_the_gan_paper(rng):
 
 def test_wasserstein_and_hinge_are_the_losses_of_their_papers(rng):
     real, fake = 2 * rng.standard_normal((2, 9, 1))
-    wgan, hinge = losses.wgan(), losses.hinged()
+    wgan, hinge = losses.wgan(), losses.hinge_gan()
     assert wgan.real(real)[0] + wgan.fake(fake)[0] == pytest.approx(fake.mean() - real.mean(), rel=1e-13)
     assert hinge.real(real)[0] + hinge.fake(fake)[0] == pytest.approx(
         -np.minimum(0, real - 1).mean() - np.minimum(0, -fake - 1).mean(), rel=1e-13)

@@ -7,7 +7,7 @@ from tinygan.recipes.labels import LabelPlanes
 from tinygan.layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU, Reshape,
                             Sigmoid, Tanh)
 from tinygan.network import Sequential
-from tinygan.penalties import PENALTIES, GradientPenalty, between, curved, r1, wgan_gp
+from tinygan.penalties import PENALTIES, GradientPenalty, between, first_curved, r1, wgan_gp
 from tinygan.recipes import RECIPES
 
 CONVOLUTIONS = ['1100', '3110', '4210', '3211', '2302', '5321', '5240']     # kernel, stride, padding, output padding
@@ -25,7 +25,7 @@ def told(rng=None, dtype=np.float64):
     return planes
 
 
-STRAIGHT = {name: of for name, of in LAYERS.items() if not curved(of[0]())} | {
+STRAIGHT = {name: of for name, of in LAYERS.items() if not first_curved(of[0]())} | {
     f'{kind.__name__} {setting}': convolution(kind, setting) for kind in (Conv2d, ConvTranspose2d) for setting in CONVOLUTIONS} | {
     'Linear without a bias': (lambda **new: Linear(5, 4, bias=False, **new), (3, 5)), 'LabelPlanes': (told, (3, 2, 4, 2))}
 WEIGHTED = [name for name, (make, _) in STRAIGHT.items() if make().parameter_names]
@@ -41,6 +41,22 @@ def tried(name, rng, dtype=np.float64):
     layer.backward(dy)
     layer.zero_grad()
     return layer, x, dy, rng.standard_normal(shape).astype(dtype)
+
+
+def test_a_tangent_belongs_to_the_latest_forward_and_a_backward_after_it(rng):
+    layer = Linear(2, 2, rng=rng, dtype=np.float64)
+    for before in (lambda: None, lambda: layer(np.ones((1, 2))), lambda: (layer.backward(layer(np.ones((1, 2)))), layer(np.ones((1, 2))))):
+        before()
+        with pytest.raises(RuntimeError, match='Linear.tangent needs a backward first'):
+            layer.tangent(np.ones((1, 2)))
+
+
+def test_of_a_d_that_is_frozen_in_part_the_rest_learns(rng):
+    D = networks(rng)['two convolutions and a Linear']
+    D.layers[0].freeze()
+    GradientPenalty(r1, 1)(D, rng.standard_normal((2, 6, 6, 2)))
+    assert not D.layers[0].dw.any() and D.layers[2].dw.any()
+    assert [leaf.frozen for leaf in D.leaves()] == [True] + 5 * [False] and not D.frozen
 
 
 # ---- layers
@@ -98,7 +114,7 @@ def test_a_curved_layer_says_so_in_one_line(rng, layer):
     D.backward(dy)
     with pytest.raises(TypeError, match=rf'^{type(layer).__name__}\(.*\) is curved: its slope moves with x, and [^\n]*$'):
         D.tangent(np.ones((2, 4, 4, 1), 'f'))
-    assert curved(D) is layer and curved(Sequential(LeakyReLU())) is None
+    assert first_curved(D) is layer and first_curved(Sequential(LeakyReLU())) is None
 
 
 # ---- penalties

@@ -35,6 +35,12 @@ def test_the_finite_difference_agrees_with_the_gradient_by_hand():
     assert float(by_hand) == pytest.approx(float(by_moving)) != 0
 
 
+def test_the_source_that_is_shown_is_the_source():
+    shown = re.findall(r'^```\n((?:(?!```).*\n)+)```\n', re.sub(r'```python\n(?:(?!```).*\n)+```\n', '', README), re.M)
+    source = {' '.join(line.split()) for name in CORE for line in (ROOT / 'tinygan' / f'{name}.py').read_text().splitlines()}
+    assert len(shown) == 2 and {' '.join(line.split()) for block in shown for line in block.splitlines()} <= source
+
+
 def test_the_training_loop_is_a_step_of_gan_py():
     code, _ = LOOP
     shown, real = (make_gan(RECIPES['dcgan']) for _ in range(2))
@@ -92,4 +98,4 @@ def test_the_core_is_as_long_as_the_readme_says():
 
 
 def test_nothing_is_left_to_be_filled_in():
-    assert not re.findall(r'^ *[A-Z]{4,} *$', README, re.M)
+    assert not re.findall(r'^ *[A-Z][A-Z_]{3,} *$', README, re.M)

@@ -17,6 +17,7 @@ from .judge.frozen import SHIPPED, Judge, check_digits, check_shape, shipped
 from .layers import Conv2d, ConvTranspose2d
 from .learn import commands as learn
 from .recipes import RECIPES, find_recipe
+from .recipes.labels import with_labels
 from .run import generator
 from .run.files import atomically, check_free
 from .run.device import select_device
@@ -42,12 +43,12 @@ def with_classes(z, config, options, each=1):
     run that was told none, z alone."""
     names = config['class_names']
     if options.digit is None:
-        return generator.told(z, generator.in_turn(len(z), len(names), each), len(names))
+        return with_labels(z, generator.in_turn(len(z), len(names), each), len(names))
     if not names:
         raise UserError(f'{options.run or "the trained generator"} was not told classes: train with --recipe conditional')
     if options.digit not in names:
         raise UserError(f'{options.run} has no class {options.digit}: choose from {listed(names)}')
-    return generator.told(z, np.full(len(z), names.index(options.digit)), len(names))
+    return with_labels(z, np.full(len(z), names.index(options.digit)), len(names))
 
 
 def sample(options):
@@ -152,7 +153,7 @@ def samples_to_judge(options):
         check_digits(config.get('data'), config.get('images'), options.run)
     z, classes = sample_noise(options.seed, options.samples, config['z_dim']), len(config['class_names'])
     labels = generator.in_turn(len(z), classes)
-    return draw(generator.told(z, labels, classes)), labels if config['class_names'] == report.DIGITS else None
+    return draw(with_labels(z, labels, classes)), labels if config['class_names'] == report.DIGITS else None
 
 
 LAYERS = gradcheck.LAYERS | {                     # and those of engines/ that multiply by other means
@@ -207,7 +208,8 @@ def parse(arguments):
     sub.add_argument('run', **RUN)
     sub.add_argument('--digit', '--class', **CLASS)
     sub.add_argument('-n', type=count, metavar='N', help='how many (default: 64, or 8 of each class)')
-    sub.add_argument('--columns', type=count, metavar='N', help='how many in a row (default: about as many as there are rows)')
+    sub.add_argument('--columns', type=count, metavar='N',
+                     help='how many in a row (default: about as many as there are rows; with classes, all of one)')
     sub.add_argument('--out', **PICTURE, help='the picture (default: grid.png, or none with --npy)')
     sub.add_argument('--npy', type=named('.npy'), metavar='FILE', help='an array: uint8, (n, H, W) or (n, H, W, 3)')
     sub = command('interpolate', interpolate, 'strips of images on the way from one z to the next')

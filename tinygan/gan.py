@@ -12,10 +12,10 @@ class GAN:
     third ... step and G in the others. D is not updated while its loss is at most D_rests_at. instance_noise is the
     standard deviation of the noise added to every image that D sees, real or fake: both distributions spread until they
     overlap, and D cannot tell all of one from all of the other (Sønderby et al. 2017, "Amortised MAP inference for image
-    super-resolution"). penalty is a GradientPenalty on D, or None. If the first layer of D asks for labels
-    (recipes/labels.py), that of image n, real or fake, stands at the end of row n of z. Samples are drawn from `sampler`: G itself or, if there is one, the network of
-    its Average. A step freezes D and then unfreezes all of it.
+    super-resolution"). penalty is a GradientPenalty on D, or None. Samples are drawn from `sampler`: G itself or, if there is
+    one, the network of its Average. A step freezes D and then unfreezes all of it.
     """
+    metrics = 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'       # that a step returns, besides the penalty
 
     def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None,
                  instance_noise=0, penalty=None, critic_steps=1):
@@ -27,7 +27,7 @@ class GAN:
     def step(self, x, z, number=1, image_noise=None, epsilon=None):
         """Train on real images x (N, H, W, C) and noise z (N, z_dim). number counts the run's steps, from 1. With
         instance noise, image_noise (2, N, H, W, C) is drawn from N(0, 1), for the real and for the fake images. epsilon
-        (N, 1, 1, 1) says where between them the penalty is taken: at the real images, if there is none.
+        (N, 1, 1, 1) says where between them, noise included, the penalty is taken: at the real ones, if there is none.
 
         Returns a dictionary of arrays, still on the device: the losses, and D's mean output on x, on G(z) before D's
         update, and on the same G(z) after it; the penalty, if there is one. Without what belongs to a network whose turn
@@ -36,17 +36,10 @@ class GAN:
         fake = self.G(z)
         if self.instance_noise:                   # d(fake + noise)/dfake = 1, so update_G is the same
             x, fake = x + self.instance_noise * image_noise[0], fake + self.instance_noise * image_noise[1]
-        self.tell_D(z)
         if self.order == 'alternate':
             return self.update_D(x, fake, epsilon) if number % 2 else self.update_G(fake)
         metrics = self.update_D(x, fake, epsilon)
         return metrics if number % self.critic_steps else metrics | self.update_G(fake)
-
-    def tell_D(self, z):
-        """Which class each image should show, if D asks for it."""
-        first = self.D.leaves()[0]
-        if hasattr(first, 'classes'):
-            first.labels = z[:, -first.classes:]
 
     def update_D(self, x, fake, epsilon=None):
         """D learns to tell real from fake; the gradients of both, and of a penalty, add up. The chain rule would lead on

@@ -11,7 +11,6 @@ import numpy as np
 
 from . import losses
 from .arrays import array_module, to_numpy
-from .gan import GAN
 from .layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                      Reshape, Sigmoid, Tanh)
 from .network import Sequential
@@ -103,10 +102,10 @@ def check_loss(loss, score, xp=np):
 def check_gan(recipe, loss, rng, xp=np):
     """The gradients one step of training hands to the optimisers: D's from real and fake and a penalty, G's through D.
 
-    recipe has a `generator`, a `discriminator`, the `shape` of their images, how many `classes` they have, and the name and
-    the weight of a `penalty`, if there is one. The networks are one channel wide, so that their parameters can be moved one
-    by one, and the learning rate is 0. With thousands of units one may be about to cross the kink of a ReLU; then all is
-    drawn again.
+    recipe has a `generator`, a `discriminator`, the `shape` of their images, how many `classes` they have, the name and the
+    weight of a `penalty`, if there is one, and a `game`: the GAN that trains them. The networks are one channel wide, so that
+    their parameters can be moved one by one, and the learning rate is 0. With thousands of units one may be about to cross
+    the kink of a ReLU; then all is drawn again.
     """
     penalty = GradientPenalty(PENALTIES[recipe.penalty], recipe.penalty_weight) if recipe.penalty else None
     kink = 0
@@ -117,13 +116,10 @@ def check_gan(recipe, loss, rng, xp=np):
         enlarge(G, D, rng, xp)
         x, z = xp.asarray(rng.uniform(-1, 1, (2, *recipe.shape))), xp.asarray(rng.standard_normal((2, z_dim)))
         epsilon = xp.asarray(rng.random((2, 1, 1, 1)))
-        gan = GAN(G, D, loss, SGD(G, lr=0), SGD(D, lr=0), penalty=penalty)
-        gan.tell_D(z)
+        recipe.game(G, D, loss, SGD(G, lr=0), SGD(D, lr=0), penalty=penalty).step(x, z, 1, None, epsilon)
         fake = G(z)
         mixed = between(x, fake, epsilon)
         kink = min(nearest_kink(network, at) for network, at in ((D, x), (D, fake), (D, mixed), (G, z)))
-    gan.step(x, z, epsilon=epsilon)
-
     def loss_D():
         return loss.real(D(x))[0] + loss.fake(D(fake))[0] + (penalty(D, mixed) if penalty else 0)
     return {'D gradients': network_error(D, loss_D, rng),
@@ -183,7 +179,7 @@ LOSSES = {
     'bce_with_logits, smoothed': lambda s: losses.bce_with_logits(s, 0.9),
     'least_squares': lambda s: losses.least_squares(s, -1),
     'mean_squared_error': lambda s: losses.mean_squared_error(s, 1),
-    'wasserstein': lambda s: losses.wasserstein(s, -1),
+    'wasserstein': lambda s: losses.wasserstein(s, 1),
     'hinge, real': lambda s: losses.hinge(s, 1),
     'hinge, fake': lambda s: losses.hinge(s, -1),
     'minimax_generator': losses.minimax_generator,

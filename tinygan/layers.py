@@ -62,7 +62,8 @@ class Conv2d(Weighted):
 
     def backward(self, dy):
         # forward was y = cols @ w + b, so dw = cols.T @ dy, db = sum of dy, dcols = dy @ w.T
-        x, self.dy = self.cache, dy
+        x = self.cache
+        self.dy = dy                              # for tangent
         if not self.frozen:
             self.dw += conv.weight_grad(x, dy, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
@@ -105,7 +106,8 @@ class ConvTranspose2d(Weighted):
         # forward was y = convT(x, w) + b, and when y moves, the loss moves by <dy, the move>. Without b, <dy, y> is
         # <x, conv(dy, w)>, which is linear in x and in w. So dx = conv(dy, w), and dw is the weight gradient of that
         # conv, with dy as its input and x as its dLoss/doutput
-        x, self.dy = self.cache, dy
+        x = self.cache
+        self.dy = dy                              # for tangent
         if not self.frozen:
             self.dw += conv.weight_grad(dy, x, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
@@ -115,7 +117,8 @@ class ConvTranspose2d(Weighted):
         # linear as well: y moves by convT(v, w), and dw is as if v had been x
         if not self.frozen:
             self.dw += conv.weight_grad(self.dy, v, self.kernel_size, self.stride, self.padding)
-        return conv.input_grad(v, self.w, self.dy.shape[1:3], self.stride, self.padding)
+        size = [self.output_size(s) for s in v.shape[1:3]]
+        return conv.input_grad(v, self.w, size, self.stride, self.padding)
 
 
 class Linear(Weighted):
@@ -131,7 +134,8 @@ class Linear(Weighted):
 
     def backward(self, dy):
         # forward was y = x @ w + b, so dw = x.T @ dy, db = sum of dy, dx = dy @ w.T (derived at the top of conv.py)
-        x, self.dy = self.cache, dy
+        x = self.cache
+        self.dy = dy                              # for tangent
         if not self.frozen:
             self.dw += x.T @ dy
             self.add_bias_gradient(dy)

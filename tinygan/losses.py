@@ -51,9 +51,9 @@ def mean_squared_error(score, target):
 
 
 def wasserstein(score, sign):
-    """loss = mean of sign * s; ds = sign / N. Arjovsky et al. 2017, "Wasserstein GAN", equation 2: D learns with sign -1
-    for real and 1 for fake, and G with -1. No score is high enough: the slope of D must be limited (penalties.py)."""
-    return sign * score.mean(), sign * array_module(score).ones_like(score) / score.size
+    """loss = mean of -sign * s; ds = -sign / N. Arjovsky et al. 2017, "Wasserstein GAN", equation 2. sign is 1 for real. No
+    score is high enough: the slope of D must be limited (penalties.py)."""
+    return -sign * score.mean(), -sign * array_module(score).ones_like(score) / score.size
 
 
 def hinge(score, sign):
@@ -114,16 +114,16 @@ def lsgan(a=0, b=1, c=1, rule=least_squares):
 
 
 def wgan():
-    """Arjovsky et al. 2017: D's mean score of real images shall exceed that of the fakes, and G works against it."""
-    return AdversarialLoss(real=partial(wasserstein, sign=-1), fake=partial(wasserstein, sign=1),
-                           generator=partial(wasserstein, sign=-1), output=lambda s: s)
+    """Arjovsky et al. 2017: D raises its mean score of real images above that of the fakes, and G works against it."""
+    return AdversarialLoss(real=partial(wasserstein, sign=1), fake=partial(wasserstein, sign=-1),
+                           generator=partial(wasserstein, sign=1), output=lambda s: s)
 
 
-def hinged():
+def hinge_gan():
     """Miyato et al. 2018, "Spectral normalization for GANs", equations 16 and 17: D has a margin, and G has none."""
     return wgan()._replace(real=partial(hinge, sign=1), fake=partial(hinge, sign=-1))
 
 
 LOSSES = {'bce': non_saturating, 'bce_smooth': partial(non_saturating, real=0.9), 'minimax': minimax, 'lsgan': lsgan,
           'lsgan_chi2': partial(lsgan, a=-1, b=1, c=0), 'mse': partial(lsgan, rule=mean_squared_error),
-          'wgan': wgan, 'hinge': hinged}
+          'wgan': wgan, 'hinge': hinge_gan}

@@ -8,7 +8,7 @@ from .arrays import array_module
 
 
 class NoForward(RuntimeError, AttributeError):
-    """A backward was called before a forward."""
+    """A backward was called before a forward, or a tangent before a backward."""
 
 
 class Layer:
@@ -20,8 +20,8 @@ class Layer:
 
     A layer remembers its latest forward only: backward comes before the next forward, and tangent after that backward,
     whose dy it takes. A frozen layer passes gradients through but adds none to its own parameters. Raises ValueError when x
-    has another shape than the layer takes, RuntimeError on a backward before a forward, TypeError on the tangent of a
-    layer that is curved.
+    has another shape than the layer takes, RuntimeError on a backward before a forward or a tangent before a backward,
+    TypeError on the tangent of a layer that is curved.
     """
     parameter_names = ()            # attributes such as 'w'; the gradient of w is the attribute dw
     statistic_names = ()            # attributes that training updates without a gradient
@@ -31,11 +31,13 @@ class Layer:
     def __call__(self, x):
         if self.takes and (x.shape[-1:] != self.takes[-1:] or (self.takes[0] == 'N' and x.ndim != len(self.takes))):
             raise ValueError(f'{self} takes x ({", ".join(map(str, self.takes))}), not {x.shape}')
+        vars(self).pop('dy', None)                # which belonged to another x
         return self.forward(x)
 
     def __getattr__(self, name):                  # asked only for what is not there
-        if name == 'cache':
-            raise NoForward(f'{type(self).__name__}.backward needs a forward first')
+        for needs, what, first in ('cache', 'backward', 'forward'), ('dy', 'tangent', 'backward'):
+            if name == needs:
+                raise NoForward(f'{type(self).__name__}.{what} needs a {first} first')
         raise AttributeError(f'{type(self).__name__} has no attribute {name}')
 
     def __repr__(self):

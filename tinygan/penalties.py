@@ -1,8 +1,8 @@
 """Gradient penalties: D pays for steep slopes, and so it learns by the gradient of a gradient.
 
-g = dD(x)/dx is what backward makes of dscore = 1: row n is the slope of score n, which depends on no other image. A penalty
-is a loss R of g, and returns dg = dR/dg. When a parameter moves, R moves by sum(dg * the move of g). So with v = dg held
-fixed, R has the same gradient by the parameters as
+g = dD(x)/dx is what backward makes of dscore = 1: row n is the slope of score n, which depends on no other image (there is
+no BatchNorm). A penalty is a loss R of g, and returns dg = dR/dg. When a parameter moves, R moves by sum(dg * the move of g).
+So with v = dg held fixed, R has the same gradient by the parameters as
 
     s = sum(v * g)
 
@@ -12,8 +12,8 @@ of the ones on its way down. Just above a layer with the weight w, u = v @ w for
 layers above, v on those below, and neither on this w. So ds/dw = v.T @ dy. The bias, which does not move with x, gets
 nothing. That is what `tangent` adds.
 
-The slope of a LeakyReLU jumps, but does not bend. Where it does move with x (BatchNorm, tanh, sigmoid), dy would move too:
-such a layer has no tangent.
+The slope of a LeakyReLU jumps at 0 and is constant elsewhere. Where the slope itself moves with x (BatchNorm, tanh, sigmoid),
+dy depends on the layers below too, and ds/dw has a further term: these layers refuse.
 """
 from typing import Callable, NamedTuple
 
@@ -22,20 +22,22 @@ from .network import Layer
 
 
 def r1(g):
-    """loss = mean over images of |g|^2 / 2, at real images; dg = g / N. Mescheder et al. 2018, "Which training methods for
-    GANs do actually converge?", equation 9: where the fakes are like the real images, D shall be flat."""
+    """g (N, ...): loss = mean over images of |g|^2 / 2, at real images; dg = g / N. Mescheder et al. 2018, "Which training
+    methods for GANs do actually converge?", equation 9: once the fakes are like the real images, D should be flat there."""
     return (g * g).sum() / (2 * len(g)), g / len(g)
 
 
 def wgan_gp(g):
-    """loss = mean over images of (|g| - 1)^2; dg = 2 (|g| - 1) g / |g| / N. Gulrajani et al. 2017, "Improved training of
-    Wasserstein GANs", equation 3, at points between real and fake images: D shall have a slope of 1 there."""
+    """g (N, ...): loss = mean over images of (|g| - 1)^2; dg = 2 (|g| - 1) g / |g| / N. Gulrajani et al. 2017, "Improved
+    training of Wasserstein GANs", equation 3, at points between real and fake images: D should have a slope of 1 there.
+    1e-12 is for g = 0, where |g| has no gradient."""
     size = array_module(g).sqrt((g * g).sum(axis=tuple(range(1, g.ndim)), keepdims=True) + 1e-12)
     return ((size - 1) ** 2).mean(), 2 * (size - 1) * g / size / len(g)
 
 
 class GradientPenalty(NamedTuple):
-    """weight * rule(g), on top of D's loss. penalty(D, x) adds its gradient to D's and returns its value.
+    """weight * R, where rule(g) returns (R, dR/dg), on top of D's loss. penalty(D, x) adds its gradient to D's and returns its
+    value.
 
     Raises TypeError when D has a layer that is curved.
     """
@@ -43,12 +45,13 @@ class GradientPenalty(NamedTuple):
     weight: float
 
     def __call__(self, D, x):
-        frozen = D.frozen
+        frozen = {layer: layer.frozen for layer in (D, *D.leaves())}
         D.freeze()                                # this backward is only to find g, and what each layer's dy is
         try:
             g = D.backward(array_module(x).ones_like(D(x)))
         finally:
-            D.set_flags(frozen=frozen)
+            for layer in frozen:
+                layer.frozen = frozen[layer]
         loss, dg = self.rule(g)
         D.tangent(self.weight * dg)
         return self.weight * loss
@@ -59,7 +62,7 @@ def between(x, fake, epsilon):
     return epsilon * x + (1 - epsilon) * fake
 
 
-def curved(network):
+def first_curved(network):
     """The first layer without a tangent, or None."""
     return next((leaf for leaf in network.leaves() if type(leaf).tangent is Layer.tangent), None)
 

@@ -18,7 +18,7 @@ from tinygan.gan import generate
 from tinygan.gradcheck import LAYERS, TOLERANCE, away_from_zero, check_layer
 from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Linear, Reshape, Tanh
 from tinygan.network import Layer, Sequential
-from tinygan.penalties import curved
+from tinygan.penalties import first_curved
 from tinygan.recipes import RECIPES, make_gan
 
 LAYERS = LAYERS | {                               # large enough for polynomials to pay; and a patch that is the whole image
@@ -70,7 +70,7 @@ def test_a_converted_layer_passes_the_gradient_check_frozen_adds_nothing_and_sta
     assert not any(getattr(layer, 'd' + name).any() for name in layer.parameter_names)
 
 
-@pytest.mark.parametrize('name', [name for name in LAYERS if not curved(LAYERS[name][0]())])
+@pytest.mark.parametrize('name', [name for name in LAYERS if not first_curved(LAYERS[name][0]())])
 def test_a_converted_layer_has_the_core_s_tangent(rng, name):
     make, shape = LAYERS[name]
     core = Sequential(make(rng=rng, dtype=np.float64))

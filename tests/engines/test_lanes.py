@@ -17,11 +17,11 @@ from tinygan.engines import Plain, conversion
 from tinygan.engines.lanes import Lanes, divide
 from tinygan.errors import UserError
 from tinygan.gan import GAN
-from tinygan.recipes.labels import LabelPlanes
 from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Linear, ReLU, Reshape, Tanh
 from tinygan.losses import LOSSES
 from tinygan.network import Sequential
 from tinygan.penalties import GradientPenalty, r1, wgan_gp
+from tinygan.recipes.labels import LabelPlanes
 from tinygan.recipes.vae import VAE
 
 pytestmark = pytest.mark.skipif(divide(8, 2) == 1, reason='processes cannot be forked here')

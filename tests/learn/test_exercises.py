@@ -115,7 +115,7 @@ def test_what_is_wrong_is_said_in_words(here, capsys, body, words):
 def test_what_an_exercise_is_given_it_cannot_spoil(here, capsys, name, line):
     solve(name)
     text = Path(f'{name}.py').read_text()
-    first = '    K, C, F =' if name == 'conv_dw' else '        x, self.dy = self.cache'
+    first = '    K, C, F =' if name == 'conv_dw' else '        x = self.cache'
     Path(f'{name}.py').write_text(text.replace(first, f'{first[:len(first) - len(first.lstrip())]}{line}\n{first}'))
     assert tinygan('exercise', name, '--check') == 1
     assert 'WRONG' in capsys.readouterr().out
@@ -143,7 +143,7 @@ WRONG = [                           # what is right only for some: (exercise, th
     ('gan_step', 'penalty', "metrics['penalty'] = ", ''),
     ('tangent', 'frozen', 'if not self.frozen:\n            self.dw += v.T', 'if True:\n            self.dw += v.T'),
     ('penalty', 'should be zero', ' + 1e-12)', ')'),
-    ('penalty', 'frozen now', 'D.set_flags(frozen=frozen)', 'D.unfreeze()'),
+    ('penalty', 'frozen now', 'layer.frozen = frozen[layer]', 'D.unfreeze()'),
     ('penalty', 'the penalty  ', 'return self.weight * loss', 'return loss'),
     ('gan_step', 'learns by', 'loss.generator(score)', 'loss.real(score)'),
     ('gan_step', 'line', "return {'loss_G'", "{'loss_G'"),

@@ -6,8 +6,8 @@ GAN, which can therefore be saved, or draw samples, at any time. Gradients stay 
 import copy
 from types import SimpleNamespace
 
-from ..gan import GAN
 from ..network import Sequential
+from ..recipes.vae import VAE
 from .layers import FASTER
 from .toomcook import IN_CACHE
 
@@ -39,7 +39,7 @@ def convert_gan(gan, lanes):
     """A GAN that takes the steps of `gan`, on the same vectors, in lanes that each have a part of the minibatch."""
     fast = copy.copy(gan)
     fast.G, fast.D = convert(gan.G, lanes), convert(gan.D, lanes)
-    fast.G.dx_is_read = type(gan) is not GAN                  # a VAE's encoder learns through it
+    fast.G.dx_is_read = isinstance(gan, VAE)      # whose encoder learns through it
     fast.D.dx_is_read = False                     # but while it is frozen, and G learns through it
     fast.optim_G, fast.optim_D = InPieces(gan.optim_G, fast.G, lanes), InPieces(gan.optim_D, fast.D, lanes)
     fast.average = gan.average and AverageInPieces(gan.average, lanes)

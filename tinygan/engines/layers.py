@@ -48,11 +48,12 @@ class ConvTranspose2d(layers.ConvTranspose2d):
         if not self.frozen:
             self.dw += toomcook.weight_grad(dy_for_dw, x_for_dw, self.kernel_size, self.stride, self.padding)
             self.add_bias_gradient(dy)
-        self.dy, self.size = dy_for_dw, dy.shape[1:3]
+        self.dy = dy_for_dw
         return dx
 
     def tangent(self, v):
-        u, v_for_dw = toomcook.input_grad(v, self.w, self.size, self.stride, self.padding)
+        size = [self.output_size(s) for s in v.shape[1:3]]
+        u, v_for_dw = toomcook.input_grad(v, self.w, size, self.stride, self.padding)
         if not self.frozen:
             self.dw += toomcook.weight_grad(self.dy, v_for_dw, self.kernel_size, self.stride, self.padding)
         return u
@@ -61,7 +62,8 @@ class ConvTranspose2d(layers.ConvTranspose2d):
 class Linear(layers.Linear):
 
     def backward(self, dy, to_input=True):
-        x, self.dy = self.cache, dy
+        x = self.cache
+        self.dy = dy
         if not self.frozen:
             self.dw += x.T @ dy
             self.add_bias_gradient(dy)
@@ -116,8 +118,7 @@ class Sequential(network.Sequential):
 
     def forward(self, x):
         for layer in self.layers:
-            for name in 'cache', 'dy':            # frees the memory of the previous one
-                vars(layer).pop(name, None)
+            vars(layer).pop('cache', None)        # frees the memory of the previous one
             x = layer(x)
         self.cache = x.shape
         return x

@@ -208,6 +208,6 @@ EXERCISES = {
          'd|g|/dg = g / |g|, for each image by itself. The penalty moves by sum(v * the move of g), with v = weight * dg. Hold v '
          'fixed: sum(v * g) is how the scores move, all together, when x moves by v.',
          'dg = 2 (|g| - 1) g / |g| / N, with sqrt(... + 1e-12) for |g|. How the scores move is what D.tangent(v) works out, and it '
-         'adds the gradient by the parameters. By then, D must be as it was: D.set_flags(frozen=...).'),
+         'adds the gradient by the parameters. By then, each layer must be as frozen as it was.'),
         {'; dg = 2 (|g| - 1) g / |g| / N': ''}),
 }

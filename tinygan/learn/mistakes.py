@@ -205,7 +205,7 @@ MISTAKES = {
     'penalty-learns': Mistake("finding g adds to D's gradients: D is not frozen meanwhile", 'penalties', 'D.freeze() ', 'pass ',
         SLOPE, 'test_penalties.py -k every_parameter'),
     'penalty-frozen': Mistake('D is still frozen when v goes through it, and learns nothing', 'penalties',
-        'D.set_flags(frozen=frozen)', 'pass', SLOPE),
+        'layer.frozen = frozen[layer]', 'pass', SLOPE),
     'penalty-weight': Mistake('the weight counts in the value, and not in the gradient', 'penalties',
         'D.tangent(self.weight * dg)', 'D.tangent(dg)', SLOPE),
     'penalty-along-g': Mistake("g goes through D, where the penalty's gradient by g is due", 'penalties',

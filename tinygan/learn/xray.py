@@ -22,11 +22,11 @@ from ..data.images import to_uint8
 from ..data.minibatches import Minibatches
 from ..engines.threads import one_thread
 from ..errors import UserError
-from ..gan import GAN
 from ..gradcheck import in_float64
 from ..layers import LeakyReLU
 from ..recipes import make_gan
 from ..recipes.labels import LabelPlanes
+from ..recipes.vae import VAE
 from ..run.checkpoint import open_checkpoint
 from ..run.files import atomically
 from ..run.health import stakes
@@ -63,7 +63,7 @@ def before(run=None, step=None, seed=0):
     try:
         config = DEFAULTS | config | {'run': run and str(run)}
         recipe, place = recipe_of(config), config['data']
-        if recipe.game is not GAN:
+        if recipe.game is VAE:
             raise UserError(f'{run}: xray looks into a step of a GAN, and recipe {config["recipe"]} is none')
         gan, step = make_gan(recipe, config['seed']), step or done + 1
         if state is not None:

@@ -10,8 +10,9 @@ from ..errors import UserError
 from ..gan import GAN
 from ..losses import LOSSES
 from ..optim import Adam, Average
-from ..penalties import PENALTIES, GradientPenalty, curved
+from ..penalties import PENALTIES, GradientPenalty, first_curved
 from . import networks
+from .labels import ConditionalGAN
 from .vae import VAE, encoder
 
 
@@ -23,7 +24,7 @@ class Recipe(NamedTuple):
     black: float = -1
     z_dim: int = 100
     classes: int = 0                # that both networks are told: the labels of the images
-    game: type = GAN
+    game: type = GAN                # that trains them
     loss: str | None = 'bce'
     penalty: str | None = None      # on D's slope
     penalty_weight: float = 10
@@ -55,8 +56,8 @@ RECIPES = {
                       beta2=0.9, batch_size=64),
     'r1': Recipe(models.dcgan_generator, networks.critic, z_dim=32, penalty='r1', penalty_weight=1, lr=4e-3, lr_d=8e-4,
                  beta1=0, beta2=0.99, average=0.999, batch_size=64),
-    'conditional': Recipe(models.dcgan_generator, networks.conditional_discriminator, z_dim=32, classes=10, lr=4e-3, lr_d=8e-4,
-                          beta2=0.99, instance_noise=0.5, average=0.999, batch_size=64),
+    'conditional': Recipe(models.dcgan_generator, networks.conditional_discriminator, z_dim=32, classes=10, game=ConditionalGAN,
+                          lr=4e-3, lr_d=8e-4, beta2=0.99, instance_noise=0.5, average=0.999, batch_size=64),
     'vae': Recipe(models.dcgan_generator, encoder, z_dim=16, game=VAE, loss=None, lr=2e-3, beta1=0.9, batch_size=64),
 }
 
@@ -72,7 +73,7 @@ def make_gan(recipe, seed=0, xp=np):
     """The recipe's GAN, with weights drawn from the seed, on xp's device. UserError when its settings do not go together."""
     if recipe.game is VAE and (recipe.loss or recipe.penalty or recipe.instance_noise or recipe.critic_steps > 1):
         raise UserError('a VAE has no D: leave out --loss, --penalty, --instance-noise and --critic-steps')
-    if recipe.loss == 'wgan' and not (recipe.penalty and recipe.penalty_weight):
+    if recipe.loss == 'wgan' and not recipe.penalty:
         raise UserError("--loss wgan needs a --penalty: nothing else keeps D's scores from growing without end")
     if recipe.order == 'alternate' and recipe.critic_steps > 1:
         raise UserError('this recipe updates D and G in turn: leave out --critic-steps')
@@ -82,9 +83,9 @@ def make_gan(recipe, seed=0, xp=np):
     told = {'classes': recipe.classes} if recipe.classes else {'z_dim': recipe.z_dim} if recipe.game is VAE else {}
     G, D = generator(), recipe.discriminator(**told, rng=random_stream(seed, 'D weights')).to(xp)
     penalty = None
-    if recipe.penalty and recipe.penalty_weight:
-        if layer := curved(D):
-            able = ', '.join(name for name in RECIPES if RECIPES[name].game is GAN and not curved(RECIPES[name].discriminator()))
+    if recipe.penalty:
+        if layer := first_curved(D):
+            able = ', '.join(name for name in RECIPES if RECIPES[name].loss and not first_curved(RECIPES[name].discriminator()))
             raise UserError(f'--penalty needs a D whose layers are straight between kinks, and this one has a '
                             f'{type(layer).__name__}; the recipes that allow it: {able}')
         penalty = GradientPenalty(PENALTIES[recipe.penalty], recipe.penalty_weight)

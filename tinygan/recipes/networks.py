@@ -1,4 +1,4 @@
-"""More networks in the style of models.py: two discriminators for 28x28 pixels, and all networks for 64x64."""
+"""More networks in the style of models.py: discriminators for 28x28 pixels, and all networks for 64x64."""
 import math
 
 import numpy as np
@@ -10,11 +10,11 @@ from ..network import Sequential
 from .labels import LabelPlanes
 
 
-def dcgan_hidden_discriminator(width=60, hidden=128, **new):
+def dcgan_hidden_discriminator(width=60, hidden=128, channels=1, **new):
     """As dcgan_discriminator, but with a hidden layer between what the filters found and the score. At width 60, D costs
     as many multiplications as dcgan_discriminator does at 64."""
     return Sequential(
-        Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
+        Conv2d(channels, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
         *down(width, 2 * width, **new),
         Conv2d(2 * width, hidden, 7, **new), LeakyReLU(0.2), Flatten(),
         Linear(hidden, 1, **new))
@@ -32,12 +32,7 @@ def critic(width=64, hidden=128, **new):
 
 def conditional_discriminator(width=60, hidden=128, classes=10, **new):
     """As dcgan_hidden_discriminator, for images (N, 28, 28, 1) that should show a certain class."""
-    return Sequential(
-        LabelPlanes(classes),
-        Conv2d(1 + classes, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
-        *down(width, 2 * width, **new),
-        Conv2d(2 * width, hidden, 7, **new), LeakyReLU(0.2), Flatten(),
-        Linear(hidden, 1, **new))
+    return Sequential(LabelPlanes(classes), *dcgan_hidden_discriminator(width, hidden, 1 + classes, **new).layers)
 
 
 def dcgan_gap_discriminator(width=64, **new):

@@ -14,12 +14,12 @@ from ..models import down
 from ..network import Sequential
 from ..optim import SGD
 
-SD = 0.7                            # of the noise that G believes in every pixel to have; white is 2 above black
+SD = 0.7                            # of the noise that G assumes in every pixel, where white is 2 above black
 
 
 def encoder(width=64, z_dim=16, hidden=128, **new):
-    """images (N, 28, 28, 1) -> (N, 2 z_dim), two heads side by side: mean and log_var. It is the discriminator of recipe `fast`
-    but for its end."""
+    """images (N, 28, 28, 1) -> (N, 2 z_dim), two heads side by side: mean and log_var. Like the discriminator of recipe
+    `fast`, with one more BatchNorm and another end."""
     return Sequential(
         Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
         *down(width, 2 * width, **new),
@@ -31,8 +31,8 @@ def reconstruction(image, x):
     """-log N(x; image, SD^2), without its constant: loss = mean over images of the sum of (image - x)^2 / (2 SD^2);
     dimage = (image - x) / (SD^2 N).
 
-    Of all that x may be, given z, the sum of squares is least at the mean. Where E cannot say how a stroke runs, the best
-    that G can make is the mean of all the ways in which it may run: a blur.
+    For a given z, the expected sum of squares is least if the image is the mean of all x that it may stand for. Where E
+    cannot say how a stroke runs, the best that G can make is the mean of all the ways in which it may run: a blur.
     """
     error = (image - x) / SD
     return (error * error).sum() / (2 * len(x)), error / (SD * len(x))
@@ -48,6 +48,7 @@ def divergence(mean, log_var):
 class VAE(GAN):
     """The pair of an encoder, which stands where a GAN has D, and a decoder G. What is saved, averaged and sampled is the
     same."""
+    metrics = 'reconstruction', 'divergence'
 
     def step(self, x, z, *_):
         """Train on images x (N, H, W, C) and noise z (N, z_dim), from N(0, 1). Returns both terms of the loss, as arrays that

@@ -23,11 +23,11 @@ import numpy as np
 from ..arrays import array_module, to_numpy
 from ..data.ours import is_run, read_config
 from ..errors import UserError
+from ..recipes import find_recipe
 from .files import atomically, lock
 from .pictures import plot_curves, save_gif, save_png
 
 VERSION = 1                         # of the checkpoint's format
-OF_GAN, OF_VAE = ('loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'), ('reconstruction', 'divergence')         # metrics of a step
 ON_CPU = 'step', 'frechet'          # of those, what is never fetched from a GPU
 BEST = 'best.npz'
 FRAMES = 100                        # of samples.gif, at most
@@ -64,7 +64,7 @@ class Run:
     @property
     def columns(self):
         """Of metrics.csv."""
-        metrics = OF_VAE if self.config.get('loss', '') is None else OF_GAN
+        metrics = find_recipe(self.config['recipe']).game.metrics
         return 'step', *metrics, *(['penalty'] if self.config.get('penalty') else []), 'frechet'
 
     @classmethod

@@ -25,7 +25,7 @@ def load(run=None):
         images = G(np.random.randn(16, 32).astype('f'))           # (16, 28, 28, 1), black at -1, white at 1
 
     run is a run's folder or a checkpoint file, such as its best.npz. Raises UserError where none can be read. G of a run that was
-    told classes finds the labels behind z: labels.with_labels joins them.
+    told classes finds the labels behind z: recipes.labels.with_labels joins them.
     """
     return load_with_config(run)[0]
 
@@ -53,17 +53,12 @@ def samples_of(sampler, config, purpose, n, each=1):
     """n images, uint8, of z that depend on the run's seed and the purpose alone; of classes in turn, `each` of one."""
     recipe = recipe_of(config)
     z = random_stream(config['seed'], purpose).standard_normal((n, recipe.z_dim), np.float32)
-    return draw(sampler, told(z, in_turn(n, recipe.classes, each), recipe.classes), recipe.black)
+    return draw(sampler, with_labels(z, in_turn(n, recipe.classes, each), recipe.classes), recipe.black)
 
 
 def in_turn(n, classes, each=1):
     """Labels (n,): `each` of class 0, as many of class 1 and so on, and after the last from the beginning."""
     return np.arange(n) // each % max(classes, 1)
-
-
-def told(z, labels, classes):
-    """What G takes: z and, if there are classes, the labels behind it."""
-    return with_labels(z, labels, classes) if classes else z
 
 
 def draw(G, z, black):

@@ -11,7 +11,8 @@ WIDEST = 600                                      # frame of an animation, in pi
 GAP, SCALE = 2, 2                                 # pixels between images, pixels for each of theirs
 LARGEST = 2 ** 26                                 # picture, in pixels: 18,000 digits
 CURVES = {                                        # panels of curves.png: what they show, if metrics.csv has it
-    'loss': {'loss_D': 'D', 'loss_G': 'G', 'penalty': "D's penalty", 'reconstruction': 'reconstruction', 'divergence': 'divergence'},
+    'loss': {'loss_D': 'D', 'loss_G': 'G', 'penalty': "D's penalty",
+             'reconstruction': 'reconstruction', 'divergence': 'divergence'},
     'mean output of D': {'D_x': 'D(x)', 'D_G_z1': 'D(G(z)) before\nits update', 'D_G_z2': 'D(G(z)) after'},
 }
 

@@ -3,8 +3,8 @@ None where nothing was asked for."""
 from ..errors import UserError
 from ..recipes import RECIPES, find_recipe
 
-OF_RECIPE = ('batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'penalty', 'penalty_weight',
-             'critic_steps', 'epochs')
+OF_RECIPE = ('batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'penalty',
+             'penalty_weight', 'critic_steps', 'epochs')
 DEFAULTS = {'seed': 0, 'background': 'white', 'flip': False, 'plain': False, 'precision': None, 'max_steps': None,
             'sample_every': None, 'checkpoint_every': None, 'evaluate_every': None, 'judge': None}
 CHANGEABLE = 'epochs', 'max_steps', 'sample_every', 'checkpoint_every', 'evaluate_every', 'precision', 'plain'
@@ -15,8 +15,9 @@ def new_config(options):
     recipe = options.recipe or 'dcgan'
     if options.penalty_weight and not (options.penalty or RECIPES[recipe].penalty):
         raise UserError('--penalty-weight is the weight of a penalty: name a --penalty too')
-    return {'recipe': recipe, 'data': options.data, **DEFAULTS, **{name: getattr(RECIPES[recipe], name) for name in OF_RECIPE},
-            **asked(options, (*OF_RECIPE, *DEFAULTS))}
+    config = {'recipe': recipe, 'data': options.data, **DEFAULTS, **{name: getattr(RECIPES[recipe], name) for name in OF_RECIPE},
+              **asked(options, (*OF_RECIPE, *DEFAULTS))}
+    return config if config['penalty_weight'] else config | {'penalty': None}
 
 
 def old_config(config, options):

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ... import conv
-from ...recipes.labels import LabelPlanes
 from ...layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, LeakyReLU, Linear, Reshape, Sigmoid,
                       Tanh)
+from ...recipes.labels import LabelPlanes
 from .device import MULTIPROCESSORS, NotCovered, ceil
 
 TILE, DEPTH, THREADS = 64, 32, 128                # as in conv.cu and product.cuh

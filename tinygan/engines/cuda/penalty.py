@@ -1,7 +1,7 @@
 """A gradient penalty as a row of kernel launches, as ../../penalties.py derives it."""
 import numpy as np
 
-from ...penalties import curved, r1, wgan_gp
+from ...penalties import first_curved, r1, wgan_gp
 from .device import NotCovered
 from .network import LINEAR, Network, Stage
 
@@ -11,13 +11,13 @@ RULES = {r1: 0, wgan_gp: 1}                       # as in penalty.cu
 class Penalty:
     """What GradientPenalty adds to the gradients of D, for N images x: at them or, if it is given `fake`, between them and those.
 
-    It has arrays of its own for D's layers, as D's backward and the penalty's are both about the same weights.
+    It has a Network of its own, for N images: D's takes 2N, and its x holds the fakes that G's update still needs.
     """
 
     def __init__(self, device, D, penalty, x, fake=None, labels=None):
         if penalty.rule not in RULES:
             raise NotCovered('a penalty of your own')
-        if layer := curved(D):
+        if layer := first_curved(D):
             raise NotCovered(f'a penalty on the slope of {layer}')
         empty, self.N = device.cupy.empty, len(x)
         self.device, self.rule, self.weight, self.x, self.fake = device, RULES[penalty.rule], float(penalty.weight), x, fake

@@ -192,7 +192,7 @@ __device__ float loss_and_grad(const float* score, float* dscore, int N, int kin
         switch (kind) {
             case CROSS_ENTROPY: loss = target * softplus(-s) + (1 - target) * softplus(s), grad = p - target; break;
             case LEAST_SQUARES: loss = (s - target) * (s - target) / 2, grad = s - target; break;
-            case WASSERSTEIN: loss = target * s, grad = target; break;
+            case WASSERSTEIN: loss = -target * s, grad = -target; break;
             case HINGE: loss = fmaxf(1 - target * s, 0), grad = loss > 0 ? -target : 0;
         }
         mine += make_double2(weight * loss, kind == CROSS_ENTROPY ? p : s);
