@@ -95,7 +95,7 @@ def parse(arguments, program):
     add('--loss', choices=LOSSES, help="what D and G minimise")
     add('--penalty', choices=PENALTIES, help="on how steep D is, for recipes whose D has no BatchNorm")
     add('--penalty-weight', type=number(float, 0), metavar='W', help='lambda of wgan_gp, gamma of r1 (0: no penalty)')
-    add('--critic-steps', type=count, metavar='N', help="updates of D for each of G")
+    add('--critic-steps', type=count, metavar='N', help='updates of D for each of G, which learns in every N-th step')
     add = parser.add_argument_group("the run's folder", 'A resumed run keeps all of its settings. Those of --epochs, --max-steps, '
                                     '--precision, --plain and --...-every, and the place of --data, can be changed by naming them '
                                     'again.').add_argument

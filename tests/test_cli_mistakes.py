@@ -42,6 +42,7 @@ from tinygan.errors import UserError, one_line_errors
     ('--data digits --recipe lsgan64 --penalty wgan_gp', ['--penalty needs a D', 'recipes that allow it']),
     ('--data digits --penalty-weight 5', ['--penalty-weight', 'name a --penalty']),
     ('--data digits --loss wgan', ['--loss wgan needs a --penalty']),
+    ('--data digits --recipe vae --batch-size 1', ['a VAE needs minibatches of two images or more']),
     ('--data digits --recipe wgan_gp --penalty-weight 0', ['--loss wgan needs a --penalty']),
     ('--recipe r1 --penalty-weight -1', ['--penalty-weight', '-1']),
     ('--data digits --recipe lsgan64 --critic-steps 2', ['updates D and G in turn', 'leave out --critic-steps']),
@@ -90,15 +91,15 @@ def test_a_folder_that_holds_somebody_s_files_is_refused_and_not_touched(command
 
 
 @pytest.mark.parametrize('arguments, was', [
-    ('--batch-size 16', '--batch-size 8'), ('--lr 0.1', '--lr 0.0002'), ('--seed 0', '--seed 5'),
-    ('--data mnist', '--data digits'), ('--beta1 0', '--beta1 0.5'), ('--z-dim 7', '--z-dim 100'),
-    ('--loss lsgan', '--loss bce'), ('--critic-steps 2', '--critic-steps 1'), ('--penalty r1', '--penalty None')])
+    ('--batch-size 16', 'with --batch-size 8'), ('--lr 0.1', 'with --lr 0.0002'), ('--seed 0', 'with --seed 5'),
+    ('--data mnist', 'with --data digits'), ('--beta1 0', 'with --beta1 0.5'), ('--z-dim 7', 'with --z-dim 100'),
+    ('--loss lsgan', 'with --loss bce'), ('--critic-steps 2', 'with --critic-steps 1'), ('--penalty r1', 'without --penalty')])
 def test_a_resumed_run_cannot_change_what_it_was_begun_with(command, trained, arguments, was):
     run = trained[0]
     before = contents(run)
     done = command('train_mnist.py', '--resume', run, *arguments.split(), check=2)
     flag, asked = arguments.split()
-    assert one_line(done.stderr, f'was begun with {was} and cannot go on with {asked}', f'leave out {flag}')
+    assert one_line(done.stderr, f'was begun {was} and cannot go on with {asked}', f'leave out {flag}')
     assert contents(run) == before
 
 

@@ -176,8 +176,8 @@ def test_on_its_way_from_one_z_to_the_next_a_row_keeps_its_class(runs, asked, li
 
 
 @pytest.mark.parametrize('line, complaint', [
-    ('sample RUNS/digits --digit 11', 'digits has no class 11: choose from 0, 1, 2, 3, 4, 5, 6, 7, 8, 9'),
-    ('interpolate RUNS/animals --class dog', 'animals has no class dog: choose from ape, bat, cow'),
+    ('sample RUNS/digits --digit 11', "digits has no class '11': choose from 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+    ('interpolate RUNS/animals --class dog', "animals has no class 'dog': choose from ape, bat, cow"),
     ('sample --digit 7', 'the trained generator was not told classes: train with --recipe conditional'),
     ('interpolate RUN --class 7', 'run was not told classes: train with --recipe conditional'),
     ('arithmetic RUNS/digits --digits 1 2 3', 'digits was told classes, and arithmetic is for runs that'),

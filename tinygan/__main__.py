@@ -47,7 +47,7 @@ def with_classes(z, config, options, each=1):
     if not names:
         raise UserError(f'{options.run or "the trained generator"} was not told classes: train with --recipe conditional')
     if options.digit not in names:
-        raise UserError(f'{options.run} has no class {options.digit}: choose from {listed(names)}')
+        raise UserError(f'{options.run} has no class {options.digit!r}: choose from {listed(names)}')
     return with_labels(z, np.full(len(z), names.index(options.digit)), len(names))
 
 
@@ -59,20 +59,21 @@ def sample(options):
     draw, shape, config = open_generator(options.run)
     names = config['class_names']
     rows = len(names) if options.digit is None else 0             # one for each class; 0: about as many as columns
-    n = options.n or 8 * (rows or 8)
+    n = options.n or (options.columns or 8) * (rows or 8)
     columns = min(n, options.columns or math.ceil(n / rows if rows else math.sqrt(n)))
+    told = names[:math.ceil(n / columns)] if rows else [options.digit]
+    shown = f', {"each row of one class" if rows else "all of class"}: {listed(told)}' if names else ''
     if out:
         check_size(n, columns, shape, 'lower -n, or use --npy FILE without --out')
     images = draw(with_classes(sample_noise(options.seed, n, config['z_dim']), config, options, columns))
     if out:
         save_png(out, grid(images, columns))
-        classes = f', each row of one class: {listed(names)}' if rows else f', all of class {options.digit}' if names else ''
-        print(f'{out}: {n} samples, {columns} in a row{classes}')
+        print(f'{out}: {n} samples, {columns} in a row{shown}')
     if options.npy:
         array = images[..., 0] if shape[-1] == 1 else images
         with atomically(options.npy) as file:
             np.save(file, array, allow_pickle=False)
-        print(f'{options.npy}: uint8 {array.shape}')
+        print(f'{options.npy}: uint8 {array.shape}' + (f', {columns} in a row{shown}' if names and not out else ''))
 
 
 def interpolate(options):

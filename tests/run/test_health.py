@@ -39,7 +39,8 @@ class Replayed(Health):
     def __init__(self, run, recorded):
         recipe, _, _, _, changes = run[:5]
         recipe = RECIPES[recipe]._replace(**changes)
-        gan = SimpleNamespace(loss=losses.LOSSES[recipe.loss](), optim_G=SimpleNamespace(lr=recipe.lr),
+        gan = SimpleNamespace(loss=losses.LOSSES[recipe.loss](), critic_steps=recipe.critic_steps,
+                              optim_G=SimpleNamespace(lr=recipe.lr),
                               optim_D=SimpleNamespace(lr=recipe.lr_d or recipe.lr))
         super().__init__(gan, None, dict)
         self.checkups = recorded
@@ -267,3 +268,18 @@ def test_watching_sees_every_layer_both_ways_and_leaves_no_trace():
     assert [entry[:2] for entry in seen] == [('forward', i) for i in range(n)] + [('backward', i) for i in reversed(range(n))]
     assert all(given == other for (_, _, given, _), (_, _, _, other) in zip(seen[:n], reversed(seen[n:])))
     assert not any({'forward', 'backward'} & set(vars(leaf)) for leaf in gan.D.leaves())
+
+
+def test_what_is_not_a_number_first_in_a_penalty_began_there():
+    gan, batches = game('wgan_gp')
+    gan.penalty = gan.penalty._replace(weight=np.inf)
+    assert Health(gan, batches, gan.state).origin(1) == 'It began in step 1: the penalty on the slope of D'
+
+
+def test_where_g_learns_in_every_third_step_a_window_has_a_third_of_its_updates():
+    gan, batches = game('r1', critic_steps=3, lr=1e-12, lr_d=1e-12)
+    looking = Health(gan, batches, gan.state)
+    d_learns = {'loss_D': 1e-4, 'D_x': 1, 'D_G_z1': 0}
+    rows = [d_learns | ({'loss_G': 9} if step % 3 == 0 else {}) for step in range(1, health.WINDOW + 1)]
+    line, *_ = looking.look(health.WINDOW, rows)
+    assert 'D has won' in line

@@ -65,7 +65,8 @@ class Rows:
         labels, what = read_labels(self.path)
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
         if labels.dtype.kind not in 'bui' or labels.ndim != 1:
-            raise UserError(f'{what} is {labels.dtype} {labels.shape}: labels are integers (N,), one for each image')
+            raise UserError(f'{what} is {labels.dtype} {labels.shape}: labels are integers (N,), one for each image, as NumPy makes '
+                            'them of others by astype(int), argmax(axis=1) or unique(..., return_inverse=True)[1]')
         return labels
 
     def as_it_lies(self, shape):

@@ -20,7 +20,7 @@ from .array_file import NPY, Rows
 from .cache import cache_folder
 from .decode import START, looks_like_picture, pixels
 from .folder import Folder, Zip
-from ..errors import UserError, printable
+from ..errors import UserError, listed, printable
 
 VERSION = 2                                       # of `pixels`: a new one makes every stored array stale
 TAKES = 'a folder or a zip of pictures, a folder of IDX files, or an IDX file, an .npy or an .npz'
@@ -53,9 +53,11 @@ def classes_of(source, N, left_out):
     """(labels, class_names) of the N images that remain of a source without those that were left out."""
     labels = source.labels()
     if len(labels) != N + len(left_out):
-        raise UserError(f'--data {source.path} has {N + len(left_out)} images and {len(labels)} labels')
-    found, labels = np.unique(np.delete(labels, left_out), return_inverse=True)
+        raise UserError(f'--data {source.path} has {N + len(left_out)} images and {len(labels)} labels: each image needs one')
+    all_classes, (found, labels) = np.unique(labels), np.unique(np.delete(labels, left_out), return_inverse=True)
     names = list(map(str, found.tolist()))
+    if gone := sorted(set(map(str, all_classes.tolist())) - set(names)):
+        print(f'classes without a picture that can be used: {listed(gone)}', file=sys.stderr)
     if not 2 <= len(names) <= MOST_CLASSES:
         few = f'has but one class, {printable(names[0])}, and this recipe needs two or more'
         many = f'has {len(names)} classes, and this recipe takes at most {MOST_CLASSES}'

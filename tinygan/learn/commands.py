@@ -107,7 +107,7 @@ def read(file):
 def next_after(name):
     names = list(EXERCISES)
     following = names[names.index(name) + 1:]
-    return f'. Next: tinygan exercise {following[0]}' if following else '. That was the last: you have written a GAN'
+    return f'. Next: tinygan exercise {following[0]}' if following else '. That was the last: you have written a GAN, and more'
 
 
 def show(rows):

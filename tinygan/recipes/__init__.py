@@ -73,8 +73,10 @@ def make_gan(recipe, seed=0, xp=np):
     """The recipe's GAN, with weights drawn from the seed, on xp's device. UserError when its settings do not go together."""
     if recipe.game is VAE and (recipe.loss or recipe.penalty or recipe.instance_noise or recipe.critic_steps > 1):
         raise UserError('a VAE has no D: leave out --loss, --penalty, --instance-noise and --critic-steps')
+    if recipe.game is VAE and recipe.batch_size < 2:
+        raise UserError('a VAE needs minibatches of two images or more, for BatchNorm: choose a larger --batch-size')
     if recipe.loss == 'wgan' and not recipe.penalty:
-        raise UserError("--loss wgan needs a --penalty: nothing else keeps D's scores from growing without end")
+        raise UserError("--loss wgan needs a --penalty, of a weight above 0: nothing else keeps D's scores from growing")
     if recipe.order == 'alternate' and recipe.critic_steps > 1:
         raise UserError('this recipe updates D and G in turn: leave out --critic-steps')
 

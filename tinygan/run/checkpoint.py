@@ -27,7 +27,7 @@ from ..recipes import find_recipe
 from .files import atomically, lock
 from .pictures import plot_curves, save_gif, save_png
 
-VERSION = 1                         # of the checkpoint's format
+VERSION = 2                         # of the checkpoint's format: since 2, it may ask for penalties, critic steps, classes, a VAE
 ON_CPU = 'step', 'frechet'          # of those, what is never fetched from a GPU
 BEST = 'best.npz'
 FRAMES = 100                        # of samples.gif, at most
@@ -245,7 +245,7 @@ def newest_checkpoint(folder):
 
 def open_checkpoint(run):
     """The same for a run or for one file such as its best.npz, to look at and not to go on with."""
-    return first_sound([Path(run)] if Path(run).suffix == '.npz' else checkpoints(run), run)
+    return first_sound([Path(run)] if Path(run).suffix == '.npz' and not Path(run).is_dir() else checkpoints(run), run)
 
 
 def first_sound(paths, run):

@@ -37,7 +37,9 @@ def load_with_config(run):
     sampler = 'average' if 'average.parameters' in state else 'G'
     try:
         recipe = recipe_of(config)
-        config.setdefault('class_names', list(map(str, range(recipe.classes))))
+        names = config.setdefault('class_names', list(map(str, range(recipe.classes))))
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names) and len(set(names)) == len(names)):
+            raise ValueError(f'its classes are called {names}')
         G = recipe.generator(config['z_dim'] + recipe.classes)
         return fill(G, state[f'{sampler}.parameters'], state[f'{sampler}.statistics']), config
     except (KeyError, ValueError, TypeError) as error:

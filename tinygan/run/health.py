@@ -40,7 +40,8 @@ class Health:
     def __init__(self, gan, batches, state, step=0, check=lambda *_: None):
         self.gan, self.batches, self.state, self.check = gan, batches, state, check
         metrics = ('loss_D', 'loss_G', 'D_x', 'D_G_z1') if gan.loss else ('reconstruction', 'divergence')
-        self.recent, self.said = {name: deque(maxlen=WINDOW) for name in metrics}, set()
+        window = {'loss_G': max(2, WINDOW // gan.critic_steps // 2 * 2)}          # in which D has WINDOW updates
+        self.recent, self.said = {name: deque(maxlen=window.get(name, WINDOW)) for name in metrics}, set()
         if gan.loss:                              # a VAE has no game that one of two could win
             _, self.balance, self.floor = stakes(gan.loss)
         self.sound = step, state()                # a step, and GAN.state after it, when all of it was finite
@@ -51,7 +52,7 @@ class Health:
         """What has not been said yet about the rows of metrics since the last look, and about the networks: a list of lines."""
         for name, values in self.recent.items():  # when updates alternate, a row has only half of them
             values.extend(row[name] for row in rows if name in row)
-        begun, start = min(map(len, self.recent.values())) == WINDOW, time.monotonic()
+        begun, start = all(len(values) == values.maxlen for values in self.recent.values()), time.monotonic()
         if start >= self.next_look:
             state = self.state()
             self.check(step, 'weight', state.values())
@@ -144,11 +145,11 @@ class Health:
         made again, and watched."""
         gan, (step, state) = copy.deepcopy(self.gan), self.sound
         gan.load_state(state)
-        found = []
+        found, pause = [], []
 
         def watching(name, network):
             def note(way, i, given, made):
-                if not found and not finite(made):
+                if not (found or pause or finite(made)):
                     leaf, cause = network.leaves()[i], ''
                     if not finite(given):
                         cause = ', from what it was given'
@@ -156,8 +157,17 @@ class Health:
                         cause = ', from its parameters'
                     found.append(f'layer {i} of {name}, {leaf}, in its {way}{cause}')
             return watched(network, note)
+
+        def watched_penalty(D, x, penalty=gan.penalty):
+            pause.append('what it sends through D')
+            value = penalty(D, x)
+            pause.clear()
+            if not (found or finite(value) and finite(D.gradients)):
+                found.append('the penalty on the slope of D')
+            return value
+        gan.penalty = gan.penalty and watched_penalty
         steps = tqdm(range(step + 1, last + 1), 'where did it begin?', leave=False, disable=None, delay=2)
-        with watching('G', gan.G), watching('D', gan.D), one_thread(), np.errstate(all='ignore'):
+        with watching('G', gan.G), watching('D' if gan.loss else 'the encoder', gan.D), one_thread(), np.errstate(all='ignore'):
             for number in steps:
                 gan.step(*self.batches(number))
                 found += [f'{name}, after the step' for name, vector in gan.vectors().items() if not finite(vector)]

@@ -9,15 +9,15 @@ import time
 from ..errors import drop
 
 WIDE = {'loss_D': 'loss D {:.2f}', 'loss_G': 'G {:.2f}', 'D_x': 'D(x) {:.2f}', 'D_G_z1': 'D(G(z)) {:.2f}', 'D_G_z2': '-> {:.2f}',
-        'penalty': 'penalty {:.2f}', 'reconstruction': 'reconstruction {:.1f}', 'divergence': 'divergence {:.1f}',
+        'penalty': 'penalty {:.2g}', 'reconstruction': 'reconstruction {:.1f}', 'divergence': 'divergence {:.1f}',
         'frechet': 'Frechet {:.1f}'}
-NARROW = {name: form.removeprefix('loss ') for name, form in WIDE.items() if name != 'D_G_z2'}
+NARROW = {name: form.removeprefix('loss ') for name, form in WIDE.items() if name not in ('D_G_z2', 'penalty')}
 
 
 class Progress:
     """A tqdm bar on a terminal or in a notebook, or a line every few seconds in a log file. When nobody reads them any more,
     SIGTERM is added to `signals`, the list of signals_caught."""
-    SECONDS, COLUMNS = 10, 110                    # between two lines; that WIDE and the speed have room in
+    SECONDS, COLUMNS = 10, 120                    # between two lines; that WIDE and the speed have room in
 
     def __init__(self, done, last, config, signals):
         from tqdm.auto import tqdm

@@ -15,19 +15,22 @@ def new_config(options):
     recipe = options.recipe or 'dcgan'
     if options.penalty_weight and not (options.penalty or RECIPES[recipe].penalty):
         raise UserError('--penalty-weight is the weight of a penalty: name a --penalty too')
-    config = {'recipe': recipe, 'data': options.data, **DEFAULTS, **{name: getattr(RECIPES[recipe], name) for name in OF_RECIPE},
+    config = {'recipe': recipe, 'data': options.data, **DEFAULTS, **of_recipe(RECIPES[recipe]),
               **asked(options, (*OF_RECIPE, *DEFAULTS))}
+    if config['penalty'] != RECIPES[recipe].penalty and options.penalty_weight is None:
+        config['penalty_weight'] = 10             # as both papers have it: a recipe's weight is for its own penalty
     return config if config['penalty_weight'] else config | {'penalty': None}
 
 
 def old_config(config, options):
     """The settings of a run that goes on. UserError when it is asked for what only a new one can have."""
-    config = {**config, **{name: DEFAULTS[name] for name in DEFAULTS if name not in config}}      # an older run had fewer
+    config = DEFAULTS | of_recipe(find_recipe(config['recipe'])) | config         # an older run had fewer
     for name, value in asked(options, ('recipe', 'data', *OF_RECIPE, *DEFAULTS)).items():
         if value != config.get(name) and name not in CHANGEABLE:
             flag = '--' + name.replace('_', '-')
-            raise UserError(f'{options.resume} was begun with {flag} {config.get(name)} and cannot go on with {value}: leave out '
-                            f'{flag}, or begin a new run')
+            begun = f'without {flag}' if config.get(name) in (None, False) else f'with {flag} {config[name]}'
+            raise UserError(f'{options.resume} was begun {begun} and cannot go on with {value}: leave out {flag}, or begin a new '
+                            'run')
     return config | asked(options, CHANGEABLE)
 
 
@@ -37,6 +40,10 @@ def identity(images, config):
     if find_recipe(config['recipe']).classes:
         known |= {'labels': images.labels_digest, 'class_names': list(images.class_names)}
     return known
+
+
+def of_recipe(recipe):
+    return {name: getattr(recipe, name) for name in OF_RECIPE}
 
 
 def asked(options, names):
