@@ -61,6 +61,11 @@ def test_every_file_the_readme_names_is_there_and_every_module_is_named():
     assert modules <= {name.rpartition('/')[2] for name in names}
 
 
+def test_the_table_of_recipes_has_all_of_them():
+    table = README[README.index('## Recipes'):README.index('## Between the digits')]
+    assert sorted(re.findall(r'^\| `(\w+)` \|', table, re.M)) == sorted(RECIPES)
+
+
 def test_every_section_that_is_linked_is_there():
     headings = {re.sub(r'[^\w -]', '', heading).strip().lower().replace(' ', '-')
                 for heading in re.findall(r'^#+ (.*)$', README, re.M)}
