@@ -59,7 +59,7 @@ def sample(options):
     draw, shape, config = open_generator(options.run)
     names = config['class_names']
     rows = len(names) if options.digit is None else 0             # one for each class; 0: about as many as columns
-    n = options.n or (options.columns or 8) * (rows or 8)
+    n = options.n or (rows * (options.columns or 8) if rows else 64)
     columns = min(n, options.columns or math.ceil(n / rows if rows else math.sqrt(n)))
     told = names[:math.ceil(n / columns)] if rows else [options.digit]
     shown = f', {"each row of one class" if rows else "all of class"}: {listed(told)}' if names else ''
@@ -208,7 +208,7 @@ def parse(arguments):
     sub = command('sample', sample, 'new samples: a picture, an array')
     sub.add_argument('run', **RUN)
     sub.add_argument('--digit', '--class', **CLASS)
-    sub.add_argument('-n', type=count, metavar='N', help='how many (default: 64, or 8 of each class)')
+    sub.add_argument('-n', type=count, metavar='N', help='how many (default: 64; with classes, a full row of each)')
     sub.add_argument('--columns', type=count, metavar='N',
                      help='how many in a row (default: about as many as there are rows; with classes, all of one)')
     sub.add_argument('--out', **PICTURE, help='the picture (default: grid.png, or none with --npy)')

@@ -1,4 +1,4 @@
-"""Gradient penalties: D pays for steep slopes, and so it learns by the gradient of a gradient.
+"""Gradient penalties: D pays for its slope, and so it learns by the gradient of a gradient.
 
 g = dD(x)/dx is what backward makes of dscore = 1: row n is the slope of score n, which depends on no other image (there is
 no BatchNorm). A penalty is a loss R of g, and returns dg = dR/dg. When a parameter moves, R moves by sum(dg * the move of g).
@@ -8,9 +8,9 @@ So with v = dg held fixed, R has the same gradient by the parameters as
 
 which is how the scores move, all together, when x moves by v. To find it, send v forward through D, each layer replaced by
 its slope at x. Anywhere between two layers, s = sum(dy * u): u is what v has become on its way up, dy what backward has made
-of the ones on its way down. Just above a layer with the weight w, u = v @ w for the v that arrives there. dy depends on the
-layers above, v on those below, and neither on this w. So ds/dw = v.T @ dy. The bias, which does not move with x, gets
-nothing. That is what `tangent` adds.
+of the ones on its way down. Just above a layer with the weight w, u = v @ w for the v that arrives there. That v depends on
+the layers below. dy depends on those above and on which side of 0 the input of each LeakyReLU there lies, which a small move
+of w does not change. So ds/dw = v.T @ dy. The bias, which does not move with x, gets nothing. That is what `tangent` adds.
 
 The slope of a LeakyReLU jumps at 0 and is constant elsewhere. Where the slope itself moves with x (BatchNorm, tanh, sigmoid),
 dy depends on the layers below too, and ds/dw has a further term: these layers refuse.

@@ -56,7 +56,7 @@ def classes_of(source, N, left_out):
         raise UserError(f'--data {source.path} has {N + len(left_out)} images and {len(labels)} labels: each image needs one')
     all_classes, (found, labels) = np.unique(labels), np.unique(np.delete(labels, left_out), return_inverse=True)
     names = list(map(str, found.tolist()))
-    if gone := sorted(set(map(str, all_classes.tolist())) - set(names)):
+    if gone := list(map(str, np.setdiff1d(all_classes, found).tolist())):
         print(f'classes without a picture that can be used: {listed(gone)}', file=sys.stderr)
     if not 2 <= len(names) <= MOST_CLASSES:
         few = f'has but one class, {printable(names[0])}, and this recipe needs two or more'

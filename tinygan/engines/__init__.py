@@ -16,7 +16,7 @@ from .cuda import CapturedGAN, NotCovered
 from .lanes import Lanes
 from .threads import one_thread
 
-OURS = 'tinygan.layers', 'tinygan.network', 'tinygan.optim', 'tinygan.recipes.labels'
+OURS = 'tinygan.gan', 'tinygan.layers', 'tinygan.network', 'tinygan.optim', 'tinygan.recipes.labels', 'tinygan.recipes.vae'
 
 
 def start(gan, batches, first=1, plain=False, precision='fp32'):
@@ -35,9 +35,9 @@ def start(gan, batches, first=1, plain=False, precision='fp32'):
 
 
 def somebody_s_own(gan):
-    """The name of a layer or optimiser that is not the core's, if there is one. It may need the whole minibatch, as
+    """The name of a GAN, layer or optimiser that is not ours, if there is one. It may need the whole minibatch, as
     BatchNorm does, or whole vectors, of which a lane sees but a part."""
-    parts = gan.G, gan.D, *gan.G.leaves(), *gan.D.leaves(), gan.optim_G, gan.optim_D, gan.average
+    parts = gan, gan.G, gan.D, *gan.G.leaves(), *gan.D.leaves(), gan.optim_G, gan.optim_D, gan.average
     return next((type(part).__name__ for part in parts if part and type(part).__module__ not in OURS), None)
 
 

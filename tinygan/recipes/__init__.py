@@ -75,7 +75,9 @@ def make_gan(recipe, seed=0, xp=np):
         raise UserError('a VAE has no D: leave out --loss, --penalty, --instance-noise and --critic-steps')
     if recipe.game is VAE and recipe.batch_size < 2:
         raise UserError('a VAE needs minibatches of two images or more, for BatchNorm: choose a larger --batch-size')
-    if recipe.loss == 'wgan' and not recipe.penalty:
+    if (recipe.classes > 0) != (recipe.game is ConditionalGAN):
+        raise UserError('a recipe with classes needs the game ConditionalGAN, and only such a recipe')
+    if recipe.loss == 'wgan' and not (recipe.penalty and recipe.penalty_weight):
         raise UserError("--loss wgan needs a --penalty, of a weight above 0: nothing else keeps D's scores from growing")
     if recipe.order == 'alternate' and recipe.critic_steps > 1:
         raise UserError('this recipe updates D and G in turn: leave out --critic-steps')
@@ -85,7 +87,7 @@ def make_gan(recipe, seed=0, xp=np):
     told = {'classes': recipe.classes} if recipe.classes else {'z_dim': recipe.z_dim} if recipe.game is VAE else {}
     G, D = generator(), recipe.discriminator(**told, rng=random_stream(seed, 'D weights')).to(xp)
     penalty = None
-    if recipe.penalty:
+    if recipe.penalty and recipe.penalty_weight:
         if layer := first_curved(D):
             able = ', '.join(name for name in RECIPES if RECIPES[name].loss and not first_curved(RECIPES[name].discriminator()))
             raise UserError(f'--penalty needs a D whose layers are straight between kinks, and this one has a '

@@ -1,4 +1,4 @@
-"""The other family: a variational autoencoder (Kingma & Welling 2014, "Auto-encoding variational Bayes"), with the same G.
+"""The other family: a variational autoencoder (Kingma & Welling 2014, "Auto-encoding variational Bayes"), with the G of a GAN.
 
 A GAN's G is told by D whether an image could be real. Here it is told which image to make. An encoder E looks at x and says
 where in the space of z it belongs: at N(mean, exp(log_var)). G makes an image of a z drawn there, and both pay for how far

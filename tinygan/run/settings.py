@@ -28,7 +28,7 @@ def old_config(config, options):
     for name, value in asked(options, ('recipe', 'data', *OF_RECIPE, *DEFAULTS)).items():
         if value != config.get(name) and name not in CHANGEABLE:
             flag = '--' + name.replace('_', '-')
-            begun = f'without {flag}' if config.get(name) in (None, False) else f'with {flag} {config[name]}'
+            begun = f'without {flag}' if config.get(name) is None or config[name] is False else f'with {flag} {config[name]}'
             raise UserError(f'{options.resume} was begun {begun} and cannot go on with {value}: leave out {flag}, or begin a new '
                             'run')
     return config | asked(options, CHANGEABLE)

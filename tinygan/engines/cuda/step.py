@@ -6,9 +6,10 @@ import numpy as np
 
 from ...arrays import to_numpy
 from ...data.images import ImageSet, fit, normalise
+from ...gan import GAN
 from ...losses import bce_with_logits, hinge, least_squares, mean_squared_error, minimax_generator, wasserstein
 from ...optim import Adam
-from ...recipes.vae import VAE
+from ...recipes.labels import ConditionalGAN
 from .device import Device, NotCovered
 from .network import Network
 from .penalty import Penalty
@@ -33,8 +34,8 @@ class CapturedGAN:
     log_every = 100                 # steps between two looks at the metrics, which wait for the GPU
 
     def __init__(self, gan, batches, precision, first=1):
-        if isinstance(gan, VAE):
-            raise NotCovered('a VAE')
+        if type(gan) not in (GAN, ConditionalGAN):
+            raise NotCovered(f'a {type(gan).__name__}')
         import cupy
         if not (type(gan.optim_D) is type(gan.optim_G) is Adam and gan.G.parameters.dtype == np.float32):
             raise NotCovered('an optimiser other than Adam, or float64')
