@@ -7,13 +7,12 @@ read or written once.
 import contextlib
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from tinygan.engines import cuda
-from tinygan.engines.cuda.device import Device
+from tinygan.engines.cuda.device import Device, source
+from tinygan.engines.cuda.step import turns_of
 
 REPEATS = 50                        # of each kernel, when it is timed alone
 PRODUCT, COPY = 8192, 2**30         # a square matrix and bytes, so many that they show the GPU's rates
@@ -36,12 +35,7 @@ def elapsed(xp, stream, work):
 
 def numbers_of(gan):
     """The first steps, until both networks have been updated."""
-    return (1,) if gan.order == 'both' else (1, 2)
-
-
-def turns_of(gan, number):
-    """Whose updates the step of that number consists of."""
-    return 'DG' if gan.order == 'both' else 'D' if number % 2 else 'G'
+    return (1, 2) if gan.order == 'alternate' else tuple(range(1, gan.critic_steps + 1))
 
 
 def play(captured, number):
@@ -116,7 +110,7 @@ def record(setting):
 
 
 KERNEL = re.compile(r'__global__ void (?:__launch_bounds__\([^()]*\) )?(\w+)\(([^()]*)\)')
-BYTES = {                           # that a kernel reads and writes, by its parameters and its grid's depth
+BYTES = {                           # that a kernel reads and writes, by its parameters and the last side of its grid
     'noise': lambda a: 4 * a.n,
     'add_noise': lambda a: 8 * a.n,
     'minibatch': lambda a: (1 + 4) * a.N * a.numbers,
@@ -125,6 +119,12 @@ BYTES = {                           # that a kernel reads and writes, by its par
     'normalise_sums': lambda a: 8 * a.rows * a.C * a.groups,
     'normalise_grad': lambda a: 12 * a.rows * a.C * a.groups,
     'activation_sums': lambda a: 12 * a.rows * a.C,
+    'join_planes': lambda a: 4 * (a.n - a.n * a.classes // (a.C + a.classes)) + 4 * a.n,
+    'cut_planes': lambda a: 8 * a.n,
+    'put_labels': lambda a: 4 * a.N * a.classes,
+    'between': lambda a: 12 * a.n,
+    'penalty': lambda a: 8 * a.numbers * a.groups,
+    'times_slope': lambda a: 12 * a.n,
     'pool': lambda a: 4 * (a.pixels + 1) * a.n,
     'pool_grad': lambda a: 4 * (a.n + a.n // a.pixels),
     'discriminator_loss': lambda a: 16 * a.N,
@@ -135,8 +135,7 @@ BYTES = {                           # that a kernel reads and writes, by its par
 
 def parameters(file, kernel):
     """The names of a kernel's parameters."""
-    source = Path(cuda.__file__).with_name(f'{file}.cu').read_text()
-    return re.findall(r'(\w+)\s*(?:,|$)', dict(KERNEL.findall(source))[kernel])
+    return re.findall(r'(\w+)\s*(?:,|$)', dict(KERNEL.findall(source(file)))[kernel])
 
 
 def work(launch):

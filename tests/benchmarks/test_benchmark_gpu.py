@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import cuda_on_host
 import fake_cupy
@@ -15,8 +14,7 @@ import pytest
 from commands import ROOT, one_line
 
 from tinygan import data, layers
-from tinygan.engines import cuda
-from tinygan.engines.cuda.device import Device
+from tinygan.engines.cuda.device import Device, source
 from tinygan.recipes import RECIPES, make_gan
 
 sys.path.insert(0, str(ROOT / 'benchmarks'))
@@ -134,8 +132,7 @@ def test_where_updates_alternate_there_are_two_steps(setting, monkeypatch):
 
 
 def test_the_account_knows_every_pointwise_kernel():
-    source = Path(cuda.__file__).with_name('pointwise.cu').read_text()
-    assert {name for name, _ in gpu_account.KERNEL.findall(source)} == set(gpu_account.BYTES)
+    assert {name for name, _ in gpu_account.KERNEL.findall(source('pointwise'))} == set(gpu_account.BYTES)
     assert gpu_account.parameters('pointwise', 'noise') == ['z', 'n', 'step', 'seed_low', 'seed_high']
     assert gpu_account.parameters('conv', 'weight_grad')[:4] == ['x', 'dy', 'dw', 'N']
 

@@ -50,7 +50,7 @@ def test_where_there_is_no_run_one_sentence_says_so(tmp_path):
     np.savez(tmp_path / 'run' / 'checkpoint.npz', **arrays)
     with pytest.raises(UserError, match=r'run: its generator is not one that its recipe makes \(floats \(\d+,\) are needed'):
         tinygan.load(tmp_path / 'run')
-    Run.start(tmp_path / 'other', {}, {}, {})
+    Run.start(tmp_path / 'other', {'recipe': 'dcgan'}, {}, {})
     with pytest.raises(UserError, match='its generator is not one that its recipe makes'):
         tinygan.load(tmp_path / 'other')
 
