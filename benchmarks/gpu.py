@@ -17,7 +17,6 @@ import itertools
 import json
 import shlex
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 

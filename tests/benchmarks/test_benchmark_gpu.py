@@ -14,6 +14,7 @@ import pytest
 from commands import ROOT, one_line
 
 from tinygan import data, layers
+from tinygan.engines import cuda
 from tinygan.engines.cuda.device import Device, source
 from tinygan.recipes import RECIPES, make_gan
 
