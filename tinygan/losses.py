@@ -58,7 +58,7 @@ def wasserstein(score, sign):
 
 def hinge(score, sign):
     """loss = mean of max(0, 1 - sign * s); ds = -sign / N where that is positive: a score beyond the margin of 1 counts for
-    nothing. Lim & Ye 2017, "Geometric GAN", section 4; Miyato et al. 2018, equations 16 and 17. sign is 1 for real."""
+    nothing. Lim & Ye 2017, "Geometric GAN"; Miyato et al. 2018, equations 16 and 17. sign is 1 for real."""
     margin = 1 - sign * score
     return array_module(score).maximum(margin, 0).mean(), -sign * (margin > 0).astype(score.dtype) / score.size
 
