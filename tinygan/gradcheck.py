@@ -189,7 +189,8 @@ LOSSES = {
 
 def all_checks(layers=LAYERS, recipes={}, xp=np, seed=0, kinds=()):
     """Every check as rows (what, gradient, relative error), one after the other: of these layers, of the losses and of
-    these recipes (by name). With kinds, such as 'conv2d' or 'dcgan', only of those whose name begins with one."""
+    these recipes (by name; one without a loss is no GAN, and its `game` checks it). With kinds, such as 'conv2d' or 'dcgan',
+    only of those whose name begins with one."""
     def wanted(names):
         return (name for name in names if not kinds or name.lower().startswith(tuple(map(str.lower, kinds))))
 

@@ -35,9 +35,9 @@ class Layer:
         return self.forward(x)
 
     def __getattr__(self, name):                  # asked only for what is not there
-        for needs, what, first in ('cache', 'backward', 'forward'), ('dy', 'tangent', 'backward'):
-            if name == needs:
-                raise NoForward(f'{type(self).__name__}.{what} needs a {first} first')
+        needs = {'cache': 'backward needs a forward', 'dy': 'tangent needs a backward'}
+        if name in needs:
+            raise NoForward(f'{type(self).__name__}.{needs[name]} first')
         raise AttributeError(f'{type(self).__name__} has no attribute {name}')
 
     def __repr__(self):

@@ -26,9 +26,7 @@ def summary(network, *shape):
     lines = [('Sequential', f'{network.parameters.size:,}', shape)]
     x = array_module(network.parameters).zeros((1, *shape), network.parameters.dtype)
     for leaf in (copy.deepcopy(network).eval() if shape else network).leaves():      # a copy: looking must change nothing
-        if shape:
-            vars(leaf).pop('labels', None)        # of other images
-            x = leaf(x)
+        x = leaf(x) if shape else x
         size = sum(getattr(leaf, name).size for name in leaf.parameter_names)
         lines.append((f'  {leaf}', f'{size:,}' if size else '', x.shape[1:]))
     width = max(len(name) for name, _, _ in lines)

@@ -31,7 +31,7 @@ from ..run.checkpoint import open_checkpoint
 from ..run.files import atomically
 from ..run.health import stakes
 from ..run.settings import DEFAULTS, recipe_of
-from ..run.watch import watched
+from ..run.watch import unwatched, watched
 from . import page
 from .differences import check, compare
 
@@ -102,7 +102,7 @@ def examine(gan, config, batch):
     weights = {name: of_leaves(network) for name, network in networks.items()}
     with tqdm(total=len(gan.G.leaves()) + 3 * len(gan.D.leaves()), desc='layers', **BAR) as bar:
         G, D = Watch(gan.G, n, bar), Watch(gan.D, n, bar)
-        gan.penalty = gan.penalty and D.unwatched(gan.penalty)
+        gan.penalty = gan.penalty and unwatched(gan.penalty)
         with watched(gan.G, G), watched(gan.D, D), np.errstate(all='ignore'):
             metrics = {name: page.short(value) for name, value in gan.step(*batch).items()}
     judged = ['real', 'fake'] * ('loss_D' in metrics) + ['generator'] * ('loss_G' in metrics)
@@ -136,11 +136,9 @@ class Watch:
 
     def __init__(self, network, n, bar):
         self.leaves, self.twins, self.n, self.bar = network.leaves(), in_float64(network).leaves(), n, bar
-        self.sweeps, self.looking = [], True
+        self.sweeps = []
 
     def __call__(self, way, i, given, made):
-        if not self.looking:
-            return
         if way == 'forward' and i == 0:
             self.sweeps.append(SimpleNamespace(x=[], sums={}, layers=[]))
         getattr(self, way)(self.sweeps[-1], i, given, made)
@@ -166,16 +164,6 @@ class Watch:
                           for name, total in sweep.sums[i].items()},
             'checks': check(twin, sweep.x[i][:n].astype(float), dy[:n].astype(float))}
         self.bar.update()
-
-    def unwatched(self, penalty):
-        """The same penalty, whose ways through the network are no sweeps."""
-        def call(network, x):
-            self.looking = False
-            try:
-                return penalty(network, x)
-            finally:
-                self.looking = True
-        return call
 
     def note_all(self, sweep):
         """Note with this sweep's gradients the norm of those that the optimiser saw, after a penalty had added its own."""

@@ -27,8 +27,8 @@ class ConditionalGAN(GAN):
 
 class LabelPlanes(Layer):
     """y = x and behind it a plane for each class: (N, H, W, C) -> (N, H, W, C + classes). The plane of an image's class is 1, the
-    others are 0. `labels` are set before a forward, as rows (N, classes), and stay until others are; without any, an image is of
-    no class. Raises ValueError when there are labels of another number of images."""
+    others are 0. `labels` are set before a forward, as rows (N, classes), and stay until others are; without any, as in a copy, an
+    image is of no class. Raises ValueError when there are labels of another number of images."""
     labels = None
 
     def __init__(self, classes):
@@ -49,6 +49,9 @@ class LabelPlanes(Layer):
     def tangent(self, v):
         # and so only that copy moves
         return self.joined(v, self.no_labels(v))
+
+    def __deepcopy__(self, memo):                 # whose images will be others
+        return LabelPlanes(self.classes).set_flags(training=self.training, frozen=self.frozen)
 
     def joined(self, x, labels):
         N, H, W, _ = x.shape

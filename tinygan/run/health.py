@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..layers import LeakyReLU, channels
 from ..losses import minimax_generator
 from .checkpoint import Diverged
-from .watch import watched
+from .watch import unwatched, watched
 
 WINDOW = 200        # updates whose mean counts: GANs swing, and D wins the opening of many for about a hundred
 SHARE = 200         # of the time at most one part in so many is spent on looking
@@ -145,11 +145,11 @@ class Health:
         made again, and watched."""
         gan, (step, state) = copy.deepcopy(self.gan), self.sound
         gan.load_state(state)
-        found, pause = [], []
+        found = []
 
         def watching(name, network):
             def note(way, i, given, made):
-                if not (found or pause or finite(made)):
+                if not (found or finite(made)):
                     leaf, cause = network.leaves()[i], ''
                     if not finite(given):
                         cause = ', from what it was given'
@@ -158,14 +158,12 @@ class Health:
                     found.append(f'layer {i} of {name}, {leaf}, in its {way}{cause}')
             return watched(network, note)
 
-        def watched_penalty(D, x, penalty=gan.penalty):
-            pause.append('what it sends through D')
+        def noted(D, x, penalty=unwatched(gan.penalty)):
             value = penalty(D, x)
-            pause.clear()
             if not (found or finite(value) and finite(D.gradients)):
                 found.append('the penalty on the slope of D')
             return value
-        gan.penalty = gan.penalty and watched_penalty
+        gan.penalty = gan.penalty and noted
         steps = tqdm(range(step + 1, last + 1), 'where did it begin?', leave=False, disable=None, delay=2)
         with watching('G', gan.G), watching('D' if gan.loss else 'the encoder', gan.D), one_thread(), np.errstate(all='ignore'):
             for number in steps:

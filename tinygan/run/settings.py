@@ -1,7 +1,7 @@
 """What a run can be asked for, and what of it may change when the run goes on. `options` have an attribute for each setting,
 None where nothing was asked for."""
 from ..errors import UserError
-from ..recipes import RECIPES, find_recipe
+from ..recipes import RECIPES, Recipe, find_recipe
 
 OF_RECIPE = ('batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'penalty',
              'penalty_weight', 'critic_steps', 'epochs')
@@ -18,7 +18,7 @@ def new_config(options):
     config = {'recipe': recipe, 'data': options.data, **DEFAULTS, **of_recipe(RECIPES[recipe]),
               **asked(options, (*OF_RECIPE, *DEFAULTS))}
     if config['penalty'] != RECIPES[recipe].penalty and options.penalty_weight is None:
-        config['penalty_weight'] = 10             # as both papers have it: a recipe's weight is for its own penalty
+        config['penalty_weight'] = Recipe._field_defaults['penalty_weight']       # a recipe's own is for its own penalty
     return config if config['penalty_weight'] else config | {'penalty': None}
 
 
