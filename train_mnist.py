@@ -29,7 +29,7 @@ from tinygan.run.health import Health
 from tinygan.run.pictures import grid
 from tinygan.run.progress import Progress, signals_caught
 from tinygan.run.schedule import Schedule
-from tinygan.run.settings import DEFAULTS, identity, new_config, old_config, recipe_of
+from tinygan.run.settings import DEFAULTS, RECIPE, identity, new_config, old_config, recipe_of
 
 EVALUATED = 2000                                  # samples: fewer than `tinygan evaluate` draws, and so a larger distance
 
@@ -67,7 +67,7 @@ def parse(arguments, program):
                                               "is named, it is the recipe's.",
                     formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32))
     add = parser.add_argument_group('what is trained, and where').add_argument
-    add('--recipe', choices=RECIPES, help='networks and settings (default: dcgan)')
+    add('--recipe', choices=RECIPES, help=f'networks and settings (default: {RECIPE}; dcgan is the textbook)')
     add('--device', choices=['auto', 'cpu', 'gpu'], default='auto', help='auto uses a GPU if there is a working one')
     add('--precision', choices=PRECISIONS,
         help='of matrix products on a GPU: tf32 has factors of 10 bits, bf16 of 7 (default: tf32, if the GPU has it)')
@@ -95,6 +95,7 @@ def parse(arguments, program):
     add('--loss', choices=LOSSES, help="what D and G minimise")
     add('--penalty', choices=PENALTIES, help="what D pays for its slope, in recipes whose D has no BatchNorm")
     add('--penalty-weight', type=number(float, 0), metavar='W', help='lambda of wgan_gp, gamma of r1 (0: no penalty)')
+    add('--penalty-every', type=count, metavar='N', help='only in one of N updates of D, and then N times as heavy')
     add('--critic-steps', type=count, metavar='N', help='updates of D for each of G, which learns in every N-th step')
     add = parser.add_argument_group("the run's folder", 'A resumed run keeps all of its settings. Those of --epochs, --max-steps, '
                                     '--precision, --plain and --...-every, and the place of --data, can be changed by naming them '
@@ -235,7 +236,7 @@ def start_engine(gan, batches, run, xp):
 
 
 def unused_folder(recipe):
-    """runs/dcgan, or the first of runs/dcgan-2, runs/dcgan-3 ... that is not there yet."""
+    """runs/fast, or the first of runs/fast-2, runs/fast-3 ... that is not there yet."""
     names = (f'runs/{recipe}' + (f'-{i}' if i > 1 else '') for i in itertools.count(1))
     return next(name for name in names if not Path(name).exists())
 
@@ -254,7 +255,7 @@ def main(arguments=None, program='python train_mnist.py'):
 
 
 def run_training(options):
-    folder = options.resume or options.out or unused_folder(options.recipe or 'dcgan')
+    folder = options.resume or options.out or unused_folder(options.recipe or RECIPE)
     print(f'run {"that is not kept" if options.dry_run else folder}', flush=True)
     xp, device_line = select_device(options.device)
     print(device_line, flush=True)

@@ -2,10 +2,11 @@
 
     python benchmarks/cpu.py [--recipe dcgan] [--rounds 7] [--out FILE.json]
 
-needs torch (pip install torch==2.13.0). All start from the same weights, and their first losses must agree. Each round
-runs a few steps of everybody; the table shows medians over the rounds, and ratios taken round by round. The floor is the
+needs torch (pip install torch==2.13.0) and, for torch.compile, a C++ compiler. All start from the same weights, and their first
+losses must agree. Each round runs a few steps of everybody, in an order of its own; the table shows medians over the rounds, and
+ratios taken round by round. The floor is the
 time of the step's multiplications, as convolution is defined, at this machine's own sgemm rate, measured in the same
-rounds. Peak memory is of a process of its own that does nothing but train.
+rounds. Peak memory is of a process of its own that does nothing but train; that of compiling is not asked.
 """
 import argparse
 import importlib.util
@@ -26,7 +27,8 @@ from tinygan.gan import draw_z
 from tinygan.recipes import RECIPES, make_gan
 
 STEPS = 10                          # of each contender in a round
-NAMES = 'tinygan', 'tinygan, plain', 'torch, tutorial', 'torch, tuned'
+TORCH = 'tutorial', 'tuned', 'compiled', 'bfloat16', 'compiled, bfloat16'           # of torch_gan.VARIANTS
+NAMES = 'tinygan', 'tinygan, plain', *(f'torch, {variant}' for variant in TORCH)
 
 
 def contender(name, recipe, batches):
@@ -35,9 +37,9 @@ def contender(name, recipe, batches):
     if name.startswith('tinygan'):
         engine = Plain(gan, batches) if name.endswith('plain') else Lanes(gan, batches, recipe.batch_size)
         return lambda number: [float(value) for key, value in engine.step(number).items() if 'loss' in key]
-    from torch_gan import TorchGAN
-    torch_gan = TorchGAN(gan.G, gan.D, recipe.lr, (recipe.beta1, recipe.beta2), tuned=name.endswith('tuned'))
-    return lambda number: torch_gan.step(*batches(number)[:2])
+    from torch_gan import VARIANTS, TorchGAN
+    torch_gan = TorchGAN(gan, **VARIANTS[name.removeprefix('torch, ')])
+    return lambda number: torch_gan.step(*batches(number))
 
 
 def minibatches(recipe):
@@ -81,13 +83,15 @@ def measure(recipe, rounds):
     batches = minibatches(recipe)
     parties = {name: contender(name, recipe, batches) for name in NAMES}
     times = {name: [] for name in [*parties, 'sgemm']}
-    first = [step(0) for step in parties.values()]
-    np.testing.assert_allclose(first, [first[0]] * len(first), rtol=1e-4, err_msg='not the same networks')
+    first = {name: step(0) for name, step in parties.items()}
+    for name, losses in first.items():
+        np.testing.assert_allclose(losses, first['tinygan'], rtol=3e-3 if 'bfloat16' in name else 1e-4, err_msg=name)
+    order = np.random.default_rng(0)
     for _ in range(rounds):
-        for name, step in parties.items():
+        for name in order.permutation(list(parties)):
             start = time.perf_counter()
             for number in range(STEPS):
-                step(number)
+                parties[name](number)
             times[name].append((time.perf_counter() - start) / STEPS)
         times['sgemm'].append(min(sgemm() for _ in range(3)))
         time.sleep(0.1)             # BLAS's threads look for more work for a while
@@ -161,8 +165,14 @@ def machine():
     blas = np.show_config(mode='dicts')['Build Dependencies']['blas']
     return {'cpu': cpu, 'cores': os.cpu_count(), 'numpy': np.__version__, 'blas': f"{blas['name']} {blas['version']}",
             'OPENBLAS_CORETYPE': os.environ.get('OPENBLAS_CORETYPE', 'unset'), 'torch': torch.__version__,
-            'torch threads': torch.get_num_threads(), 'python': platform.python_version(),
+            'torch threads': torch.get_num_threads(), 'python': platform.python_version(), 'commit': commit(),
             'date': time.strftime('%Y-%m-%d')}
+
+
+def commit():
+    """The version that is measured, or None outside a clone."""
+    found = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return found.stdout.strip() or None
 
 
 def main():
@@ -174,7 +184,7 @@ def main():
     if importlib.util.find_spec('torch') is None:
         parser.error('PyTorch is not installed: pip install torch==2.13.0')
     recipe = RECIPES[options.recipe]
-    peaks = {name: peak_memory(options.recipe, name) for name in NAMES}      # first, while nobody shares torch's pages
+    peaks = {name: peak_memory(options.recipe, name) for name in NAMES if 'compiled' not in name}      # nobody shares pages yet
     work, times = gflop(recipe), measure(recipe, options.rounds)
     floor = work * times.pop('sgemm')
     result = {'machine': machine(), 'recipe': options.recipe, 'batch': recipe.batch_size, 'rounds': options.rounds,
@@ -182,15 +192,15 @@ def main():
     print(json.dumps(result['machine'], indent=1))
     print(f"\nrecipe {options.recipe}, batch {recipe.batch_size}, {options.rounds} rounds of {STEPS} steps: {work:.1f} GFLOP a "
           f"step, sgemm {work / np.median(floor):.0f} GFLOP/s\n")
-    print(f'{"":18} {"ms a step":>10} {"min":>7} {"max":>7} {"of sgemm":>9} {"ours / it":>10} {"peak MiB":>9}')
+    print(f'{"":25} {"ms a step":>10} {"min":>7} {"max":>7} {"of sgemm":>9} {"ours / it":>10} {"peak MiB":>9}')
     for name, seconds in times.items():
         row = result['contenders'][name] = {
             'ms a step': round(np.median(seconds) * 1e3, 1), 'min': round(seconds.min() * 1e3, 1),
             'max': round(seconds.max() * 1e3, 1), 'share of sgemm': round(np.median(floor / seconds), 2),
             'ours / it': round(np.median(times['tinygan'] / seconds), 2),
-            'peak MiB': round(peaks[name])}
-        print(f"{name:18} {row['ms a step']:10.1f} {row['min']:7.1f} {row['max']:7.1f} {row['share of sgemm']:9.0%} "
-              f"{row['ours / it']:10.2f} {row['peak MiB']:9}")
+            'peak MiB': peaks.get(name) and round(peaks[name])}
+        print(f"{name:25} {row['ms a step']:10.1f} {row['min']:7.1f} {row['max']:7.1f} {row['share of sgemm']:9.0%} "
+              f"{row['ours / it']:10.2f} {row['peak MiB'] or '':>9}")
     result['ms per layer'] = {name: {method: round(ms, 1) for method, ms in row.items()}
                               for name, row in time_per_layer(recipe).items()}
     print(f'\n{"tinygan, ms a step in":28} {"forward":>8} {"backward":>9}')

@@ -106,7 +106,7 @@ def errors_of_a_step(setting, precision):
     for number in numbers_of(layers):
         captured.step(number)
         layers.step(to_numpy(captured.x)[setting.N:], to_numpy(captured.z), number)
-        for name in turns_of(layers, number):
+        for name in turns_of(layers, number).strip('P'):
             ours, expected = (to_numpy(getattr(gan, name).gradients) for gan in (captured.gan, layers))
             errors[name] = float(np.linalg.norm(ours - expected) / np.linalg.norm(expected))
     return errors

@@ -84,18 +84,16 @@ def keep(name, seed, epoch, images):
 
 def by_pytorch(seed, epochs, keep):
     """dcgan's networks, trained by PyTorch from the same weights on the same minibatches and noise."""
-    from torch_gan import TorchGAN, to_tinygan
+    from torch_gan import TorchGAN
     recipe, images = RECIPES['dcgan'], data.ImageSet(data.mnist.load_images('train'), seed)
     gan = make_gan(recipe, seed)
-    torch_gan = TorchGAN(gan.G, gan.D, recipe.lr, (recipe.beta1, recipe.beta2), tuned=True)
+    torch_gan = TorchGAN(gan, tuned=True)
     per_epoch, batches = images.steps_per_epoch(recipe.batch_size), Minibatches(images, recipe, seed)
     for step in range(1, max(epochs) * per_epoch + 1):
-        x, z, *_ = batches(step)
-        torch_gan.step(x, z)
+        torch_gan.step(*batches(step))
         epoch, rest = divmod(step, per_epoch)
         if rest == 0 and epoch in epochs:
-            to_tinygan(torch_gan.G, gan.G)
-            keep(epoch, data.to_uint8(generate(gan.G, sample_noise(0, SAMPLES, recipe.z_dim))))
+            keep(epoch, data.to_uint8(generate(torch_gan.copy_to_sampler(), sample_noise(0, SAMPLES, recipe.z_dim))))
 
 
 def distances_of_all():

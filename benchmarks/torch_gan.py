@@ -1,4 +1,4 @@
-"""The same GAN in PyTorch: the networks of dcgan, dcgan64 and tutorial64 with the same weights, and the tutorial's loop."""
+"""The same GAN in PyTorch: a recipe's networks with the same weights, and the loop of PyTorch's DCGAN tutorial."""
 import torch
 from torch import nn
 
@@ -22,6 +22,9 @@ def _module(layer):
     elif kind is layers.BatchNorm2d:
         module = nn.BatchNorm2d(layer.gamma.size)
         module.weight, module.bias = tensor(layer.gamma), tensor(layer.beta)
+    elif kind is layers.Linear:
+        module = nn.Linear(*layer.w.shape, bias=layer.b is not None)
+        module.weight = tensor(layer.w.T)
     elif kind is layers.LeakyReLU:
         module = nn.LeakyReLU(layer.slope, inplace=True)
     elif kind is layers.Reshape and len(layer.shape) == 3:
@@ -38,51 +41,101 @@ def _module(layer):
 def to_tinygan(torch_network, network):
     """Copy the weights and running statistics of to_torch's network back."""
     layers_with_state = [layer for layer in network.layers if layer.parameter_names]
-    modules = [module for module in torch_network if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d))]
+    modules = [module for module in torch_network if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.Linear))]
     for layer, module in zip(layers_with_state, modules, strict=True):
         state = {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
         if isinstance(module, nn.BatchNorm2d):
             layer.gamma[...], layer.beta[...] = state['weight'], state['bias']
             layer.running_mean[...], layer.running_var[...] = state['running_mean'], state['running_var']
         else:
-            layer.w[...] = state['weight'].transpose(2, 3, 1, 0)
+            layer.w[...] = state['weight'].transpose(*((1, 0) if state['weight'].ndim == 2 else (2, 3, 1, 0)))
             if layer.b is not None:
                 layer.b[...] = state['bias']
+    return network
+
+
+TUNED = {'tuned': True}
+VARIANTS = {                        # options of TorchGAN
+    'tutorial': {},
+    'tuned': TUNED,
+    'compiled': TUNED | {'compiled': True},
+    'bfloat16': TUNED | {'bfloat16': True},
+    'compiled, bfloat16': TUNED | {'compiled': True, 'bfloat16': True},
+}
 
 
 class TorchGAN:
-    """One step as the PyTorch DCGAN tutorial writes it; `tuned` adds what an expert would: D frozen while G learns,
-    channels_last, fused Adam."""
+    """`gan`, a GAN of ours, in PyTorch: a step as its DCGAN tutorial writes it. `tuned` adds what an expert would: D frozen
+    while G learns, channels_last, fused Adam; `bfloat16` computes the networks under autocast; `compiled` has
+    torch.compile translate them, but for R1, which it cannot differentiate twice."""
 
-    def __init__(self, G, D, lr, betas, tuned=False):
-        self.G, self.D, self.tuned = to_torch(G), to_torch(D), tuned
+    def __init__(self, gan, tuned=False, bfloat16=False, compiled=False):
+        self.gan, self.tuned, self.bfloat16 = gan, tuned, bfloat16
+        self.G, self.D = to_torch(gan.G), to_torch(gan.D)
+        self.average = gan.average and to_torch(gan.average.network)
         if tuned:
-            self.G, self.D = (network.to(memory_format=torch.channels_last) for network in (self.G, self.D))
-        self.optim_G, self.optim_D = (torch.optim.Adam(network.parameters(), lr, betas, fused=tuned or None)
-                                      for network in (self.G, self.D))
+            for network in filter(None, (self.G, self.D, self.average)):
+                network.to(memory_format=torch.channels_last)
+        self.optim_G, self.optim_D = (
+            torch.optim.Adam(network.parameters(), optim.lr, (float(optim.beta1), optim.beta2), optim.eps, fused=tuned or None)
+            for network, optim in ((self.G, gan.optim_G), (self.D, gan.optim_D)))
+        self.fast_G, self.fast_D = (torch.compile(network) if compiled else network for network in (self.G, self.D))
         self.loss = nn.BCEWithLogitsLoss()
 
-    def step(self, x, z):
-        """x (N, H, W, C) and z (N, z_dim), NumPy arrays. The loop reads its losses each step, as the tutorial does."""
-        G, D, loss = self.G, self.D, self.loss
-        x = torch.from_numpy(x).permute(0, 3, 1, 2)
-        x = x.contiguous(memory_format=torch.channels_last if self.tuned else torch.contiguous_format)
+    def step(self, x, z, number=1, image_noise=None, epsilon=None):
+        """x (N, H, W, C) and z (N, z_dim), NumPy arrays: GAN.step. The loop reads its losses each step, as the tutorial does."""
+        G, D, loss = self.fast_G, self.fast_D, self.loss
+        x = self.images(x)
         real, fake_label = torch.ones(len(x), 1), torch.zeros(len(x), 1)
 
-        D.zero_grad()
-        loss_real = loss(D(x), real)
+        self.D.zero_grad()
+        with self.precision():
+            loss_real = loss(D(x), real)
         loss_real.backward()
-        fake = G(torch.from_numpy(z))
-        loss_fake = loss(D(fake.detach()), fake_label)
+        with self.precision():
+            fake = G(torch.from_numpy(z))
+            loss_fake = loss(D(fake.detach()), fake_label)
         loss_fake.backward()
+        if self.gan.penalty:
+            self.r1(x).backward()
         self.optim_D.step()
 
-        G.zero_grad()
-        if self.tuned:
-            D.requires_grad_(False)
-        loss_G = loss(D(fake), real)
+        self.G.zero_grad()
+        self.D.requires_grad_(not self.tuned)
+        with self.precision():
+            loss_G = loss(D(fake), real)
         loss_G.backward()
         self.optim_G.step()
-        if self.tuned:
-            D.requires_grad_(True)
+        self.D.requires_grad_(True)
+        if self.average:
+            self.follow()
         return (loss_real + loss_fake).item(), loss_G.item()
+
+    def images(self, x):
+        x = torch.from_numpy(x).permute(0, 3, 1, 2)
+        return x.contiguous(memory_format=torch.channels_last if self.tuned else torch.contiguous_format)
+
+    def precision(self):
+        return torch.autocast('cpu', torch.bfloat16, enabled=self.bfloat16)
+
+    def r1(self, x):
+        """penalties.r1, by differentiating twice."""
+        x = x.detach().requires_grad_()
+        with self.precision():
+            score = self.D(x)
+        g, = torch.autograd.grad(score.sum(), x, create_graph=True)
+        return self.gan.penalty.weight * (g * g).sum() / (2 * len(x))
+
+    @torch.no_grad()
+    def follow(self):
+        """Average.step."""
+        t = next(iter(self.optim_G.state.values()))['step'].item()
+        rate = max(1 - self.gan.average.decay, 10 / (9 + t))
+        for vectors in zip(self.average.parameters(), self.G.parameters()), zip(self.average.buffers(), self.G.buffers()):
+            for average, newest in vectors:
+                if average.is_floating_point():   # not BatchNorm's count of minibatches
+                    average.lerp_(newest, rate)
+
+    def copy_to_sampler(self):
+        """The network that draws samples, to that of `gan`, which is returned."""
+        return to_tinygan(self.average or self.G, self.gan.sampler)

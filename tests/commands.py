@@ -15,7 +15,7 @@ from tinygan.run.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 8                                         # of the run `trained`
-SMALL = '--device', 'cpu', '--data', 'digits', '--batch-size', '8'
+SMALL = '--device', 'cpu', '--data', 'digits', '--batch-size', '8', '--recipe', 'dcgan'
 NO_NETWORK = {'https_proxy': 'http://127.0.0.1:9', 'no_proxy': '', 'TINYGAN_DATA': ''}
 
 TINY_DATA = '''

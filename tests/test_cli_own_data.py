@@ -62,8 +62,8 @@ def test_a_set_smaller_than_a_minibatch_is_a_minibatch(tmp_path, go):
 def test_its_own_samples_never_become_data(tmp_path, go):
     pictures(tmp_path, 6)
     go('--data . --batch-size 3 --max-steps 3')
-    out, err = go('--max-steps 5 --resume runs/dcgan')
-    assert 'going on after step 3' in out and 'folder of a run: runs/dcgan' in err
+    out, err = go('--max-steps 5 --resume runs/fast')
+    assert 'going on after step 3' in out and 'folder of a run: runs/fast' in err
     assert 'epochs of 2 steps' in out
 
 

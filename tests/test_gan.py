@@ -140,6 +140,32 @@ def test_d_learns_in_every_step_and_g_in_every_third(rng):
         assert set(metrics) == LEARN_D | (LEARN_G if number in (3, 6) else set())
 
 
+def test_a_lazy_penalty_is_taken_in_the_first_of_every_few_updates_of_d(rng):
+    one, every = [small_gan(D=critic(), penalty=GradientPenalty(PENALTIES['r1'], 3), penalty_every=n) for n in (1, 3)]
+    x, z = minibatch(rng)
+    for number in range(1, 6):
+        every.D.parameters[:], every.G.parameters[:] = one.D.parameters, one.G.parameters
+        taken = 'penalty' in every.step(x, z, number)
+        one.step(x, z, number)
+        assert taken == (number in (1, 4)) == np.array_equal(one.D.parameters, every.D.parameters)
+
+
+def test_a_lazy_penalty_of_a_recipe_weighs_as_much_as_one_in_every_update():
+    lazy = RECIPES['fast']._replace(penalty_weight=2, penalty_every=5)
+    assert (make_gan(lazy).penalty.weight, make_gan(lazy).penalty_every) == (10, 5)
+
+
+def test_a_lazy_penalty_goes_on_where_it_was_and_when_updates_alternate(rng):
+    def game():
+        return small_gan(D=critic(), penalty=GradientPenalty(PENALTIES['r1'], 3), penalty_every=2, order='alternate')
+    gan, resumed = game(), game()
+    x, z = minibatch(rng)
+    taken = [number for number in range(1, 8) if 'penalty' in gan.step(x, z, number)]
+    assert taken == [1, 5]                        # D has its third update in step 5
+    resumed.load_state(gan.state())
+    assert [number for number in range(8, 14) if 'penalty' in resumed.step(x, z, number)] == [9, 13]
+
+
 @pytest.mark.parametrize('rule, mixed', [('r1', False), ('wgan_gp', True), ('wgan_gp', False)])
 def test_a_step_with_a_penalty_on_the_slope_of_d(rng, rule, mixed):
     """Written out a second time from the definitions: at points between real and fake images or, without epsilon, at real ones.
@@ -319,7 +345,7 @@ def test_samples_come_from_the_average_where_a_recipe_has_one():
     weights = []
     for number in 1, 2, 3:
         x = np.zeros((2, 28, 28, 1), np.float32)
-        gan.step(x, draw_z(0, number, 2, 32), number, draw_image_noise(0, number, x.shape))
+        gan.step(x, draw_z(0, number, 2, 16), number)
         weights.append(gan.G.parameters.copy())
     expected = (weights[0] / 11 + weights[1] * 10 / 11) / 6 + weights[2] * 5 / 6
     np.testing.assert_allclose(gan.sampler.parameters, expected, rtol=1e-4, atol=1e-7)

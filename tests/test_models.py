@@ -22,10 +22,10 @@ SHAPES = {
     'lsgan64': ([(1, 1, 100), (4, 4, 256), (8, 8, 256), (16, 16, 128), (32, 32, 64), (64, 64, 3)],
                 [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 256), (1, 1, 1), (1,)]),
 }
-SHAPES['fast'] = ([(1, 1, 32), *SHAPES['dcgan'][0][1:]], [(14, 14, 60), (7, 7, 120), (1, 1, 128), (128,), (1,)])
+SHAPES['fast'] = ([(1, 1, 16), (7, 7, 96), (14, 14, 48), (28, 28, 1)], [(14, 14, 24), (7, 7, 48), (1, 1, 128), (128,), (1,)])
 SHAPES['wgan_gp'] = (SHAPES['dcgan'][0], [(14, 14, 64), (7, 7, 128), (1, 1, 128), (128,), (1,)])
-SHAPES['r1'] = (SHAPES['fast'][0], SHAPES['wgan_gp'][1])
-SHAPES['conditional'] = ([(1, 1, 42), *SHAPES['dcgan'][0][1:]], [(28, 28, 11), *SHAPES['fast'][1]])
+SHAPES['conditional'] = ([(1, 1, 42), *SHAPES['dcgan'][0][1:]],
+                         [(28, 28, 11), (14, 14, 60), (7, 7, 120), (1, 1, 128), (128,), (1,)])
 SHAPES['vae'] = ([(1, 1, 16), *SHAPES['dcgan'][0][1:]], [(14, 14, 64), (7, 7, 128), (1, 1, 128), (128,), (32,)])
 PARAMETERS = {          # of G and D: kernels (4x4 unless said), biases, and two for each channel that is normalised
     'dcgan': (7 * 7 * 100 * 128 + 16 * 128 * 64 + 16 * 64 + 1 + 2 * (128 + 64),
@@ -40,12 +40,12 @@ PARAMETERS = {          # of G and D: kernels (4x4 unless said), biases, and two
     'lsgan64': (16 * (100 * 256 + 256 * 256 + 256 * 128 + 128 * 64 + 64 * 3) + 2 * (256 + 256 + 128 + 64),
                 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 256 + 256) + 2 * (128 + 256 + 256)),
 }
-PARAMETERS['fast'] = (7 * 7 * 32 * 128 + 16 * 128 * 64 + 16 * 64 + 1 + 2 * (128 + 64),
-                      16 * 60 + 60 + 16 * 60 * 120 + 2 * 120 + 7 * 7 * 120 * 128 + 128 + 128 + 1)
+PARAMETERS['fast'] = (7 * 7 * 16 * 96 + 16 * 96 * 48 + 16 * 48 + 1 + 2 * (96 + 48),
+                      16 * 24 + 24 + 16 * 24 * 48 + 48 + 7 * 7 * 48 * 128 + 128 + 128 + 1)
 PARAMETERS['wgan_gp'] = (PARAMETERS['dcgan'][0], 16 * 64 + 64 + 16 * 64 * 128 + 128 + 7 * 7 * 128 * 128 + 128 + 128 + 1)
-PARAMETERS['r1'] = (PARAMETERS['fast'][0], PARAMETERS['wgan_gp'][1])
-PARAMETERS['conditional'] = (PARAMETERS['fast'][0] + 7 * 7 * 10 * 128, PARAMETERS['fast'][1] + 16 * 10 * 60)
-PARAMETERS['vae'] = (PARAMETERS['fast'][0] - 7 * 7 * 16 * 128,
+PARAMETERS['conditional'] = (7 * 7 * 42 * 128 + 16 * 128 * 64 + 16 * 64 + 1 + 2 * (128 + 64),
+                             16 * 11 * 60 + 60 + 16 * 60 * 120 + 2 * 120 + 7 * 7 * 120 * 128 + 128 + 128 + 1)
+PARAMETERS['vae'] = (7 * 7 * 16 * 128 + 16 * 128 * 64 + 16 * 64 + 1 + 2 * (128 + 64),
                      16 * 64 + 64 + 16 * 64 * 128 + 2 * 128 + 7 * 7 * 128 * 128 + 2 * 128 + 128 * 32 + 32)
 
 
@@ -88,9 +88,8 @@ SETTINGS = {            # lr, beta1, beta2, batch size, loss, slopes of D's Leak
     'dcgan64': (2e-4, 0.5, 0.999, 128, 'bce', {0.1}),
     'tutorial64': (2e-4, 0.5, 0.999, 128, 'bce', {0.2}),
     'lsgan64': (1e-3, 0.9, 0.999, 10, 'mse', {0.2}),
-    'fast': (4e-3, 0.5, 0.99, 64, 'bce', {0.2}),
+    'fast': (4e-3, 0, 0.99, 64, 'bce', {0.2}),
     'wgan_gp': (1e-4, 0, 0.9, 64, 'wgan', {0.2}),
-    'r1': (4e-3, 0, 0.99, 64, 'bce', {0.2}),
     'conditional': (4e-3, 0.5, 0.99, 64, 'bce', {0.2}),
     'vae': (2e-3, 0.9, 0.999, 64, None, {0.2}),
 }
@@ -116,12 +115,12 @@ def test_what_sets_the_recipes_apart():
     assert GlobalAvgPool2d in kinds(RECIPES['dcgan_gap'].discriminator())
     assert RECIPES['lsgan'].z_dim == 62 and RECIPES['dcgan64'].z_dim == 20
     assert kinds(RECIPES['lsgan'].discriminator())[-1] is Linear
-    assert [name for name, recipe in RECIPES.items() if recipe.lr_d or recipe.average] == ['fast', 'r1', 'conditional']
-    assert [name for name, recipe in RECIPES.items() if recipe.instance_noise] == ['fast', 'conditional']
-    assert {name: (recipe.penalty, recipe.penalty_weight, recipe.critic_steps) for name, recipe in RECIPES.items()
-            if recipe.penalty} == {'wgan_gp': ('wgan_gp', 10, 5), 'r1': ('r1', 1, 1)}
+    assert [name for name, recipe in RECIPES.items() if recipe.lr_d or recipe.average] == ['fast', 'conditional']
+    assert [name for name, recipe in RECIPES.items() if recipe.instance_noise] == ['conditional']
+    assert {name: (recipe.penalty, recipe.penalty_weight, recipe.penalty_every, recipe.critic_steps)
+            for name, recipe in RECIPES.items() if recipe.penalty} == {'wgan_gp': ('wgan_gp', 10, 1, 5), 'fast': ('r1', 1, 4, 1)}
     assert [name for name, recipe in RECIPES.items() if recipe.classes] == ['conditional'] == \
         [name for name, recipe in RECIPES.items() if isinstance(recipe.discriminator().layers[0], LabelPlanes)]
-    assert RECIPES['fast'][-6:] == (0.5, 0.99, 0.5, 0.999, 64, 10)
+    assert RECIPES['fast'][-6:] == (0, 0.99, 0, 0.999, 64, 10)
     for recipe in RECIPES.values():               # nothing is normalised next to an image
         assert BatchNorm2d not in kinds(recipe.generator())[-2:] + kinds(recipe.discriminator())[:2]

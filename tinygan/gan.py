@@ -12,16 +12,18 @@ class GAN:
     third ... step and G in the others. D is not updated while its loss is at most D_rests_at. instance_noise is the
     standard deviation of the noise added to every image that D sees, real or fake: both distributions spread until they
     overlap, and D cannot tell all of one from all of the other (Sønderby et al. 2017, "Amortised MAP inference for image
-    super-resolution"). penalty is a GradientPenalty on D, or None. Samples are drawn from `sampler`: G itself or, if there is
-    one, the network of its Average. A step freezes D and then unfreezes all of it.
+    super-resolution"). penalty is a GradientPenalty on D, or None. It is taken in one of penalty_every updates of D, and should
+    then be so many times as heavy (Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN", section 3.1,
+    "Lazy regularization"). Samples are drawn from `sampler`: G itself or, if there is one, the network of its Average. A step
+    freezes D and then unfreezes all of it.
     """
     metrics = 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'       # that a step returns, besides the penalty
 
     def __init__(self, G, D, loss, optim_G, optim_D, order='both', D_rests_at=None, average=None,
-                 instance_noise=0, penalty=None, critic_steps=1):
+                 instance_noise=0, penalty=None, critic_steps=1, penalty_every=1):
         self.G, self.D, self.loss, self.optim_G, self.optim_D = G, D, loss, optim_G, optim_D
         self.order, self.D_rests_at, self.average, self.instance_noise = order, D_rests_at, average, instance_noise
-        self.penalty, self.critic_steps = penalty, critic_steps
+        self.penalty, self.critic_steps, self.penalty_every = penalty, critic_steps, penalty_every
         self.sampler = average.network if average else G
 
     def step(self, x, z, number=1, image_noise=None, epsilon=None):
@@ -30,7 +32,7 @@ class GAN:
         (N, 1, 1, 1) says where between them, noise included, the penalty is taken: at the real ones, if there is none.
 
         Returns a dictionary of arrays, still on the device: the losses, and D's mean output on x, on G(z) before D's
-        update, and on the same G(z) after it; the penalty, if there is one. Without what belongs to a network whose turn
+        update, and on the same G(z) after it; the penalty, if it was taken. Without what belongs to a network whose turn
         it was not.
         """
         fake = self.G(z)
@@ -54,7 +56,7 @@ class GAN:
         D.backward(dscore)
         loss_D = loss_real + loss_fake
         metrics = {'loss_D': loss_D, 'D_x': loss.output(score).mean(), 'D_G_z1': loss.output(fake_score).mean()}
-        if self.penalty:
+        if self.penalty and self.optim_D.t % self.penalty_every == 0:
             metrics['penalty'] = self.penalty(D, x if epsilon is None else between(x, fake, epsilon))
         if self.D_rests_at is None or loss_D > self.D_rests_at:
             self.optim_D.step()

@@ -188,7 +188,7 @@ def test_a_network_in_lanes_can_be_looked_at_and_goes_on():
 
 def test_samples_are_drawn_from_what_was_learnt():
     recipe = RECIPES['fast']._replace(batch_size=8)
-    batches, z = Minibatches(images(recipe), recipe), np.random.default_rng(0).standard_normal((3, 32)).astype('f')
+    batches, z = Minibatches(images(recipe), recipe), np.random.default_rng(0).standard_normal((3, 16)).astype('f')
     for engine in Lanes(make_gan(recipe), batches, 8, cores=2), Plain(make_gan(recipe), batches):
         before = generate(engine.sampler, z)
         engine.step(1)

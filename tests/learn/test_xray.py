@@ -163,13 +163,13 @@ def test_where_any_score_is_as_good_the_balance_names_none():
     assert balance(LOSSES['wgan']()) == {'D': None, 'loss_D': 0, 'loss_G': None}
 
 
-@pytest.mark.parametrize('name', ['wgan_gp', 'r1'])
+@pytest.mark.parametrize('name', ['wgan_gp', 'fast'])
 def test_a_penalty_is_no_sweep_and_what_it_adds_is_shown(name):
     gan, config, batch = step_of(name, 2)
     penalty = gan.penalty = gan.penalty._replace(weight=100)
     figures = examine(gan, config, batch)
-    assert set(figures['sweeps']) == {'G', 'real', 'fake'} | ({'generator'} if name == 'r1' else set())
-    assert figures['about']['penalty'] == name and figures['about']['metrics']['penalty'] > 0 and gan.penalty is penalty
+    assert set(figures['sweeps']) == {'G', 'real', 'fake'} | ({'generator'} if name == 'fast' else set())
+    assert figures['about']['penalty'] == RECIPES[name].penalty and figures['about']['metrics']['penalty'] > 0 and gan.penalty is penalty
     norms = [norms for layer in figures['sweeps']['fake']['layers'] for norms in layer['gradients'].values()]
     assert total(of['all'] for of in norms) == pytest.approx(total(gan.D.gradients), rel=1e-3)
     assert total(of['sum'] for of in norms) != pytest.approx(total(gan.D.gradients), rel=1e-3)

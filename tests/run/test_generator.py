@@ -68,7 +68,7 @@ def test_the_trained_generator_is_small_and_says_how_it_was_made_and_how_good_it
 
 
 def test_it_is_loaded_without_a_run():
-    z = random_stream(0, 'z').standard_normal((3, 32), np.float32)
+    z = random_stream(0, 'z').standard_normal((3, 16), np.float32)
     np.testing.assert_array_equal(tinygan.load()(z), tinygan.load(TRAINED)(z))
     assert tinygan.load(None)(z).shape == (3, 28, 28, 1)
 
@@ -77,7 +77,7 @@ def test_it_is_loaded_without_a_run():
 
 def test_what_all_cores_draw_is_what_one_draws(rng):
     G = tinygan.load()
-    z = rng.standard_normal((300, 32), np.float32)
+    z = rng.standard_normal((300, 16), np.float32)
     with threadpoolctl.threadpool_limits(2, 'blas'):
         images = draw(G, z, black=-1)
     np.testing.assert_array_equal(images, to_uint8(tinygan.generate(G, z), -1))
@@ -85,8 +85,8 @@ def test_what_all_cores_draw_is_what_one_draws(rng):
 
 
 def test_a_generator_that_learns_draws_as_in_evaluation_and_goes_on_learning(rng):
-    G = RECIPES['fast'].generator(32, rng=rng)
-    z, before = rng.standard_normal((300, 32), np.float32), G.statistics.copy()
+    G = RECIPES['fast'].generator(16, rng=rng)
+    z, before = rng.standard_normal((300, 16), np.float32), G.statistics.copy()
 
     with threadpoolctl.threadpool_limits(2, 'blas'):
         images = draw(G, z, -1)
@@ -96,7 +96,7 @@ def test_a_generator_that_learns_draws_as_in_evaluation_and_goes_on_learning(rng
 
 
 def test_its_mode_is_put_back_even_when_it_cannot_draw(rng):
-    G = RECIPES['fast'].generator(32, rng=rng)
+    G = RECIPES['fast'].generator(16, rng=rng)
     with pytest.raises(ValueError):
         draw(G, rng.standard_normal((3, 33), np.float32), -1)
     assert all(leaf.training for leaf in G.leaves()) and G.training

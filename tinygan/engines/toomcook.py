@@ -33,7 +33,7 @@ from .. import conv
 
 IN_CACHE = 2**16                    # entries that a core's cache holds, with what is made of them
 MOST_POINTS = 8                     # in one dimension: with more, float32 would lose too many digits
-FEWEST_CHANNELS, FEWEST_ROWS = 16, 32             # of the matrices at one point: making them costs time too
+FEWEST_CHANNELS, FEWEST_ROWS = 16, 8              # of the matrices at one point: making them costs time too
 MOST_WEIGHTS = 2 * IN_CACHE         # at one point, or the values of w would be written to memory and read again
 
 

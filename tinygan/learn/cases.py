@@ -202,7 +202,10 @@ def gan_case():
             game, G, D, x, z = start(code, penalty=penalty)
             metrics = game.update_D(x, G(z), epsilon)
             found |= {f'{D_LEARNS}, with a penalty {what}': game.optim_D.g, f'the penalty {what}': metrics.get('penalty')}
-        return found | {'the images at which a penalty is taken': asked}
+        found |= {'the images at which a penalty is taken': asked[:]}
+        game, G, D, x, z = start(code, penalty=penalty, penalty_every=2)
+        metrics = [game.update_D(x, G(z)) for _ in range(3)]
+        return found | {'in which of three updates a penalty is taken, with penalty_every = 2': ['penalty' in m for m in metrics]}
 
     def a_step_that_breaks_off(code):
         game, G, D, x, z = start(code)

@@ -168,7 +168,8 @@ EXERCISES = {
         'the game: one update of D and one of G', 'gan', ('GAN',),
         {'GAN.update_D': "From fresh gradients: D's on the real images and on the fakes add up, and so does what self.penalty(D, "
                          'images) adds, if there is one, at the images that step says; unless D rests, its optimiser steps. Return '
-                         'the losses and outputs, as step says: loss_D, D_x, D_G_z1, and the penalty, if there is one.',
+                         'the losses and outputs, as step says: loss_D, D_x, D_G_z1, and the penalty, if it was taken: in the first '
+                         'of every penalty_every updates, which optim_D.t counts from 0.',
          'GAN.update_G': "From fresh gradients: freeze D, and send the gradient of G's loss through D into G. Unfreeze D whatever "
                          'happens; step; let the average follow. Return loss_G, D_G_z2.'},
         (gan_case(),),
@@ -176,7 +177,8 @@ EXERCISES = {
          'latest forward only, so go back before you go forward again.',
          'D: zero_grad, then forward and back on x with loss.real, forward and back on fake with loss.fake; optim_D.step(), unless '
          'D_rests_at is set and the loss is at most that. Nothing goes on into G: the fakes are "detached". A penalty is taken at '
-         'between(x, fake, epsilon), or at x if epsilon is None; it adds its gradient itself, and returns its value.',
+         'between(x, fake, epsilon), or at x if epsilon is None; it adds its gradient itself, and returns its value. It is taken '
+         'if optim_D.t % penalty_every is 0.',
          'G: zero_grad, D.freeze(), loss_G, dscore = loss.generator(D(fake)), G.backward(D.backward(dscore)), D.unfreeze() in a '
          'finally, optim_G.step(), and self.average.step(self.optim_G.t) if there is an average. Outputs are '
          'loss.output(score).mean().')),

@@ -109,7 +109,7 @@ def examine(gan, config, batch):
     sweeps = {'G': {'layers': G.sweeps[0].layers, 'input': page.described(z[:SHOWN], z)}}
     for name, sweep in zip(judged, D.sweeps):
         pictures = [page.picture(image) for image in to_uint8(sweep.x[0][:SHOWN], recipe.black)]
-        if name == 'fake' and gan.penalty:
+        if name == 'fake' and 'penalty' in metrics:
             D.note_all(sweep)
         sweeps[name] = {'layers': sweep.layers, 'input': {'pictures': pictures, 'shape': recipe.shape},
                         'loss': of_loss(getattr(gan.loss, name), gan.loss.output, sweep.score)}
@@ -119,7 +119,7 @@ def examine(gan, config, batch):
         'about': {'run': config['run'], 'recipe': config['recipe'], 'data': config['data'], 'seed': config['seed'],
                   'loss': recipe.loss, 'step': number, 'N': len(x), 'checked': n, 'metrics': metrics, 'balance': balance(gan.loss),
                   'noise': gan.instance_noise, 'rests_at': gan.D_rests_at, 'critic_steps': gan.critic_steps,
-                  'penalty': recipe.penalty if gan.penalty else None, 'classes': recipe.classes, 'optimisers': optimisers,
+                  'penalty': recipe.penalty if 'penalty' in metrics else None, 'classes': recipe.classes, 'optimisers': optimisers,
                   'tinygan': __version__, 'python': platform.python_version(), 'numpy': np.__version__,
                   'date': str(datetime.date.today())},
         'networks': {name: [{'line': repr(leaf), 'kind': type(leaf).__name__, 'parameters': updates(leaf, earlier)}

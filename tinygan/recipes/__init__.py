@@ -28,6 +28,7 @@ class Recipe(NamedTuple):
     loss: str | None = 'bce'
     penalty: str | None = None      # on D's slope
     penalty_weight: float = 10
+    penalty_every: int = 1          # updates of D, and then so many times as heavy: see GAN
     critic_steps: int = 1           # updates of D for each of G
     order: str = 'both'             # of the updates: see GAN
     D_rests_at: float | None = None
@@ -50,12 +51,10 @@ RECIPES = {
     'tutorial64': Recipe(networks.generator64, networks.tutorial64_discriminator, shape=(64, 64, 3)),
     'lsgan64': Recipe(networks.lsgan64_generator, networks.lsgan64_discriminator, shape=(64, 64, 3), black=0,
                       loss='mse', order='alternate', D_rests_at=0.1, lr=1e-3, beta1=0.9, batch_size=10),
-    'fast': Recipe(models.dcgan_generator, networks.dcgan_hidden_discriminator, z_dim=32, lr=4e-3, lr_d=8e-4, beta2=0.99,
-                   instance_noise=0.5, average=0.999, batch_size=64),
+    'fast': Recipe(partial(models.dcgan_generator, width=48), partial(networks.critic, width=24), z_dim=16, penalty='r1',
+                   penalty_weight=1, penalty_every=4, lr=4e-3, lr_d=8e-4, beta1=0, beta2=0.99, average=0.999, batch_size=64),
     'wgan_gp': Recipe(models.dcgan_generator, networks.critic, loss='wgan', penalty='wgan_gp', critic_steps=5, lr=1e-4, beta1=0,
                       beta2=0.9, batch_size=64),
-    'r1': Recipe(models.dcgan_generator, networks.critic, z_dim=32, penalty='r1', penalty_weight=1, lr=4e-3, lr_d=8e-4,
-                 beta1=0, beta2=0.99, average=0.999, batch_size=64),
     'conditional': Recipe(models.dcgan_generator, networks.conditional_discriminator, z_dim=32, classes=10, game=ConditionalGAN,
                           lr=4e-3, lr_d=8e-4, beta2=0.99, instance_noise=0.5, average=0.999, batch_size=64),
     'vae': Recipe(models.dcgan_generator, encoder, z_dim=16, game=VAE, loss=None, lr=2e-3, beta1=0.9, batch_size=64),
@@ -92,9 +91,9 @@ def make_gan(recipe, seed=0, xp=np):
             able = ', '.join(name for name in RECIPES if RECIPES[name].loss and not first_curved(RECIPES[name].discriminator()))
             raise UserError(f'--penalty needs a D whose layers are straight between kinks, and this one has a '
                             f'{type(layer).__name__}; the recipes that allow it: {able}')
-        penalty = GradientPenalty(PENALTIES[recipe.penalty], recipe.penalty_weight)
+        penalty = GradientPenalty(PENALTIES[recipe.penalty], recipe.penalty_weight * recipe.penalty_every)
     optim_G = Adam(G, recipe.lr, recipe.beta1, recipe.beta2)
     optim_D = Adam(D, recipe.lr_d or recipe.lr, recipe.beta1, recipe.beta2)
     average = Average(generator(), G, recipe.average) if recipe.average else None
     return recipe.game(G, D, LOSSES[recipe.loss]() if recipe.loss else None, optim_G, optim_D, recipe.order, recipe.D_rests_at,
-                       average, recipe.instance_noise, penalty, recipe.critic_steps)
+                       average, recipe.instance_noise, penalty, recipe.critic_steps, recipe.penalty_every)

@@ -4,7 +4,8 @@ from ..errors import UserError
 from ..recipes import RECIPES, Recipe, find_recipe
 
 OF_RECIPE = ('batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_noise', 'z_dim', 'loss', 'penalty',
-             'penalty_weight', 'critic_steps', 'epochs')
+             'penalty_weight', 'penalty_every', 'critic_steps', 'epochs')
+RECIPE = 'fast'                                   # where none is named
 DEFAULTS = {'seed': 0, 'background': 'white', 'flip': False, 'plain': False, 'precision': None, 'max_steps': None,
             'sample_every': None, 'checkpoint_every': None, 'evaluate_every': None, 'judge': None}
 CHANGEABLE = 'epochs', 'max_steps', 'sample_every', 'checkpoint_every', 'evaluate_every', 'precision', 'plain'
@@ -12,13 +13,14 @@ CHANGEABLE = 'epochs', 'max_steps', 'sample_every', 'checkpoint_every', 'evaluat
 
 def new_config(options):
     """The settings of a new run: those asked for, else the recipe's."""
-    recipe = options.recipe or 'dcgan'
-    if options.penalty_weight and not (options.penalty or RECIPES[recipe].penalty):
-        raise UserError('--penalty-weight is the weight of a penalty: name a --penalty too')
+    recipe = options.recipe or RECIPE
+    if (options.penalty_weight or options.penalty_every) and not (options.penalty or RECIPES[recipe].penalty):
+        raise UserError('--penalty-weight and --penalty-every are those of a penalty: name a --penalty too')
     config = {'recipe': recipe, 'data': options.data, **DEFAULTS, **of_recipe(RECIPES[recipe]),
               **asked(options, (*OF_RECIPE, *DEFAULTS))}
-    if config['penalty'] != RECIPES[recipe].penalty and options.penalty_weight is None:
-        config['penalty_weight'] = Recipe._field_defaults['penalty_weight']       # a recipe's own is for its own penalty
+    if config['penalty'] != RECIPES[recipe].penalty:              # a recipe's own settings are for its own penalty
+        config |= {name: Recipe._field_defaults[name] for name in ('penalty_weight', 'penalty_every')
+                   if getattr(options, name) is None}
     return config if config['penalty_weight'] else config | {'penalty': None}
 
 

@@ -18,7 +18,7 @@ CROSS_ENTROPY, LEAST_SQUARES, WASSERSTEIN, HINGE = range(4)               # as i
 LOSSES = {bce_with_logits: (CROSS_ENTROPY, 1.0), minimax_generator: (CROSS_ENTROPY, -1.0),         # and their weights
           least_squares: (LEAST_SQUARES, 1.0), mean_squared_error: (LEAST_SQUARES, 2.0),
           wasserstein: (WASSERSTEIN, 1.0), hinge: (HINGE, 1.0)}
-METRICS = {'loss_D': 'D', 'D_x': 'D', 'D_G_z1': 'D', 'loss_G': 'G', 'D_G_z2': 'G', 'penalty': 'D'}    # and whose update has them
+METRICS = {'loss_D': 'D', 'D_x': 'D', 'D_G_z1': 'D', 'loss_G': 'G', 'D_G_z2': 'G', 'penalty': 'P'}    # and whose turn has them
 NAMES = {'fp32': 'float32', 'tf32': 'TF32', 'bf16': 'bfloat16'}           # of precisions, of products
 LOG_ROWS = 128                                    # steps whose metrics can be read before newer ones take their place
 
@@ -41,6 +41,8 @@ class CapturedGAN:
             raise NotCovered('an optimiser other than Adam, or float64')
         if any(leaf.frozen or not leaf.training for leaf in (*gan.G.leaves(), *gan.D.leaves())):
             raise NotCovered('a layer that is frozen or in evaluation mode')
+        if gan.D_rests_at is not None and gan.penalty_every > 1:
+            raise NotCovered('a penalty in some of the updates of a D that rests')
         self.gan, self.images, self.shape, self.black = gan, batches.images, batches.shape, batches.black
         self.N, self.seed, shape, N = batches.N, batches.seed, batches.shape, batches.N
         self.classes, z_dim = batches.classes, batches.z_dim + batches.classes
@@ -84,8 +86,7 @@ class CapturedGAN:
                 self.graphs[turns] = self.graphs[turns] or self.capture(turns)
                 self.graphs[turns].launch()
         row = self.log[(number - 1) % LOG_ROWS]
-        return {name: row[i] for i, (name, turn) in enumerate(METRICS.items())
-                if turn in turns and (name != 'penalty' or self.penalty)}
+        return {name: row[i] for i, (name, turn) in enumerate(METRICS.items()) if turn in turns}
 
     def feed(self, number):
         """The order of a new epoch; of a dataset without end, the images themselves."""
@@ -125,7 +126,7 @@ class CapturedGAN:
         self.add_noise(self.fake, self.x[:N], 1)
         self.device.join()
         if 'D' in turns:
-            self.update_D(ends_step=turns == 'D')
+            self.update_D('P' in turns, ends_step='G' not in turns)
         if 'G' in turns:
             self.update_G()
 
@@ -140,16 +141,16 @@ class CapturedGAN:
             self.device.each('add_noise', -(-y.size // 4), x, y, y.size, float(self.gan.instance_noise),
                              self.step_count, *key(self.seed), purpose)
 
-    def update_D(self, ends_step):
+    def update_D(self, penalised, ends_step):
         D, N, optim = self.D, self.N, self.gan.optim_D
         D.forward(2 * N, groups=2)
         (kind, real, weight), (_, fake, _) = self.terms['real'], self.terms['fake']
         rests_at = -np.inf if self.gan.D_rests_at is None else self.gan.D_rests_at
         self.device.pointwise(
             'discriminator_loss', (1,), (256,), D.y, D.dy, N, kind, real, fake, weight, float(rests_at), self.D_count,
-            self.D_corrections, *betas(optim), self.log, LOG_ROWS, self.step_count, int(ends_step and not self.penalty))
+            self.D_corrections, *betas(optim), self.log, LOG_ROWS, self.step_count, int(ends_step and not penalised))
         D.backward(2 * N, groups=2)
-        if self.penalty:
+        if penalised:
             self.penalty.play(self.step_count, key(self.seed), self.log, ends_step)
         self.adam(optim, self.D_corrections)
 
@@ -187,10 +188,12 @@ class CapturedGAN:
 
 
 def turns_of(gan, number):
-    """Which updates are part of that step: GAN.step."""
+    """Which updates are part of that step, and P for a penalty on D: GAN.step."""
     if gan.order == 'alternate':
-        return 'D' if number % 2 else 'G'
-    return 'D' if number % gan.critic_steps else 'DG'
+        turns, earlier = 'D' if number % 2 else 'G', number // 2          # updates of D
+    else:
+        turns, earlier = 'D' if number % gan.critic_steps else 'DG', number - 1
+    return turns + 'P' if gan.penalty and 'D' in turns and earlier % gan.penalty_every == 0 else turns
 
 
 def term(loss):

@@ -1,0 +1,197 @@
+"""From nothing to good digits: Fréchet distance against seconds, our default recipe beside PyTorch.
+
+    python benchmarks/speedrun.py run [--seeds 0 1 2 3 4] [--only NAME ...]
+    python benchmarks/speedrun.py draw
+
+needs torch (pip install torch==2.13.0). Contenders take turns, seed by seed, each in a process of its own, which has the machine to
+itself. The clock starts when the process does, so that imports and the reading of MNIST count. It stands still only while, at
+the steps in MARKS, 10,000 samples are drawn and judged. Ours is train_mnist.py with all that a run writes. PyTorch writes
+nothing; it has the same minibatches, noise and first weights, and is run in the fastest of its variants (torch_gan.py), which
+are timed at the beginning. The time that torch.compile takes to compile does not count.
+
+A contender has reached a distance at the first mark where the mean over its seeds is as small. Both judges measure; the second one has
+chosen nothing. Results go to benchmarks/results/speedrun.json, the picture beside it.
+"""
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from cpu import TORCH, contender, machine, minibatches
+from runs import SAMPLES, judges, train_mnist
+from tinygan.__main__ import sample_noise
+from tinygan.data.minibatches import Minibatches
+from tinygan.recipes import RECIPES, make_gan
+from tinygan.run.generator import draw
+
+RESULT = Path(__file__).parent / 'results' / 'speedrun.json'
+TARGETS = 15, 5, 2, 1
+OURS = 'tinygan'
+MARKS = {           # the recipe, and after which of its steps samples are judged
+    OURS: ('fast', (100, 200, 400, 800, 1200, 2000, 4000, 8000, 16000)),
+    "PyTorch, our settings": ('fast', (100, 200, 400, 800, 1200, 2000, 4000, 8000, 16000)),
+    "PyTorch, its tutorial's settings": ('dcgan', (117, 234, 468, 936, 2340, 4680)),
+}
+
+
+class Clock:
+    """Seconds since `start`, as time.time has it, but for those spent in `judge`."""
+
+    def __init__(self, start):
+        self.start = start
+
+    def seconds(self):
+        return time.time() - self.start
+
+    def judge(self, step, sampler, recipe):
+        """Print what both judges find in samples after that step, and when it was."""
+        now = self.seconds()
+        images = draw(sampler, sample_noise(0, SAMPLES, recipe.z_dim), recipe.black)
+        say(step=step, seconds=now, **{name: judge.distance(images) for name, judge in judges().items()})
+        self.start += self.seconds() - now
+
+
+def say(**found):
+    print(json.dumps(found), flush=True)
+
+
+class Watched:
+    """An engine whose samples are judged at its marks."""
+
+    def __init__(self, engine, clock, recipe, marks):
+        self.engine, self.clock, self.recipe, self.marks = engine, clock, recipe, marks
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def step(self, number):
+        metrics = self.engine.step(number)
+        if number in self.marks:
+            self.clock.judge(number, self.sampler, self.recipe)
+        return metrics
+
+
+def ours(clock, name, marks, seed):
+    with TemporaryDirectory() as folder:
+        options = train_mnist.parse(['--recipe', name, '--seed', str(seed), '--data', 'mnist', '--device', 'cpu',
+                                     '--max-steps', str(marks[-1]), '--out', folder + '/run'], 'speedrun.py')
+        gan, images, judge, run = train_mnist.begin(options.out, options, np)
+        batches = Minibatches(images, RECIPES[name], seed)
+        engine = Watched(train_mnist.start_engine(gan, batches, run, np), clock, RECIPES[name], marks)
+        health = train_mnist.Health(gan, batches, engine.state, 0, run.check_finite)
+        train_mnist.train(engine, judge, health, run, marks[-1])
+        say(step=marks[-1], whole_run=clock.seconds())
+
+
+def pytorch(clock, name, marks, seed, variant):
+    from torch_gan import VARIANTS, TorchGAN
+    from tinygan import data
+    recipe = RECIPES[name]
+    images = data.load('mnist', seed=seed)
+    batches, gan = Minibatches(images, recipe, seed), make_gan(recipe, seed)
+    party = TorchGAN(gan, **VARIANTS[variant])
+    for step in range(1, marks[-1] + 1):
+        before = clock.seconds()
+        party.step(*batches(step))
+        if step == 1 and 'compiled' in variant:
+            clock.start += clock.seconds() - before
+        if step in marks:
+            clock.judge(step, party.copy_to_sampler(), recipe)
+
+
+def time_of_step(name, variant, steps=20, rounds=3):
+    """Milliseconds of a step in a variant of PyTorch: the least of a few rounds."""
+    recipe, times = RECIPES[name], []
+    step = contender(f'torch, {variant}', recipe, minibatches(recipe))
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        for number in range(steps):
+            step(number)
+        times.append((time.perf_counter() - start) / steps * 1e3)
+    say(ms=min(times[1:]))
+
+
+def child(*arguments):
+    """What a process that does one thing, and has the machine to itself, says."""
+    command = [sys.executable, __file__, 'child', *map(str, arguments), str(time.time())]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [json.loads(line) for line in found.splitlines() if line.startswith('{')]
+
+
+def run(seeds, names):
+    result = {'machine': machine(), 'samples': SAMPLES, 'ms a step': {}, 'runs': {name: {} for name in names}}
+    variants = {}
+    for recipe in sorted({MARKS[name][0] for name in names if name != OURS}):
+        times = result['ms a step'][recipe] = {variant: child('time', recipe, variant)[0]['ms'] for variant in TORCH}
+        variants[recipe] = min(times, key=times.get)
+        print(recipe, times, flush=True)
+    for seed in seeds:
+        for name in names:
+            recipe, marks = MARKS[name]
+            rows = result['runs'][name][seed] = child('run', name, seed, variants.get(recipe, ''))
+            print(name, seed, *rows, sep='\n', flush=True)
+            RESULT.write_text(json.dumps(result, indent=1) + '\n')
+
+
+def means(rows_of_seeds, judge):
+    """Steps, and the mean over the seeds of the seconds and of the distances at each: arrays; and the distances (seeds, steps)."""
+    rows = [[row for row in rows if judge in row] for rows in rows_of_seeds.values()]
+    seconds, distances = (np.array([[row[key] for row in of_seed] for of_seed in rows]) for key in ('seconds', judge))
+    return [row['step'] for row in rows[0]], seconds.mean(axis=0), distances.mean(axis=0), distances
+
+
+def reached(rows_of_seeds, judge):
+    """{target: seconds to the first mark where the mean distance is as small, or None}."""
+    _, seconds, mean, _ = means(rows_of_seeds, judge)
+    return {target: next((float(s) for s, distance in zip(seconds, mean) if distance <= target), None) for target in TARGETS}
+
+
+def draw_curves(result):
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
+    first, second = judges()
+    for (name, rows), colour in zip(result['runs'].items(), ('tab:red', 'tab:blue', 'tab:gray')):
+        _, seconds, mean, distances = means(rows, first)
+        axes.plot(seconds, mean, 'o-', color=colour, markersize=4, label=f'{name} ({len(distances)} seeds)')
+        axes.fill_between(seconds, distances.min(axis=0), distances.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+        print(f'{name:34}', *(f'{judge}: {reached(rows, judge)}' for judge in (first, second)), sep='\n   ')
+        for step, s, *of_judges in zip(*means(rows, first)[:3], means(rows, second)[2]):
+            print(f'   {step:6} steps {s:7.1f} s', *(f'{distance:8.2f}' for distance in of_judges))
+    axes.set(xscale='log', yscale='log', xlabel='seconds on two CPU cores', ylabel='Fréchet distance of 10,000 samples',
+             xticks=[5, 10, 20, 50, 100, 200, 500], yticks=[0.5, 1, 2, 5, 15, 50, 150], ylim=(0.4, 300))
+    for axis in axes.xaxis, axes.yaxis:
+        axis.set_major_formatter('{x:g}')
+        axis.set_minor_formatter('')
+    axes.grid(color='0.9')
+    axes.legend(frameon=False)
+    figure.savefig(RESULT.with_suffix('.png'), dpi=110)
+
+
+def main():
+    if sys.argv[1:2] == ['child']:
+        what, *arguments, start = sys.argv[2:]
+        if what == 'time':
+            return time_of_step(*arguments)
+        name, seed, variant = arguments
+        recipe, marks = MARKS[name]
+        clock = Clock(float(start))
+        return pytorch(clock, recipe, marks, int(seed), variant) if variant else ours(clock, recipe, marks, int(seed))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('command', choices=['run', 'draw'])
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
+    parser.add_argument('--only', nargs='+', choices=MARKS, default=list(MARKS))
+    options = parser.parse_args()
+    if options.command == 'run':
+        run(options.seeds, options.only)
+    draw_curves(json.loads(RESULT.read_text()))
+
+
+if __name__ == '__main__':
+    main()
