@@ -59,7 +59,7 @@ RECIPES['no_batchnorm'] = dcgan._replace(generator=changed(dcgan.generator, with
                                          discriminator=changed(dcgan.discriminator, without_batchnorm))
 RECIPES['relu_in_D'] = dcgan._replace(discriminator=changed(dcgan.discriminator, relu_for_leaky))
 
-VARIANTS = {        # what differs from `python train_mnist.py --max-steps 468`
+VARIANTS = {        # what differs from `python train_mnist.py --recipe dcgan --max-steps 468`
     'cross-entropy': [],
     'least squares 0, 1, 1': ['--loss', 'lsgan'],
     'least squares -1, 1, 0': ['--loss', 'lsgan_chi2'],
@@ -70,7 +70,7 @@ RECIPES['batchnorm'] = dcgan._replace(discriminator=networks.dcgan_hidden_discri
                                       instance_noise=0.5, average=0.999, batch_size=64)
 RECIPES['r1'] = RECIPES['batchnorm']._replace(discriminator=networks.critic, penalty='r1', penalty_weight=1, beta1=0, instance_noise=0)
 RECIPES['r1_batchnorm'] = RECIPES['r1']._replace(discriminator=partial(networks.dcgan_hidden_discriminator, width=64), penalty=None)
-TIMED = {           # what differs from `python train_mnist.py`
+TIMED = {           # the options of train_mnist.py
     'BatchNorm in D': ['--recipe', 'batchnorm'],
     'R1 instead': ['--recipe', 'r1'],
     'r1 with BatchNorm, without R1': ['--recipe', 'r1_batchnorm'],
@@ -101,7 +101,8 @@ def distances(variants, steps, picture):
 
 
 def quality():
-    return distances(VARIANTS, dict.fromkeys(VARIANTS, STEPS), 'claims_quality.png')
+    variants = {name: ['--recipe', 'dcgan', *flags] for name, flags in VARIANTS.items()}
+    return distances(variants, dict.fromkeys(VARIANTS, STEPS), 'claims_quality.png')
 
 
 def time():

@@ -26,26 +26,26 @@ from tinygan.data.minibatches import Minibatches  # noqa: E402
 from tinygan.gan import generate  # noqa: E402
 from tinygan.run.pictures import grid, save_png  # noqa: E402
 from tinygan.recipes import RECIPES, make_gan  # noqa: E402
+from tinygan.recipes.networks import critic  # noqa: E402
 from tinygan.run.settings import new_config  # noqa: E402
 
 RESULTS, KEPT = Path(__file__).parent / 'results', Path('runs/quality')
 IMAGES = 60000                                    # of an epoch
 FAST = ['--recipe', 'fast']
-FAST_SETTINGS = ['--recipe', 'dcgan', '--lr', '4e-3', '--lr-d', '8e-4', '--beta2', '0.99', '--instance-noise', '0.5',
-                 '--average', '0.999', '--z-dim', '32', '--batch-size', '64']
+RECIPES['wide'] = RECIPES['fast']._replace(generator=RECIPES['dcgan'].generator, discriminator=critic)
 RUNS = {                                          # name: (options of train_mnist.py, epochs after which to draw)
-    'dcgan': ([], (1, 5, 10)),
+    'dcgan': (['--recipe', 'dcgan'], (1, 5, 10)),
     'PyTorch': (None, (1,)),
-    'fast': (FAST, (1, 2, 5, 10)),
-    'r1': (['--recipe', 'r1'], (1, 5, 10)),
+    'fast': (FAST, (1, 5, 10)),
     'wgan_gp': (['--recipe', 'wgan_gp'], (1, 5, 10)),
     'conditional': (['--recipe', 'conditional'], (1, 5, 10)),
     'vae': (['--recipe', 'vae'], (1, 5, 10)),
-    'smoothed labels': ([*FAST, '--loss', 'bce_smooth'], (1, 5)),
     # what fast is without one of its changes
-    'no hidden layer in D': (FAST_SETTINGS, (1,)),
-    'no instance noise': ([*FAST, '--instance-noise', '0'], (1, 2)),
+    'no penalty': ([*FAST, '--penalty-weight', '0'], (1, 5)),
+    'a penalty in every step': ([*FAST, '--penalty-every', '1'], (1,)),
+    "dcgan's widths": (['--recipe', 'wide'], (1,)),
     "dcgan's learning rates": ([*FAST, '--lr', '2e-4', '--lr-d', '2e-4'], (1,)),
+    "dcgan's beta1": ([*FAST, '--beta1', '0.5'], (1,)),
     'minibatches of 128': ([*FAST, '--batch-size', '128'], (1,)),
     'z of 100 numbers': ([*FAST, '--z-dim', '100'], (1,)),
     'no average of G': ([*FAST, '--average', '0'], (1,)),
