@@ -68,7 +68,8 @@ VARIANTS = {        # what differs from `python train_mnist.py --recipe dcgan --
 }
 RECIPES['batchnorm'] = dcgan._replace(discriminator=networks.dcgan_hidden_discriminator, z_dim=32, lr=4e-3, lr_d=8e-4, beta2=0.99,
                                       instance_noise=0.5, average=0.999, batch_size=64)
-RECIPES['r1'] = RECIPES['batchnorm']._replace(discriminator=networks.critic, penalty='r1', penalty_weight=1, beta1=0, instance_noise=0)
+RECIPES['r1'] = RECIPES['batchnorm']._replace(discriminator=networks.critic, penalty='r1', penalty_weight=1, beta1=0,
+                                              instance_noise=0)
 RECIPES['r1_batchnorm'] = RECIPES['r1']._replace(discriminator=partial(networks.dcgan_hidden_discriminator, width=64), penalty=None)
 TIMED = {           # the options of train_mnist.py
     'BatchNorm in D': ['--recipe', 'batchnorm'],

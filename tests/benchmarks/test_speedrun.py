@@ -1,0 +1,34 @@
+"""benchmarks/speedrun.py: what it makes of its measurements, and what the README says of them."""
+import json
+import sys
+import time
+
+import pytest
+from commands import ROOT
+
+sys.path.insert(0, str(ROOT / 'benchmarks'))
+import speedrun  # noqa: E402
+
+ROWS = {'0': [{'step': 1, 'seconds': 2.0, 'it': 30.0}, {'step': 2, 'seconds': 4.0, 'it': 4.0}, {'step': 2, 'whole_run': 9.0}],
+        '1': [{'step': 1, 'seconds': 3.0, 'it': 10.0}, {'step': 2, 'seconds': 5.0, 'it': 5.0}, {'step': 2, 'whole_run': 9.0}]}
+
+
+def test_a_distance_is_reached_where_the_mean_over_the_seeds_is_as_small():
+    assert speedrun.reached(ROWS, 'it') == {40: 2.5, 20: 2.5, 5: 4.5, 2: None, 1: None}
+
+
+def test_the_clock_stands_still_while_samples_are_judged(monkeypatch, capsys):
+    monkeypatch.setattr(speedrun, 'draw', lambda *_: time.sleep(0.3))
+    monkeypatch.setattr(speedrun, 'judges', dict)
+    clock = speedrun.Clock(time.time() - 5)
+    clock.judge(7, None, speedrun.RECIPES['fast'])
+    found = json.loads(capsys.readouterr().out)
+    assert found['step'] == 7 and found['seconds'] == pytest.approx(5, abs=0.1)
+    assert clock.seconds() == pytest.approx(5, abs=0.2)
+
+
+def test_the_seconds_of_the_readme_are_those_that_were_measured():
+    readme = (ROOT / 'README.md').read_text()
+    result = json.loads(speedrun.RESULT.read_text())
+    assert speedrun.table(result['runs']) in readme
+    assert result['machine']['commit'] in readme
