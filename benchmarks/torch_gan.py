@@ -80,7 +80,7 @@ class TorchGAN:
             torch.optim.Adam(network.parameters(), optim.lr, (float(optim.beta1), optim.beta2), optim.eps, fused=tuned or None)
             for network, optim in ((self.G, gan.optim_G), (self.D, gan.optim_D)))
         self.fast_G, self.fast_D = (torch.compile(network) if compiled else network for network in (self.G, self.D))
-        self.loss = nn.BCEWithLogitsLoss()
+        self.loss, self.updates = nn.BCEWithLogitsLoss(), 0       # of D
 
     def step(self, x, z, number=1, image_noise=None, epsilon=None):
         """x (N, H, W, C) and z (N, z_dim), NumPy arrays: GAN.step. The loop reads its losses each step, as the tutorial does."""
@@ -96,9 +96,10 @@ class TorchGAN:
             fake = G(torch.from_numpy(z))
             loss_fake = loss(D(fake.detach()), fake_label)
         loss_fake.backward()
-        if self.gan.penalty:
+        if self.gan.penalty and self.updates % self.gan.penalty_every == 0:
             self.r1(x).backward()
         self.optim_D.step()
+        self.updates += 1
 
         self.G.zero_grad()
         self.D.requires_grad_(not self.tuned)
