@@ -97,7 +97,7 @@ class TorchGAN:
             loss_fake = loss(D(fake.detach()), fake_label)
         loss_fake.backward()
         if self.gan.penalty and self.updates % self.gan.penalty_every == 0:
-            self.r1(x).backward()
+            self.r1(x).backward(inputs=[*self.D.parameters()])
         self.optim_D.step()
         self.updates += 1
 
