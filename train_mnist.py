@@ -95,11 +95,11 @@ def parse(arguments, program):
     add('--loss', choices=LOSSES, help="what D and G minimise")
     add('--penalty', choices=PENALTIES, help="what D pays for its slope, in recipes whose D has no BatchNorm")
     add('--penalty-weight', type=number(float, 0), metavar='W', help='lambda of wgan_gp, gamma of r1 (0: no penalty)')
-    add('--penalty-every', type=count, metavar='N', help='only in one of N updates of D, and then N times as heavy')
+    add('--penalty-every', type=count, metavar='N', help='take it in only one of N updates of D, N times as heavy')
     add('--critic-steps', type=count, metavar='N', help='updates of D for each of G, which learns in every N-th step')
     add = parser.add_argument_group("the run's folder", 'A resumed run keeps all of its settings. Those of --epochs, --max-steps, '
-                                    '--precision, --plain and --...-every, and the place of --data, can be changed by naming them '
-                                    'again.').add_argument
+                                    '--precision, --plain and the --...-every below, and the place of --data, can be changed by '
+                                    'naming them again.').add_argument
     add('--out', type=path, metavar='RUN', help='the folder to fill (default: a new one in runs/)')
     add('--resume', type=path, metavar='RUN', help='continue this run from its last checkpoint')
     add('--new-images', action='store_true', help='with --resume: even if the images are not those that the run began with')

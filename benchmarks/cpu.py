@@ -4,9 +4,9 @@
 
 needs torch (pip install torch==2.13.0) and, for torch.compile, a C++ compiler. All start from the same weights, and their first
 losses must agree. Each round runs a few steps of everybody, in an order of its own; the table shows medians over the rounds, and
-ratios taken round by round. The floor is the
-time of the step's multiplications, as convolution is defined, at this machine's own sgemm rate, measured in the same
-rounds. Peak memory is of a process of its own that does nothing but train; that of compiling is not asked.
+ratios taken round by round. The floor is the time of the step's multiplications, as convolution is defined, at this machine's
+own sgemm rate, measured in the same rounds. Peak memory is of a process of its own that does nothing but train; compiled
+variants are left out.
 """
 import argparse
 import importlib.util

@@ -116,7 +116,7 @@ for check in 'memcheck tf32' 'racecheck tf32' 'memcheck bf16' 'racecheck bf16'; 
     show 3
 done
 
-part train training.txt 30 python3 train_mnist.py --device gpu --data mnist --max-steps 200 --out "$scratch/run"
+part train training.txt 30 python3 train_mnist.py --recipe fast --device gpu --data mnist --max-steps 200 --out "$scratch/run"
 show 4
 part sample training.txt 30 python3 -m tinygan sample "$scratch/run" --out "$out/sample.png"
 show 2

@@ -1,4 +1,4 @@
-"""How good are the samples at equal cost? From the tutorial's settings to recipe fast, and beside PyTorch.
+"""How good are the samples after one, five and ten epochs? From the tutorial's settings to recipe fast, and beside PyTorch.
 
     python benchmarks/quality.py train [--seeds 0 1 2] [--runs NAME ...] [--epochs N]
     python benchmarks/quality.py judge

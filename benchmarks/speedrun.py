@@ -169,9 +169,11 @@ def draw_curves(result):
     from matplotlib import pyplot as plt
     figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
     first, second = judges()
-    for (name, rows), colour in zip(result['runs'].items(), ('tab:red', 'tab:blue', 'tab:gray')):
+    for name, colour in zip(MARKS, ('tab:red', 'tab:blue', 'tab:gray')):
+        rows = result['runs'][name]
         _, seconds, mean, distances = means(rows, first)
-        axes.plot(seconds, mean, 'o-', color=colour, markersize=4, label=f'{name} ({len(distances)} seeds)')
+        label = f'{name} ({len(distances)} seed{"s" * (len(distances) > 1)})'
+        axes.plot(seconds, mean, 'o-', color=colour, markersize=4, label=label)
         axes.fill_between(seconds, distances.min(axis=0), distances.max(axis=0), color=colour, alpha=0.2, linewidth=0)
         print(name)
         for step, s, *of_judges in zip(*means(rows, first)[:3], means(rows, second)[2]):

@@ -70,6 +70,8 @@ class TorchGAN:
     torch.compile translate them, but for R1, which it cannot differentiate twice."""
 
     def __init__(self, gan, tuned=False, bfloat16=False, compiled=False):
+        if gan.order != 'both' or gan.critic_steps > 1 or gan.D_rests_at is not None or gan.instance_noise:
+            raise ValueError('of the settings of a GAN, order, critic_steps, D_rests_at and instance_noise are not here')
         self.gan, self.tuned, self.bfloat16 = gan, tuned, bfloat16
         self.G, self.D = to_torch(gan.G), to_torch(gan.D)
         self.average = gan.average and to_torch(gan.average.network)

@@ -41,6 +41,8 @@ from tinygan.errors import UserError, one_line_errors
     ('--data digits --recipe dcgan --penalty r1', ['--penalty needs a D', 'BatchNorm2d', 'recipes that allow it: dcgan64, fast, wgan_gp']),
     ('--data digits --recipe lsgan64 --penalty wgan_gp', ['--penalty needs a D', 'recipes that allow it']),
     ('--data digits --recipe dcgan --penalty-weight 5', ['--penalty-weight', 'name a --penalty']),
+    ('--data digits --recipe dcgan --penalty-every 3', ['--penalty-every', 'name a --penalty']),
+    ('--penalty-every 0', ['--penalty-every', '0']),
     ('--data digits --recipe dcgan --loss wgan', ['--loss wgan needs a --penalty']),
     ('--data digits --recipe vae --batch-size 1', ['a VAE needs minibatches of two images or more']),
     ('--data digits --recipe wgan_gp --penalty-weight 0', ['--loss wgan needs a --penalty']),

@@ -54,7 +54,7 @@ def test_without_a_run_the_trained_generator_draws(command, tmp_path):
     away = {'TINYGAN_DATA': '', 'XDG_CACHE_HOME': str(tmp_path / 'cache')}
     command('tinygan', 'sample', '--npy', 'samples.npy', '-n', 200, check=0, **away)
     samples = np.load(tmp_path / 'samples.npy')
-    z = sample_noise(0, 200, 32)
+    z = sample_noise(0, 200, 16)
     assert abs((tinygan.load()(z)[..., 0] + 1) * 127.5 - samples).max() <= 0.6
     _, p = shipped('judge 1').look(samples[..., None])
     assert set(p.argmax(axis=1)) == set(range(10)) and np.median(p.max(axis=1)) > 0.99

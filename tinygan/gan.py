@@ -12,10 +12,10 @@ class GAN:
     third ... step and G in the others. D is not updated while its loss is at most D_rests_at. instance_noise is the
     standard deviation of the noise added to every image that D sees, real or fake: both distributions spread until they
     overlap, and D cannot tell all of one from all of the other (Sønderby et al. 2017, "Amortised MAP inference for image
-    super-resolution"). penalty is a GradientPenalty on D, or None. It is taken in one of penalty_every updates of D, and should
-    then be so many times as heavy (Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN", section 3.1,
-    "Lazy regularization"). Samples are drawn from `sampler`: G itself or, if there is one, the network of its Average. A step
-    freezes D and then unfreezes all of it.
+    super-resolution"). penalty is a GradientPenalty on D, or None. It is taken in one of penalty_every updates of D, and its
+    weight should be so many times as large, as make_gan has it (Karras et al. 2020, "Analyzing and improving the image quality
+    of StyleGAN", section 3.1, "Lazy regularization"). Samples are drawn from `sampler`: G itself or, if there is one, the
+    network of its Average. A step freezes D and then unfreezes all of it.
     """
     metrics = 'loss_D', 'loss_G', 'D_x', 'D_G_z1', 'D_G_z2'       # that a step returns, besides the penalty
 

@@ -1,9 +1,8 @@
 """benchmarks/speedrun.py: what it makes of its measurements, and what the README says of them."""
 import json
 import sys
-import time
+from types import SimpleNamespace
 
-import pytest
 from commands import ROOT
 
 sys.path.insert(0, str(ROOT / 'benchmarks'))
@@ -18,13 +17,24 @@ def test_a_distance_is_reached_where_the_mean_over_the_seeds_is_as_small():
 
 
 def test_the_clock_stands_still_while_samples_are_judged(monkeypatch, capsys):
-    monkeypatch.setattr(speedrun, 'draw', lambda *_: time.sleep(0.3))
+    now = SimpleNamespace(time=lambda: now.seconds, seconds=105.0)
+    monkeypatch.setattr(speedrun, 'time', now)
+    monkeypatch.setattr(speedrun, 'draw', lambda *_: setattr(now, 'seconds', 137.0))
     monkeypatch.setattr(speedrun, 'judges', dict)
-    clock = speedrun.Clock(time.time() - 5)
+    clock = speedrun.Clock(100)
     clock.judge(7, None, speedrun.RECIPES['fast'])
-    found = json.loads(capsys.readouterr().out)
-    assert found['step'] == 7 and found['seconds'] == pytest.approx(5, abs=0.1)
-    assert clock.seconds() == pytest.approx(5, abs=0.2)
+    assert json.loads(capsys.readouterr().out) == {'step': 7, 'seconds': 5}
+    assert clock.seconds() == 5
+
+
+def test_each_contender_is_run_by_what_it_is_called_after(monkeypatch):
+    found = []
+    for what in 'ours', 'pytorch':
+        monkeypatch.setattr(speedrun, what, lambda clock, recipe, marks, seed, *variant, what=what: found.append(what))
+    for name in speedrun.MARKS:
+        monkeypatch.setattr(sys, 'argv', ['speedrun.py', 'child', 'run', name, '0', 'tuned', '0'])
+        speedrun.main()
+    assert found == ['ours', 'pytorch', 'pytorch'] and speedrun.OURS == list(speedrun.MARKS)[0]
 
 
 def test_the_seconds_of_the_readme_are_those_that_were_measured():

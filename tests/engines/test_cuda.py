@@ -30,7 +30,7 @@ from tinygan.run.device import select_device
 # float32 is up to 1e-6 off float64 here; a number cut to TF32's 10 bits as device.cuh does it is 1.8e-4 off on average
 TOLERANCE = {'fp32': 5e-6, 'tf32': 1e-3, 'bf16': 6e-3}
 LAUNCHES = {'dcgan': 48, 'fast': (73, 51), 'dcgan_gap': 52, 'lsgan': 48, 'dcgan64': 70, 'tutorial64': 87, 'lsgan64': (45, 59),
-            'wgan_gp': (49, 72),  'conditional': 63}
+            'wgan_gp': (49, 72), 'conditional': 63}
 needs_compiler = pytest.mark.skipif(cuda_on_host.COMPILER is None,
                                     reason='no C++ compiler to run the kernels on the CPU')
 
@@ -217,7 +217,7 @@ def small_critic(width=4, classes=10, **new):
 
 EVERYTHING = RECIPES['wgan_gp']._replace(discriminator=small_critic, game=ConditionalGAN, classes=10, loss='bce', critic_steps=1,
                                          instance_noise=0.3)
-FEWER_STEPS = {'conditional': 2, 'everything': 2}                # there, the third is but one more replay
+FEWER_STEPS = {'conditional': 2, 'everything': 2}                         # there, the third is but one more replay
 VARIANTS = {name: recipe for name, recipe in RECIPES.items() if recipe.loss} | {
     name: narrow(RECIPES[name]) for name in ('wgan_gp', 'fast', 'conditional')} | {
     'everything': EVERYTHING,
@@ -315,6 +315,16 @@ def test_a_whole_dcgan_in_its_real_width(cupy, precision):
     if precision == 'fp32':                       # of two images, the others give gradients that are percents off
         close(gan.G.gradients, plain.G.gradients, 1e-4)
         close(gan.D.gradients, plain.D.gradients, 1e-4)
+
+
+@pytest.mark.parametrize('settings', [{}, {'order': 'alternate'}, {'critic_steps': 3}], ids=str)
+def test_each_has_its_turn_where_the_core_has_it(settings, rng):
+    recipe = narrow(RECIPES['fast'])._replace(**settings)
+    gan = make_gan(recipe)
+    for number in range(1, 8):
+        metrics = gan.step(rng.uniform(-1, 1, (2, 28, 28, 1)).astype('f'), rng.standard_normal((2, 16)).astype('f'), number)
+        turns = {'D': 'loss_D' in metrics, 'G': 'loss_G' in metrics, 'P': 'penalty' in metrics}
+        assert sorted(step.turns_of(gan, number)) == sorted(letter for letter in turns if turns[letter])
 
 
 @pytest.mark.parametrize('name', ['dcgan', 'everything'])

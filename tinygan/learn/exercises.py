@@ -168,8 +168,8 @@ EXERCISES = {
         'the game: one update of D and one of G', 'gan', ('GAN',),
         {'GAN.update_D': "From fresh gradients: D's on the real images and on the fakes add up, and so does what self.penalty(D, "
                          'images) adds, if there is one, at the images that step says; unless D rests, its optimiser steps. Return '
-                         'the losses and outputs, as step says: loss_D, D_x, D_G_z1, and the penalty, if it was taken: in the first '
-                         'of every penalty_every updates, which optim_D.t counts from 0.',
+                         'the losses and outputs, as step says: loss_D, D_x, D_G_z1, and the penalty, if it was taken: in the '
+                         'first of every penalty_every updates, which optim_D.t counts from 0.',
          'GAN.update_G': "From fresh gradients: freeze D, and send the gradient of G's loss through D into G. Unfreeze D whatever "
                          'happens; step; let the average follow. Return loss_G, D_G_z2.'},
         (gan_case(),),

@@ -28,7 +28,7 @@ class Recipe(NamedTuple):
     loss: str | None = 'bce'
     penalty: str | None = None      # on D's slope
     penalty_weight: float = 10
-    penalty_every: int = 1          # updates of D, and then so many times as heavy: see GAN
+    penalty_every: int = 1          # taken in one of so many updates of D, and so many times as heavy: see GAN
     critic_steps: int = 1           # updates of D for each of G
     order: str = 'both'             # of the updates: see GAN
     D_rests_at: float | None = None

@@ -18,8 +18,8 @@ SD = 0.7                            # of the noise that G assumes in every pixel
 
 
 def encoder(width=64, z_dim=16, hidden=128, **new):
-    """images (N, 28, 28, 1) -> (N, 2 z_dim), two heads side by side: mean and log_var. Like the discriminator of recipe
-    `fast`, with one more BatchNorm and another end."""
+    """images (N, 28, 28, 1) -> (N, 2 z_dim), two heads side by side: mean and log_var. Like
+    networks.dcgan_hidden_discriminator, with one more BatchNorm and another end."""
     return Sequential(
         Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
         *down(width, 2 * width, **new),

@@ -22,7 +22,7 @@ def load(run=None):
     is the trained generator that comes with the package.
 
         G = tinygan.load()
-        images = G(np.random.randn(16, 32).astype('f'))           # (16, 28, 28, 1), black at -1, white at 1
+        images = G(np.random.randn(64, 16).astype('f'))           # (64, 28, 28, 1), black at -1, white at 1
 
     run is a run's folder or a checkpoint file, such as its best.npz. Raises UserError where none can be read. G of a run that was
     told classes finds the labels behind z: recipes.labels.with_labels joins them.

@@ -50,7 +50,7 @@ class Health:
     @one_thread()
     def look(self, step, rows):
         """What has not been said yet about the rows of metrics since the last look, and about the networks: a list of lines."""
-        for name, values in self.recent.items():  # when updates alternate, a row has only half of them
+        for name, values in self.recent.items():  # a row has only those of the updates that were made
             values.extend(row[name] for row in rows if name in row)
         begun, start = all(len(values) == values.maxlen for values in self.recent.values()), time.monotonic()
         if start >= self.next_look:

@@ -41,7 +41,7 @@ class CapturedGAN:
             raise NotCovered('an optimiser other than Adam, or float64')
         if any(leaf.frozen or not leaf.training for leaf in (*gan.G.leaves(), *gan.D.leaves())):
             raise NotCovered('a layer that is frozen or in evaluation mode')
-        if gan.D_rests_at is not None and gan.penalty_every > 1:
+        if gan.penalty and gan.penalty_every > 1 and gan.D_rests_at is not None:
             raise NotCovered('a penalty in some of the updates of a D that rests')
         self.gan, self.images, self.shape, self.black = gan, batches.images, batches.shape, batches.black
         self.N, self.seed, shape, N = batches.N, batches.seed, batches.shape, batches.N
