@@ -343,7 +343,7 @@ def test_a_run_trained_on_the_device_goes_on_without_it(cupy, command, trap, mon
     train_mnist = importlib.import_module('train_mnist')
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setattr(train_mnist, 'EVALUATED', 50)
-    options = '--device gpu --data digits --max-steps 2 --batch-size 2 --evaluate-every 2 --out'.split()
+    options = '--recipe dcgan --device gpu --data digits --max-steps 2 --batch-size 2 --evaluate-every 2 --out'.split()
     try:
         assert train_mnist.main([*options, str(tmp_path / 'run')]) == 0
     finally:
