@@ -29,12 +29,12 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
     'a picture that was changed within its size and time passes for the old one':
         ('data/folder', ', status.st_ctime_ns', '', 'data/test_own.py -k changed_is_read'),
     'the gradient of the first lane is taken for that of all':
-        ('engines/lanes', 'self.gradients[network][:, piece]', 'self.gradients[network][:1, piece]',
+        ('engines/lanes', 'for by_lane in self.gradients[network])', 'for by_lane in 2 * [self.gradients[network][0]])',
          'engines/test_lanes.py -k one_computes'),
     'lanes add up where a mean is due':
         ('engines/lanes', 'flat /= self.count', 'pass', 'engines/test_lanes.py -k one_computes'),
     'every lane normalises by itself':
-        ('engines/layers', 'var, = self.lanes.mean(channel_dot(xhat, xhat) / M)', 'var = channel_dot(xhat, xhat) / M',
+        ('engines/layers', 'var, = self.lanes.mean(channel_dot(xhat, xhat, C) / M)', 'var = channel_dot(xhat, xhat, C) / M',
          'engines/test_lanes.py -k one_computes'),
     'D rests by the loss of its own lane':
         ('engines/conversion', 'return lanes.mean(own)[0], dscore', 'return own, dscore', 'engines/test_lanes.py -k rests'),
@@ -46,6 +46,11 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
         ('engines/layers', 'if self.lanes.is_first:', 'if True:', 'engines/test_lanes.py -k one_computes'),
     'a lane outlives the first':
         ('engines/lanes', 'pipe.close()                  # or', 'pass  # or', 'engines/test_lanes.py -k killed'),
+    'patches overlap less than they should':
+        ('engines/patches', '(image, S * row, S * pixel, row)', '(image, S * row, (S + 1) * pixel, row)', 'engines/test_toomcook.py -k patches'),
+    'channels are mistaken for pixels':
+        ('engines/layers', 'np.tile(vector, x[0].size // vector.size)', 'np.repeat(vector, x[0].size // vector.size)',
+         'engines/test_conversion.py -k computes_what'),
     'tiles overwrite each other where they overlap':
         ('engines/toomcook', 'place[rows, columns] += found', 'place[rows, columns] = found',
          'engines/test_toomcook.py -k those_of_conv'),

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from tinygan import conv
-from tinygan.engines import convert, toomcook
+from tinygan.engines import convert, patches, toomcook
 from tinygan.engines.toomcook import Plan, Values
 from tinygan.models import dcgan_discriminator
 
@@ -92,6 +92,7 @@ def test_where_it_does_not_pay_conv_computes(rng):
     assert not taken_over(C=1) and not taken_over(F=1) and not taken_over(N=2)      # too small products
     assert not taken_over((14, 5, 2, 1)) and not taken_over((14, 2, 2, 0))          # taps that do not tile, or one only
     assert not taken_over((7, 7, 1, 0))                                             # more taps than points
+    assert taken_over(N=9, C=64, F=64) and not taken_over(N=8, C=64, F=64)          # more values of w than that is worth
 
 
 @pytest.mark.parametrize('height, width', [(14, 15), (15, 14), (10, 11), (12, 16)])
@@ -115,3 +116,14 @@ def test_the_large_layer_of_dcgan_takes_it(rng):
     D = convert(dcgan_discriminator())
     D(rng.standard_normal((64, 28, 28, 1)).astype(np.float32))
     assert [isinstance(layer.cache[0], Values) for layer in D.layers if hasattr(layer, 'stride')] == [False, True, False]
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('N, H, W, C, K, S, P', [(3, 8, 6, 1, 4, 2, 1), (2, 7, 9, 3, 3, 1, 2), (2, 5, 5, 2, 2, 3, 0), (4, 4, 4, 5, 4, 1, 0)])
+def test_patches_are_those_of_conv(rng, N, H, W, C, K, S, P, dtype):
+    """Rows of 16 bytes and of others, and images that are not contiguous."""
+    x = rng.standard_normal((N, H, W, C)).astype(dtype)
+    for x in x, x[:, ::-1], x.swapaxes(1, 2):
+        cols, (_, OH, OW) = patches.gather(x, K, S, P)
+        np.testing.assert_array_equal(cols, conv.im2col(x, K, S, P))
+        assert (OH, OW) == (conv.output_size(x.shape[1], K, S, P), conv.output_size(x.shape[2], K, S, P))

@@ -104,7 +104,7 @@ class Lanes:
 
     def gradient(self, network, piece):
         """A piece of the gradient of the loss, which is a mean over the minibatch and so over the lanes."""
-        return self.gradients[network][:, piece].mean(axis=0)
+        return sum(by_lane[piece] for by_lane in self.gradients[network]) / self.count      # .mean(axis=0) is slow
 
     def use_own_gradients(self):
         for network, by_lane in self.gradients.items():

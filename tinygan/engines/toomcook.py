@@ -30,18 +30,19 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from .. import conv
+from . import patches
 
 IN_CACHE = 2**16                    # entries that a core's cache holds, with what is made of them
 MOST_POINTS = 8                     # in one dimension: with more, float32 would lose too many digits
 FEWEST_CHANNELS, FEWEST_ROWS = 16, 8              # of the matrices at one point: making them costs time too
-MOST_WEIGHTS = 2 * IN_CACHE         # at one point, or the values of w would be written to memory and read again
+WEIGHTS_PER_ROW = 2**14             # at one point: for so many more values of w, there must be one row more
 
 
 def forward(x, w, S, P):
     """conv.forward, and x as weight_grad takes it."""
     plan = find_plan(x, w, x.shape[1:3], conv.output_size(x.shape[1], w.shape[0], S, P), S, P)
     if plan is None:
-        return conv.forward(x, w, S, P), x
+        return patches.forward(x, w, S, P), x
     X = plan.of_images(x)
     return plan.to_outputs(plan.multiply(X, w), len(x)), Values(plan, X)
 
@@ -63,7 +64,7 @@ def weight_grad(x, dy, K, S, P):
     """conv.weight_grad, of what forward and input_grad returned with their results, or of plain arrays."""
     plan = next((given.plan for given in (x, dy) if isinstance(given, Values)), None)
     if plan is None:
-        return conv.weight_grad(x, dy, K, S, P)
+        return patches.weight_grad(x, dy, K, S, P)
     X = x.array if isinstance(x, Values) else plan.of_images(x)
     Y = dy.array if isinstance(dy, Values) else plan.of_outputs(dy)
     return plan.to_weight(X, Y)
@@ -77,10 +78,10 @@ def find_plan(array, w, size, output_size, S, P):
         return None
     if K % S or not 2 <= K // S <= MOST_POINTS // 2:
         return None
-    if min(C, F) < FEWEST_CHANNELS or S * S * C * F > MOST_WEIGHTS:
+    if min(C, F) < FEWEST_CHANNELS:
         return None
     plan = Plan(K, S, P, output_size, array.dtype)
-    return plan if len(array) * plan.T ** 2 >= FEWEST_ROWS else None
+    return plan if len(array) * plan.T ** 2 >= FEWEST_ROWS + S * S * C * F // WEIGHTS_PER_ROW else None
 
 
 class Values(NamedTuple):
