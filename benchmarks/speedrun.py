@@ -32,7 +32,7 @@ from tinygan.run.generator import draw
 RESULT = Path(__file__).parent / 'results' / 'speedrun.json'
 TARGETS = 40, 20, 5, 2, 1
 OURS = 'tinygan'
-STEPS = 200, 400, 600, 800, 900, 1000, 1200, 2000, 2500, 3000, 5000, 7000, 8000, 9370
+STEPS = 150, 200, 400, 600, 800, 900, 950, 1000, 1200, 2000, 2500, 3000, 5000, 7000, 8000, 9370
 MARKS = {                                         # the recipe, and after which of its steps samples are judged
     OURS: ('fast', STEPS),
     'PyTorch, our settings': ('fast', STEPS),
