@@ -169,8 +169,8 @@ def draw_curves(result):
     from matplotlib import pyplot as plt
     figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
     first, second = judges()
-    for name, colour in zip(MARKS, ('tab:red', 'tab:blue', 'tab:gray')):
-        rows = result['runs'][name]
+    for name, rows in result['runs'].items():
+        colour = dict(zip(MARKS, ('tab:red', 'tab:blue', 'tab:gray')))[name]
         _, seconds, mean, distances = means(rows, first)
         label = f'{name} ({len(distances)} seed{"s" * (len(distances) > 1)})'
         axes.plot(seconds, mean, 'o-', color=colour, markersize=4, label=label)
