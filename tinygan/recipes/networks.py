@@ -20,13 +20,14 @@ def dcgan_hidden_discriminator(width=60, hidden=128, channels=1, **new):
         Linear(hidden, 1, **new))
 
 
-def critic(width=64, hidden=128, **new):
+def critic(width=64, growth=2, hidden=128, **new):
     """images (N, 28, 28, 1) -> scores (N, 1), without BatchNorm: for a gradient penalty, which asks for the slope at each
-    image by itself (Gulrajani et al. 2017, section 4, "No critic batch normalization")."""
+    image by itself (Gulrajani et al. 2017, section 4, "No critic batch normalization"). The second layer has growth * width
+    channels."""
     return Sequential(
         Conv2d(1, width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
-        Conv2d(width, 2 * width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
-        Conv2d(2 * width, hidden, 7, **new), LeakyReLU(0.2), Flatten(),
+        Conv2d(width, growth * width, 4, stride=2, padding=1, **new), LeakyReLU(0.2),
+        Conv2d(growth * width, hidden, 7, **new), LeakyReLU(0.2), Flatten(),
         Linear(hidden, 1, **new))
 
 
