@@ -47,7 +47,8 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
     'a lane outlives the first':
         ('engines/lanes', 'pipe.close()                  # or', 'pass  # or', 'engines/test_lanes.py -k killed'),
     'patches overlap less than they should':
-        ('engines/patches', '(image, S * row, S * pixel, row)', '(image, S * row, (S + 1) * pixel, row)', 'engines/test_toomcook.py -k patches'),
+        ('engines/patches', '(image, S * row, S * pixel, row)', '(image, S * row, (S + 1) * pixel, row)',
+         'engines/test_toomcook.py -k patches'),
     'channels are mistaken for pixels':
         ('engines/layers', 'np.tile(vector, x[0].size // vector.size)', 'np.repeat(vector, x[0].size // vector.size)',
          'engines/test_conversion.py -k computes_what'),

@@ -119,7 +119,8 @@ def test_the_large_layer_of_dcgan_takes_it(rng):
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
-@pytest.mark.parametrize('N, H, W, C, K, S, P', [(3, 8, 6, 1, 4, 2, 1), (2, 7, 9, 3, 3, 1, 2), (2, 5, 5, 2, 2, 3, 0), (4, 4, 4, 5, 4, 1, 0)])
+@pytest.mark.parametrize('N, H, W, C, K, S, P', [(3, 8, 6, 1, 4, 2, 1), (2, 7, 9, 3, 3, 1, 2), (2, 5, 5, 2, 2, 3, 0),
+                                                 (4, 4, 4, 5, 4, 1, 0)])
 def test_patches_are_those_of_conv(rng, N, H, W, C, K, S, P, dtype):
     """Rows of 16 bytes and of others, and images that are not contiguous."""
     x = rng.standard_normal((N, H, W, C)).astype(dtype)

@@ -1,7 +1,8 @@
 """The core's layers, faster on a CPU, on the same parameters.
 
-They multiply less (toomcook.py), leave out gradients that nobody reads, and free what is no longer needed. Where each
-core has a part of the minibatch, its lane (lanes.py), BatchNorm's statistics are means over all lanes.
+They multiply less (toomcook.py), gather patches faster (patches.py), leave out gradients that nobody reads, and free what
+is no longer needed. Where each core has a part of the minibatch, its lane (lanes.py), BatchNorm's statistics are means over
+all lanes.
 """
 import numpy as np
 
