@@ -102,10 +102,11 @@ def time_per_layer(recipe, steps=5):
     """Milliseconds a step spends in each layer's forward and backward, all its calls together, in the first lane."""
     rows, engine = {}, Lanes(make_gan(recipe), minibatches(recipe), recipe.batch_size)
     engine.step(0)
-    for name, network in (('G', engine.gan.G), ('D', engine.gan.D)):
-        for i, layer in enumerate(network.layers):
+    for name in 'G', 'D':
+        faster, core = (getattr(gan, name).layers for gan in (engine.gan, engine.original))
+        for i, (layer, original) in enumerate(zip(faster, core)):
             for method in 'forward', 'backward':
-                timed = _timed(getattr(layer, method), rows, f'{name} {i} {type(layer).__name__}', method, steps)
+                timed = _timed(getattr(layer, method), rows, f'{name} {i} {type(original).__name__}', method, steps)
                 setattr(layer, method, timed)
     for number in range(steps):
         engine.step(number)
