@@ -17,7 +17,7 @@ import itertools
 import json
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from tinygan.arrays import to_numpy  # noqa: E402
+from tinygan.engines.cuda.device import floats  # noqa: E402
 from tinygan.data.minibatches import Minibatches  # noqa: E402
 from tinygan.engines.cuda import CapturedGAN, NotCovered  # noqa: E402
 from tinygan.errors import Parser, UserError, count, one_line_errors  # noqa: E402
@@ -105,7 +106,7 @@ def errors_of_a_step(setting, precision):
         gan.optim_G.lr = gan.optim_D.lr = 0.0
     for number in numbers_of(layers):
         captured.step(number)
-        layers.step(to_numpy(captured.x)[setting.N:], to_numpy(captured.z), number)
+        layers.step(floats(captured.x)[setting.N:], floats(captured.z), number)
         for name in turns_of(layers, number).strip('P'):
             ours, expected = (to_numpy(getattr(gan, name).gradients) for gan in (captured.gan, layers))
             errors[name] = float(np.linalg.norm(ours - expected) / np.linalg.norm(expected))
@@ -235,10 +236,14 @@ def run(setting, options, save):
               'pytorch_ms': {name: table[theirs(name)] for name in variants.commands}}
     save(result)
     show_times(result)
-    for key, name, wait in (('ten_epochs_s', 'ten epochs, s', ten_epochs), ('setup_s', 'first step, s', setup_times)):
-        result[key] = attempt(wait, setting)
+    result['ten_epochs_s'] = {}
+    for precision in dict.fromkeys([setting.precision, *(set(setting.precisions) - {'fp32'})]):
+        result['ten_epochs_s'][precision] = attempt(ten_epochs, replace(setting, precision=precision))
         save(result)
-        show_waits(name, result[key])
+        show_waits(f'ten epochs in {precision}, s', result['ten_epochs_s'][precision])
+    result['setup_s'] = attempt(setup_times, setting)
+    save(result)
+    show_waits('first step, s', result['setup_s'])
     totals = attempt(account, setting, table[ours(setting.precision)]['median'])
     result['totals'], result['account'] = (totals, []) if isinstance(totals, dict) else totals
     save(result)

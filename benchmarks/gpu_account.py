@@ -55,6 +55,7 @@ class Launch:
     grid: tuple
     block: tuple
     arguments: tuple
+    number_bytes: int
     where: str = ''
 
     def again(self):
@@ -70,7 +71,7 @@ def recording():
         run = compile(device, file, **sizes)
 
         def launch(kernel, grid, block, *arguments):
-            launches.append(Launch(run, file, sizes, kernel, grid, block, arguments))
+            launches.append(Launch(run, file, sizes, kernel, grid, block, arguments, np.dtype(device.number).itemsize))
             launches[-1].again()
         return launch
     Device.compile = recorded
@@ -110,26 +111,27 @@ def record(setting):
 
 
 KERNEL = re.compile(r'__global__ void (?:__launch_bounds__\([^()]*\) )?(\w+)\(([^()]*)\)')
-BYTES = {                           # that a kernel reads and writes, by its parameters and the last side of its grid
-    'noise': lambda a: 4 * a.n,
-    'add_noise': lambda a: 8 * a.n,
-    'minibatch': lambda a: (1 + 4) * a.N * a.numbers,
-    'batch_statistics': lambda a: 4 * a.rows * a.C * a.groups,
-    'normalise': lambda a: 8 * a.rows * a.C * a.groups,
-    'normalise_sums': lambda a: 8 * a.rows * a.C * a.groups,
-    'normalise_grad': lambda a: 12 * a.rows * a.C * a.groups,
-    'activation_sums': lambda a: 12 * a.rows * a.C,
-    'join_planes': lambda a: 4 * (a.n - a.n * a.classes // (a.C + a.classes)) + 4 * a.n,
-    'cut_planes': lambda a: 8 * a.n,
-    'put_labels': lambda a: 4 * a.N * a.classes,
-    'between': lambda a: 12 * a.n,
-    'penalty': lambda a: 8 * a.numbers * a.groups,
-    'times_slope': lambda a: 12 * a.n,
-    'pool': lambda a: 4 * (a.pixels + 1) * a.n,
-    'pool_grad': lambda a: 4 * (a.n + a.n // a.pixels),
-    'discriminator_loss': lambda a: 16 * a.N,
-    'generator_loss': lambda a: 8 * a.N,
-    'adam': lambda a: 28 * a.n,
+BYTES = {                           # that a kernel reads and writes, by its parameters, the last side of its grid and the `size` of
+    'noise': lambda a: a.size * a.n,                                          # a Number
+    'add_noise': lambda a: 2 * a.size * a.n,
+    'minibatch': lambda a: (1 + a.size) * a.N * a.numbers,
+    'statistics': lambda a: 8 * a.count * a.C * a.groups,
+    'sums_of_parts': lambda a: 8 * a.count * a.C * a.groups,
+    'add_slices': lambda a: 4 * a.n * (a.slices + 1),
+    'normalise': lambda a: 2 * a.size * a.rows * a.C * a.groups,
+    'normalise_grad': lambda a: 3 * a.size * a.rows * a.C * a.groups,
+    'activation_sums': lambda a: 3 * a.size * a.rows * a.C * a.groups,
+    'join_planes': lambda a: a.size * (a.n - a.n * a.classes // (a.C + a.classes) + a.n),
+    'cut_planes': lambda a: 2 * a.size * a.n,
+    'put_labels': lambda a: a.size * a.N * a.classes,
+    'between': lambda a: 3 * a.size * a.n,
+    'penalty': lambda a: 2 * a.size * a.numbers * a.groups,
+    'pool': lambda a: a.size * (a.pixels + 1) * a.n,
+    'pool_grad': lambda a: a.size * (a.n + a.n // a.pixels),
+    'discriminator_loss': lambda a: 4 * a.size * a.N,
+    'generator_loss': lambda a: 2 * a.size * a.N,
+    'adam': lambda a: (28 + a.size) * a.n,
+    'convert': lambda a: (4 + a.size) * a.n,
     'follow': lambda a: 12 * a.n}
 
 
@@ -141,11 +143,14 @@ def parameters(file, kernel):
 def work(launch):
     """(FLOP of its product, bytes) that it cannot do without: each number is read or written once. The bytes
     are None for a kernel that BYTES does not know."""
-    a = SimpleNamespace(groups=launch.grid[-1], **launch.sizes)
+    a = SimpleNamespace(groups=launch.grid[-1], size=launch.number_bytes, **launch.sizes)
     vars(a).update(zip(parameters(launch.file, launch.kernel), launch.arguments, strict=False))
+    a.N = getattr(a, 'N', launch.grid[0])         # score has a block for each image
     if launch.sizes:
         y = a.N * a.OH * a.OW * a.F
-        return 2 * y * a.K * a.K * a.C, 4 * (a.N * a.H * a.W * a.C + a.K * a.K * a.C * a.F + y)
+        x, w, out = a.N * a.H * a.W * a.C, a.K * a.K * a.C * a.F, {'input_grad': a.N * a.H * a.W * a.C}.get(launch.kernel, y)
+        also_read = getattr(a, 'kind', 0)         # BACKWARD reads y of the stage below, BACKWARD_NORM what BatchNorm was given, too
+        return 2 * y * a.K * a.K * a.C, a.size * (x + w + y + also_read * out)
     return 0, BYTES[launch.kernel](a) if launch.kernel in BYTES else None
 
 

@@ -4,10 +4,9 @@
 
     eager           PyTorch as it comes
     graph           a whole step, captured by hand in a CUDA graph
-    compile         G and both losses by torch.compile(mode='max-autotune'), which makes CUDA graphs itself
-    compile_graph   G and both losses by the same without its graphs, and a whole step captured by hand
+    compile_graph   G and both losses by torch.compile, and a whole step captured by hand
 
-All of them: channels_last, products in TF32 or, by autocast, in bfloat16, cudnn.benchmark, Adam in one fused
+All of them: channels_last (but for compile_graph, whose compiler chooses and in PyTorch 2.11 fails with it), products in TF32 or, by autocast, in bfloat16, cudnn.benchmark, Adam in one fused
 kernel, the images as uint8 on the GPU and the noise drawn there, D's parameters without gradients while G
 learns, nothing read back between steps. They are spared D(x) and D(G(z)), which our step reports as well.
 
@@ -45,14 +44,13 @@ def dataset(recipe, download):
 class Training:
     """G and D with the weights that ours start from; step() trains them on the next minibatch of `images`."""
 
-    def __init__(self, recipe, images, N, precision, device):
+    def __init__(self, recipe, images, N, precision, device, memory_format):
         import torch
         from torch_gan import to_torch
         if (recipe.loss, recipe.order, recipe.D_rests_at) != ('bce', 'both', None):
             raise NotImplementedError('only for cross-entropy and an update of both networks in each step')
         gan = make_gan(recipe)
-        self.G, self.D = (to_torch(net).to(device, memory_format=torch.channels_last)
-                          for net in (gan.G, gan.D))
+        self.G, self.D = (to_torch(net).to(device, memory_format=memory_format) for net in (gan.G, gan.D))
         betas, on_gpu = (recipe.beta1, recipe.beta2), device == 'cuda'
         self.optim_G, self.optim_D = (
             torch.optim.Adam(net.parameters(), recipe.lr, betas, fused=True, capturable=on_gpu)
@@ -62,10 +60,8 @@ class Training:
         self.images = torch.tensor(images, device=device)
         self.index = torch.zeros(N, dtype=torch.int64, device=device)         # of a minibatch's images
         self.number, self.order = 0, None
-        self.begin = lambda: None                 # what a variant does before each step
 
     def step(self):
-        self.begin()
         self.choose_minibatch()
         self.play()
 
@@ -112,10 +108,10 @@ class Training:
         from torch.nn.functional import softplus
         return softplus(-self.D(fake)).mean()
 
-    def compile(self, mode):
+    def compile(self):
         import torch
         for name in ('generate', 'loss_D', 'loss_G'):
-            setattr(self, name, torch.compile(getattr(self, name), mode=mode, fullgraph=True))
+            setattr(self, name, torch.compile(getattr(self, name), fullgraph=True))
 
     def capture(self):
         """From now on, play() is one launch of a CUDA graph."""
@@ -143,7 +139,7 @@ class Training:
                 raise RuntimeError('it runs, but does not train')
 
 
-def load(precision, recipe, N, device):
+def load(variant, precision, recipe, N, device):
     """A Training that has made no step yet."""
     import torch
     if device == 'cuda':
@@ -153,17 +149,14 @@ def load(precision, recipe, N, device):
         torch.backends.cudnn.fp32_precision = 'tf32'                # torch.compile asks here
         torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
-    return Training(recipe, dataset(recipe, download=False).images, N, precision, device)
+    memory_format = torch.contiguous_format if variant == 'compile_graph' else torch.channels_last
+    return Training(recipe, dataset(recipe, download=False).images, N, precision, device, memory_format)
 
 
 def prepare(training, variant):
     """Make it that variant, and warm it up: whatever a step may choose or compile, it has."""
-    import torch
-    if variant == 'compile':
-        training.compile('max-autotune')
-        training.begin = torch.compiler.cudagraph_mark_step_begin   # the memory of the step before may go
     if variant == 'compile_graph':
-        training.compile('max-autotune-no-cudagraphs')
+        training.compile()
     if variant.endswith('graph'):
         training.capture()
     for _ in range(WARM_UP):
@@ -198,7 +191,7 @@ def main(variant, precision, recipe, N, device='cuda'):
         replies.write(json.dumps(words) + '\n')
 
     try:
-        training = load(precision, RECIPES[recipe], int(N), device)
+        training = load(variant, precision, RECIPES[recipe], int(N), device)
         sys.stdin.readline()                      # it is this one's turn
         prepare(training, variant)
         reply(ready=True)

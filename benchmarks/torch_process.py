@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name('torch_gpu.py')
-VARIANTS = 'graph', 'eager', 'compile_graph', 'compile'             # in the order in which they get ready
+VARIANTS = 'graph', 'eager', 'compile_graph'                         # in the order in which they get ready
 PRECISIONS = 'tf32', 'bf16'
 BLOCK_SECONDS = 30
 

@@ -109,9 +109,9 @@ def test_the_account_adds_up(setting):
     _, launches = gpu_account.record(setting)
     found = [(launch, *gpu_account.work(launch)) for launch in launches]
     assert sum(flop for _, flop, _ in found) == expected
-    assert {launch.kernel for launch, flop, _ in found if flop} == {'forward', 'input_grad', 'weight_grad'}
+    assert {launch.kernel for launch, flop, _ in found if flop} == {'forward', 'score', 'input_grad', 'weight_grad'}
     traffic = {(launch.kernel, launch.where): bytes_ for launch, _, bytes_ in found}
-    assert traffic['adam', 'D learns:'] == 7 * gan.D.parameters.nbytes
+    assert traffic['adam', 'D learns:'] == 8 * gan.D.parameters.nbytes
     assert traffic['normalise', 'D learns: D1 Conv2d forward'] == 2 * 2 * N * 7 * 7 * 4 * 4
     numbers = 2 * N * (28 * 28 + 14 * 14 * 2) + 4 * 4 * 2
     assert traffic['forward', 'D learns: D0 Conv2d forward'] == 4 * numbers
@@ -166,9 +166,9 @@ def test_a_failed_check_is_told_and_remembered(monkeypatch, capsys):
 @needs_compiler
 def test_a_wrong_kernel_does_not_pass(setting, monkeypatch):
     monkeypatch.setattr(gpu, 'CHECKED_STEPS', 2)
-    sums = Device.sums
-    monkeypatch.setattr(Device, 'sums', lambda self, kernel, *arguments: (
-        None if kernel == 'activation_sums' else sums(self, kernel, *arguments)))
+    channels = Device.channels
+    monkeypatch.setattr(Device, 'channels', lambda self, kernel, *arguments: (
+        None if kernel == 'sums_of_parts' else channels(self, kernel, *arguments)))
     passed = [good for (good, _), _ in zip(gpu.checks(setting), ('replays', 'tf32'))]
     assert passed == [True, False]
     monkeypatch.setattr(gpu, 'errors_of_a_step', lambda setting, precision: {'D': 0.0, 'G': float('nan')})
@@ -219,7 +219,7 @@ def test_the_whole_benchmark_on_the_stand_in(setting, images, monkeypatch, capsy
     monkeypatch.setattr(gpu_account, 'products_in', lambda precision: None)
     monkeypatch.setattr(gpu, 'dataset', lambda recipe, download: images)
     monkeypatch.setattr(gpu, 'setup_times', lambda setting: {'empty cache': {'import': 1.0}})
-    monkeypatch.setattr(gpu, 'ten_epochs', lambda setting: json.loads(file.read_text())['start'])   # it is saved by then
+    monkeypatch.setattr(gpu, 'ten_epochs', lambda setting: json.loads(file.read_text())[setting.precision])   # it is saved by then
     monkeypatch.setattr(fake_cupy.cuda.runtime, 'runtimeGetVersion', lambda: 13020, raising=False)
     monkeypatch.setattr(torch_process.importlib.util, 'find_spec', lambda name: None)
     monkeypatch.setenv('TINYGAN_COMMIT', 'abc1234')
@@ -244,7 +244,7 @@ def test_the_whole_benchmark_on_the_stand_in(setting, images, monkeypatch, capsy
         assert 0 < row['min'] <= row['median'] <= row['max']
     variants = 'graph tf32', 'graph bf16', 'eager tf32', 'eager bf16'
     assert result['pytorch_ms'] == dict.fromkeys(variants, {'failed': 'PyTorch is not installed'})
-    assert result['ten_epochs_s'] == {'failed': "KeyError: 'start'"}
+    assert result['ten_epochs_s'] == {precision: {'failed': f"KeyError: '{precision}'"} for precision in ('tf32', 'bf16')}
     totals, rows = result['totals'], result['account']
     assert totals['launches'] == len(rows) and totals['flop'] == sum(row['flop'] for row in rows)
     assert totals['step_ms'] == result['ms_per_step']['tf32']['median']
@@ -277,7 +277,7 @@ def test_a_step_of_pytorch_is_our_step(precision, limits, tiny, images):
     torch = pytest.importorskip('torch')
     gan, x = make_gan(tiny), data.normalise(images.images[10:26], np)
     z = np.random.default_rng(1).standard_normal((16, tiny.z_dim), np.float32)
-    theirs = torch_gpu.Training(tiny, images.images, 16, precision, 'cpu')
+    theirs = torch_gpu.Training(tiny, images.images, 16, precision, 'cpu', torch.channels_last)
     theirs.index.copy_(torch.arange(10, 26))
     theirs.noise = lambda: torch.from_numpy(z)
     before = {name: getattr(gan, name).parameters.copy() for name in 'GD'}
@@ -306,7 +306,7 @@ def distance(theirs, ours, start=0):
 
 def test_pytorch_goes_through_the_images_of_an_epoch_once(tiny, images):
     torch = pytest.importorskip('torch')
-    training = torch_gpu.Training(tiny, images.images, 8, 'tf32', 'cpu')
+    training = torch_gpu.Training(tiny, images.images, 8, 'tf32', 'cpu', torch.channels_last)
     for _ in range(2):
         seen = []
         for _ in range(5):
@@ -319,14 +319,14 @@ def test_pytorch_goes_through_the_images_of_an_epoch_once(tiny, images):
     with pytest.raises(RuntimeError, match='does not train'):
         training.check()
     with pytest.raises(NotImplementedError, match='cross-entropy'):
-        torch_gpu.Training(RECIPES['lsgan'], images.images, 8, 'tf32', 'cpu')
+        torch_gpu.Training(RECIPES['lsgan'], images.images, 8, 'tf32', 'cpu', torch.channels_last)
 
 
 def test_a_variant_is_prepared_and_timed(tiny, images, monkeypatch):
     pytest.importorskip('torch')
     monkeypatch.setattr(torch_gpu, 'dataset', lambda recipe, download: images)
     monkeypatch.setattr(torch_gpu, 'WARM_UP', 2)
-    training = torch_gpu.load('bf16', tiny, 8, 'cpu')
+    training = torch_gpu.load('eager', 'bf16', tiny, 8, 'cpu')
     torch_gpu.prepare(training, 'eager')
     assert training.number == 2 + 3
     assert torch_gpu.milliseconds(training.step, 2, 'cpu') > 0

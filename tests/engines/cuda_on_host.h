@@ -60,8 +60,16 @@ static dim3 blockDim, gridDim;
 namespace on_host {
 
 const int WARP = 32, MAX_THREADS = 1024, STACK_BYTES = 1 << 16;
+const int MAX_COPIES = 256;         // that a thread may have under way
 const unsigned WHOLE_WARP = 0xffffffff;
 const char RETURNED[] = "", BARRIER[] = "__syncthreads()", WARP_BARRIER[] = "__syncwarp()";
+
+struct Copy {
+    void* to;
+    const void* from;               // null for zeros
+    int bytes;
+    unsigned group;
+};
 
 struct Fiber {
     bool begun;
@@ -73,6 +81,8 @@ struct Fiber {
     void (*operation)(Fiber* warp); // and what is to be done once its whole warp is there,
     void* operands[3];              // with these
     int source;
+    Copy* copies;                   // its asynchronous copies, a ring,
+    unsigned begun_copies, done_copies, groups;     // and how many of them, and groups, there were in this block
 };
 
 static Fiber *fibers, *current;     // `current` is null while the scheduler runs
@@ -191,6 +201,8 @@ static void run_warp(int first, int lanes, bool reverse) {
 static void run_block(bool reverse) {
     int threads = blockDim.x * blockDim.y * blockDim.z, warps = (threads + WARP - 1) / WARP;
     memset(shared_memory, 0xff, shared_bytes);
+    for (int thread = 0; thread < threads; thread++)
+        fibers[thread].begun_copies = fibers[thread].done_copies = fibers[thread].groups = 0;
     do {
         for (int turn = 0; turn < warps; turn++) {
             int first = WARP * (reverse ? warps - 1 - turn : turn);
@@ -339,13 +351,50 @@ template <bool TRANSPOSED> UNWATCHED void load(Fiber* warp) {
         }
 }
 
+static bool in_shared_memory(const void* at) {
+    return !shared_bytes || (at >= shared_memory && at < shared_memory + shared_bytes);     // if that is known
+}
+
 UNWATCHED static void begin_load(unsigned* to, const void* row, int line) {
     if (reinterpret_cast<size_t>(row) % 16) fail("a row at %p in line %d: not a multiple of 16", row, line);
-    if (shared_bytes && (row < shared_memory || row >= shared_memory + shared_bytes))
-        fail("a row at %p in line %d, which is not in shared memory", row, line);
+    if (!in_shared_memory(row)) fail("a row at %p in line %d, which is not in shared memory", row, line);
     use(row, 16, READS);
     current->operands[0] = to;
     current->operands[1] = const_cast<void*>(row);
+}
+
+// The GPU reads and writes at any time from here until the thread waits for it. So both the beginning and the end count as
+// accesses, and in between NaN lies there. Not seen: that the source is changed in between, with a barrier before and after.
+[[gnu::noinline]] UNWATCHED static void begin_copy(void* to, const void* from, bool there, int bytes, int line) {
+    if (reinterpret_cast<size_t>(to) % bytes) fail("a copy to %p in line %d: not a multiple of %d", to, line, bytes);
+    if (!in_shared_memory(to)) fail("a copy to %p in line %d, which is not in shared memory", to, line);
+    if (there) {
+        if (reinterpret_cast<size_t>(from) % bytes) fail("a copy from %p in line %d: not a multiple of %d", from, line, bytes);
+        if (static_cast<size_t>(static_cast<const char*>(from) - arrays) >= array_bytes)
+            fail("a copy from %p in line %d, which belongs to no array", from, line);
+        use(from, bytes, READS);
+    }
+    if (current->begun_copies - current->done_copies == MAX_COPIES)
+        fail("over %d copies under way in line %d", MAX_COPIES, line);
+    if (!current->copies) current->copies = static_cast<Copy*>(malloc(MAX_COPIES * sizeof(Copy)));
+    current->copies[current->begun_copies++ % MAX_COPIES] = {to, there ? from : nullptr, bytes, current->groups};
+    use(to, bytes, WRITES);
+    memset(to, 0xff, bytes);
+}
+
+// Those of all groups but the newest `but`
+[[gnu::noinline]] UNWATCHED static void finish_copies(unsigned but) {
+    for (; current->done_copies != current->begun_copies; current->done_copies++) {
+        const Copy& copy = current->copies[current->done_copies % MAX_COPIES];
+        if (copy.group + but >= current->groups) return;
+        use(copy.to, copy.bytes, WRITES);
+        if (copy.from) {
+            use(copy.from, copy.bytes, READS);
+            memcpy(copy.to, copy.from, copy.bytes);
+        } else {
+            memset(copy.to, 0, copy.bytes);
+        }
+    }
 }
 
 struct SourceLine { const char* file; unsigned line, column; };
@@ -434,4 +483,20 @@ inline unsigned two_bf16(float low, float high) {
     unsigned bits[] = {__float_as_uint(low), __float_as_uint(high)};
     for (unsigned& b : bits) b = (b & 0x7fffffff) > 0x7f800000 ? 0x7fff : (b + 0x7fff + (b >> 16 & 1)) >> 16;
     return bits[0] | bits[1] << 16;
+}
+
+// A copy of 4, 8 or 16 bytes of an array to shared memory, for which the thread does not wait; zeros if it is not `there`.
+template <int BYTES> void copy_async(void* to, const void* from, bool there, int line = __builtin_LINE()) {
+    static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "4, 8 or 16 bytes");
+    on_host::begin_copy(to, from, there, BYTES, line);
+}
+// The copies that the thread has begun since the last time are a group,
+inline void commit_copies() { on_host::current->groups++; }
+// and of its groups all but the newest N are done after this.
+template <int N> void wait_for_copies() { on_host::finish_copies(N); }
+
+// Rounded to 10 bits behind the point, ties away from zero
+inline float to_tf32(float x) {
+    unsigned bits = __float_as_uint(x);
+    return (bits & 0x7f800000) == 0x7f800000 ? x : __uint_as_float((bits + 0x1000) & 0xffffe000);
 }

@@ -32,9 +32,10 @@ LIBRARIES = '-lm', '-lc'
 DEVICE_ONLY = re.compile(r'--?(use_fast_math|fmad=.*|lineinfo|maxrregcount=.*|extra-device-vectorization)')
 MARGIN = 1 << 16                                # bytes
 TYPES = {'float': np.float32, 'double': np.float64, 'int': np.int32, 'unsigned': np.uint32,
-         'unsigned int': np.uint32, 'long long': np.int64, 'unsigned char': np.uint8}
+         'unsigned int': np.uint32, 'long long': np.int64, 'unsigned char': np.uint8, 'unsigned short': np.uint16}
 KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+(?:void\s+)?(?:__launch_bounds__\s*\(([^(),]*)[^()]*\)\s*)?'
                     r'(?:void\s+)?(\w+)\s*\(([^()]*)\)\s*\{')
+BFLOAT16 = '-DBF16=1'                           # with this option a Number has two bytes
 LIMITS = (2**31 - 1, 65535, 65535), (1024, 1024, 64)       # of a grid in blocks, of a block in threads
 reverse = False
 
@@ -58,11 +59,15 @@ class CUDARuntimeError(RuntimeError):
 class Parameter:
     """One of a kernel's, from its C text: `const float* __restrict__ x`."""
 
-    def __init__(self, text):
+    def __init__(self, text, options):
         self.c_type, self.name = re.fullmatch(r'\s*(.*?)\s*\b(\w+)\s*', text, re.S).groups()
         element = re.sub(r'\b(const|__restrict__)\b', '', self.c_type)
         self.is_array, self.is_const = '*' in element, 'const' in self.c_type.split('*')[0]
-        self.dtype = TYPES.get(' '.join(element.replace('*', ' ').split()))
+        types = TYPES
+        if self.is_array:
+            types = {**TYPES, 'float2': np.float32, 'double2': np.float64,
+                     'Number': np.uint16 if BFLOAT16 in options else np.float32}
+        self.dtype = types.get(' '.join(element.replace('*', ' ').split()))
 
     def check(self, value):
         if self.dtype is None:
@@ -79,10 +84,10 @@ class Parameter:
             raise TypeError(f'{wanted}, contiguous')
 
 
-def find_kernels(code):
+def find_kernels(code, options):
     """{name: (parameters, how many threads a block may have, as C text)}. None may be within an #if."""
     code = re.sub(r'//[^\n]*|/\*.*?\*/', ' ', code, flags=re.S)
-    return {name: ([Parameter(text) for text in texts.split(',') if text.strip()], bound.strip() or '1024')
+    return {name: ([Parameter(text, options) for text in texts.split(',') if text.strip()], bound.strip() or '1024')
             for bound, name, texts in KERNEL.findall(code)}
 
 
@@ -121,7 +126,7 @@ def build(code, options):
     if COMPILER is None:
         raise CompileError('no C++ compiler: neither g++ nor c++ is on the path')
     source = '\n'.join([f'#include "{SHIM}"', '#line 1 "kernels.cu"', code, '#line 1 "launchers"',
-                        *(launcher(name, *found) for name, found in find_kernels(code).items())])
+                        *(launcher(name, *found) for name, found in find_kernels(code, options).items())])
     command = [COMPILER, *FLAGS, *compiler_options(options)]
     compiler = os.stat(COMPILER)
     key = repr((source, SHIM.read_text(), RACES.read_text(), command, compiler.st_size, compiler.st_mtime_ns))
@@ -157,7 +162,7 @@ class RawKernel:
 
     def _compiled(self):
         if self._run is None:
-            library, kernels = build(self.code, self.options), find_kernels(self.code)
+            library, kernels = build(self.code, self.options), find_kernels(self.code, self.options)
             if self.name not in kernels:
                 raise KernelError(f'CUDA_ERROR_NOT_FOUND: no extern "C" __global__ void {self.name}(...)')
             self.parameters, _ = kernels[self.name]

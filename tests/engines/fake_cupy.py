@@ -22,7 +22,7 @@ count = Counter()
 driver_error = None
 RawKernel, RawModule = _on_host.RawKernel, _on_host.RawModule
 float32, float64 = np.float32, np.float64
-uint8, int32, uint32, int64 = np.uint8, np.int32, np.uint32, np.int64
+uint8, uint16, int32, uint32, int64 = np.uint8, np.uint16, np.int32, np.uint32, np.int64
 
 
 def _note(what):

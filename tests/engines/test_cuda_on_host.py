@@ -106,6 +106,60 @@ extern "C" __global__ void loads(const float* x, unsigned* y, int transposed, in
 
 extern "C" __global__ void two(const float* x, unsigned* y) { y[threadIdx.x] = two_bf16(x[2 * threadIdx.x], x[2 * threadIdx.x + 1]); }
 
+extern "C" __global__ void rounded(const float* x, float* y) { y[threadIdx.x] = to_tf32(x[threadIdx.x]); }
+
+// Copies twice, and waits for all but `left` of the `commits` groups; those over two are empty.
+extern "C" __global__ void groups(const float* x, float* y, int commits, int left) {
+    __shared__ __align__(16) float kept[256];
+    for (int i = 0; i < 2; i++) {
+        copy_async<16>(kept + 128 * i + 4 * threadIdx.x, x + 128 * i + 4 * threadIdx.x, true);
+        if (i < commits) commit_copies();
+    }
+    for (int i = 2; i < commits; i++) commit_copies();
+    if (left <= 1) wait_for_copies<1>();
+    if (left == 0) wait_for_copies<0>();
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 4; j++) y[128 * i + 4 * threadIdx.x + j] = kept[128 * i + 4 * threadIdx.x + j];
+}
+
+// `to` and `from` are bytes behind where they usually are, or behind an array and a memory that is none.
+extern "C" __global__ void one_copy(const float* x, float* y, int bytes, int to, int from, int there, int to_array,
+                                    int from_shared) {
+    __shared__ __align__(16) float kept[16];
+    void* at = (char*)(to_array ? y : kept) + to;
+    const void* source = (const char*)(from_shared ? kept + 8 : x) + from;
+    if (bytes == 4) copy_async<4>(at, source, there);
+    if (bytes == 8) copy_async<8>(at, source, there);
+    if (bytes == 16) copy_async<16>(at, source, there);
+    commit_copies();
+    wait_for_copies<0>();
+    for (int i = 0; i < 8; i++) y[i] = kept[i];
+}
+
+// A letter is a copy, a wait for it, a barrier, a read of what another thread has copied, or a change of what it copies.
+extern "C" __global__ void copy_steps(float* x, float* y, const unsigned char* steps) {
+    __shared__ float kept[64];
+    for (; *steps; steps++) {
+        if (*steps == 'C') copy_async<4>(kept + threadIdx.x, x + threadIdx.x, true), commit_copies();
+        if (*steps == 'W') wait_for_copies<0>();
+        if (*steps == 'B') __syncthreads();
+        if (*steps == 'R') y[blockIdx.x * 64 + threadIdx.x] = kept[63 - threadIdx.x];
+        if (*steps == 'X') x[63 - threadIdx.x] = 1;
+    }
+}
+
+#if BF16
+struct Number { unsigned short bits; };
+#else
+struct Number { float value; };
+#endif
+extern "C" __global__ void move_numbers(const Number* __restrict__ x, Number *y) { y[threadIdx.x] = x[threadIdx.x]; }
+extern "C" __global__ void pairs(const float2* x, double2* y, unsigned short* z) {
+    float2 two = make_float2(x[0].y, x[0].x);
+    y[0] = make_double2(two.x, two.y + z[0]);
+}
+extern "C" __global__ void pair_by_value(float2 x) {}
+
 extern "C" __global__ void product(const float* a, const float* b, float* c) {
     int row = threadIdx.x / 4, column = threadIdx.x % 4;
     unsigned fa[4], fb[2];
@@ -354,6 +408,111 @@ def test_tensor_cores_multiply_what_is_left_of_the_operands_without_their_last_1
         return c.get()
     for c in in_both_orders(run):
         np.testing.assert_allclose(c, 1 + cut[0] @ cut[1], rtol=0, atol=3e-6)
+
+
+def test_numbers_are_rounded_to_the_nearest_tf32_ties_away_from_zero(cupy):
+    x = np.array([1, 1 + 2**-11, -1 - 2**-11, 1 + 2**-12, 1 + 3 * 2**-11, 1 + 2**-11 - 2**-23, 2 - 2**-23, -np.inf, 0, 0], f32)
+    x.view(u32)[-2:] = 0x7fffffff, 0x7f800001                              # NaN
+    y = cupy.zeros(10, f32)
+    kernel('rounded')((1,), (10,), (cupy.asarray(x), y))
+    np.testing.assert_array_equal(y.get(), [1, 1 + 2**-10, -1 - 2**-10, 1, 1 + 2**-9, 1, 2, -np.inf, np.nan, np.nan])
+
+
+@pytest.mark.parametrize('commits, left, arrived', [(2, 2, 0), (2, 1, 1), (2, 0, 2), (1, 0, 1), (0, 0, 0), (3, 1, 2), (1, 1, 0)])
+def test_copies_arrive_when_their_group_is_waited_for(cupy, commits, left, arrived):
+    x = numbers(256)
+
+    def run():
+        y = cupy.zeros(256, f32)
+        kernel('groups')((1,), (32,), (cupy.asarray(x), y, i32(commits), i32(left)))
+        return y.get()
+    for y in in_both_orders(run):
+        np.testing.assert_array_equal(y, np.where(np.arange(256) < 128 * arrived, x, np.nan))
+
+
+def one_copy(cupy, x, bytes, to=0, source=0, there=1, to_array=0, from_shared=0):
+    y = cupy.zeros(8, f32)
+    kernel('one_copy')((1,), (1,), (cupy.asarray(x), y, *map(i32, (bytes, to, source, there, to_array, from_shared))))
+    return y.get()
+
+
+@pytest.mark.parametrize('bytes', [4, 8, 16])
+def test_a_copy_has_its_size_and_is_of_zeros_where_nothing_is_there(cupy, bytes):
+    x, expected = numbers(8), np.full(8, np.nan)
+    count = bytes // 4
+    expected[4:4 + count] = x[4:4 + count]
+    np.testing.assert_array_equal(one_copy(cupy, x, bytes, 16, 16), expected)
+    expected[4:4 + count] = 0
+    np.testing.assert_array_equal(one_copy(cupy, x, bytes, 16, 2**31 - 1, there=0), expected)
+    x[:] = np.nan
+    np.testing.assert_array_equal(one_copy(cupy, x, bytes, 16, 0, there=0), expected)
+
+
+@pytest.mark.parametrize('bytes', [4, 8, 16])
+def test_a_copy_is_aligned_and_from_an_array_to_shared_memory(cupy, bytes):
+    for message, where in {f'a copy to .*: not a multiple of {bytes}': {'to': bytes // 2},
+                           f'a copy from .*: not a multiple of {bytes}': {'source': bytes // 2},
+                           'a copy to .* which is not in shared memory': {'to_array': 1},
+                           'a copy from .* which belongs to no array': {'from_shared': 1}}.items():
+        with pytest.raises(KernelError, match=message):
+            one_copy(cupy, numbers(8), bytes, **where)
+    with pytest.raises(KernelError, match='a copy to'):         # where nothing is there, too
+        one_copy(cupy, numbers(8), bytes, bytes // 2, there=0)
+    with pytest.raises(KernelError, match='belongs to no array'):
+        one_copy(cupy, numbers(8), bytes, source=2**31 - 16)
+
+
+def copy_steps(cupy, steps, blocks=1, x=None):
+    y = cupy.zeros(64 * blocks, f32)
+    kernel('copy_steps')((blocks,), (64,), (cupy.ones(64, f32) if x is None else x, y, text(steps)))
+    return y.get()
+
+
+def test_what_others_copy_is_there_after_their_wait_and_a_barrier(cupy):
+    x = numbers(64)
+    for steps in 'CWBR', 'CWBRBCWBR', 'CWBRBCBWBR', 'CWBRBX':
+        for y in in_both_orders(lambda: copy_steps(cupy, steps, x=cupy.asarray(x))):
+            np.testing.assert_array_equal(y, x[::-1])
+    for steps in 'CBR', 'CWBRBCBR':                         # nor is what was there before
+        for y in in_both_orders(lambda: copy_steps(cupy, steps)):
+            assert np.isnan(y).all()
+
+
+@pytest.mark.parametrize('steps, where', [('CWR', 'shared memory'), ('CBWR', 'shared memory'), ('CWBRCWBR', 'shared memory'),
+                                          ('CWBRCBWBR', 'shared memory'), ('XCW', 'x'), ('XCBW', 'x'), ('CBXW', 'x')])
+def test_a_race_with_a_copy_is_found_at_its_beginning_and_its_end(cupy, steps, where):
+    in_both_orders(lambda: races(where, copy_steps, cupy, steps))
+
+
+def test_copies_that_are_not_waited_for_do_not_reach_the_next_block_and_are_not_too_many(cupy):
+    for y in in_both_orders(lambda: copy_steps(cupy, 'WBRBC', blocks=3)):
+        assert np.isnan(y).all()
+    assert (copy_steps(cupy, 'CW' * 300 + 'C' * 200 + 'WBR') == 1).all()
+    with pytest.raises(KernelError, match='over 256 copies under way'):
+        copy_steps(cupy, 'C' * 257)
+    assert (copy_steps(cupy, 'C' * 256 + 'WBR') == 1).all()
+
+
+@pytest.mark.parametrize('options, dtype, other', [((), f32, np.uint16), (('-DBF16=1',), np.uint16, f32)])
+def test_a_number_has_four_bytes_or_in_bfloat16_two(cupy, options, dtype, other):
+    x, run = np.arange(9, dtype=dtype), kernel('move_numbers', *options)
+
+    def moved():
+        y = cupy.empty((2, 5), dtype)
+        run((1,), (9,), (cupy.asarray(x), y.reshape(10)[1:]))
+        return y.get().ravel()[1:]
+    for y in in_both_orders(moved):
+        np.testing.assert_array_equal(y, x)
+    with pytest.raises(TypeError, match=f"'Number .*y' takes {np.dtype(dtype)}, not {np.dtype(other)}"):
+        run((1,), (9,), (cupy.asarray(x), cupy.zeros(9, other)))
+
+
+def test_an_array_of_pairs_is_one_of_their_numbers(cupy):
+    y = cupy.zeros((1, 2), np.float64)
+    kernel('pairs')((1,), (1,), (cupy.asarray(np.array([3, 4], f32)), y, cupy.full(1, 60000, np.uint16)))
+    assert y.get().tolist() == [[4, 60003]]
+    with pytest.raises(TypeError, match='no argument is of the type'):
+        kernel('pair_by_value')((1,), (1,), (f32(1),))
 
 
 def test_the_last_block_done_sees_what_all_have_written(cupy):

@@ -13,9 +13,10 @@
 // This is what libraries call an implicit GEMM and, where few tiles have long sums, split-K. In TF32 and
 // bfloat16 they run on tensor cores, which add in float32 but read 10 or 7 of the 23 bits behind a number's point.
 
-const int TILE = 64, BLOCKS = 3;                                   // of which a multiprocessor shall hold BLOCKS at once
-const int WIDTH_C = C % 4 ? 1 : 4, WIDTH_F = F % 4 ? 1 : 4;        // numbers of a pixel that can be read at once
+const int TILE = 64, BLOCKS = 4;                                   // of which a multiprocessor shall hold BLOCKS at once
+const int WIDTH_C = copied_at_once(C), WIDTH_F = copied_at_once(F);          // numbers of a pixel
 const int WIDTH_W = W_ALIGNED ? WIDTH_F : 1;
+const int OUT_C = C % 4 ? 1 : 4, OUT_F = F % 4 ? 1 : 4;            // numbers of a result that one thread has
 const int CLASS_C = S * S * C / CLASSES;                           // columns of a product of input_grad
 const int TILE_F = F > 8 ? TILE : 8, TILE_C = CLASS_C > 8 ? TILE : 8;      // few channels need no wide tile,
 const int TILE_W = K * K * C > 16 || F <= 8 ? TILE : 16;           // few rows of w no high one (16 x 8 is for one warp)
@@ -23,7 +24,7 @@ const int TILE_W = K * K * C > 16 || F <= 8 ? TILE : 16;           // few rows o
 // Term DEPTH * step + k of a sum over places in the image and their channels: DEPTH channels of every place, then the next
 // DEPTH. (Place by place, if DEPTH does not divide them.) So where patches share a pixel, reads of it after the first may find
 // it in the multiprocessor's own cache.
-template<int PLACES, int CHANNELS> struct Term {
+template<int PLACES, int CHANNELS, int DEPTH = depth_of(PLACES * CHANNELS)> struct Term {
     unsigned place, channel;
 
     __device__ Term(unsigned step, unsigned k) {
@@ -40,7 +41,7 @@ struct Column {
     unsigned kh, kw, c;
 
     Column() = default;
-    __device__ Column(unsigned n) : Column(n / DEPTH, n % DEPTH) {}
+    __device__ Column(unsigned n) : Column(n / depth_of(K * K * C), n % depth_of(K * K * C)) {}
     __device__ Column(unsigned step, unsigned k) {
         const unsigned R = K % S ? 1 : S, T = K / R;
         Term<K * K, C> term(step, k);
@@ -58,44 +59,151 @@ __device__ __forceinline__ Place patch(unsigned row, unsigned rows) {
     return {row < rows ? h : NOWHERE, w, ((int(row / OW / OH) * H + h) * W + w) * C};
 }
 
-__device__ __forceinline__ Found in_patch(const float* x, Place patch, Column column) {
+__device__ __forceinline__ Found in_patch(const Number* x, Place patch, Column column) {
     return patch.find(x, column.kh, column.kw, (column.kh * W + column.kw) * C + column.c, H, W);
 }
 
-// y = cols @ w, and perhaps + b and through an activation
+// What follows a product, forward: y = activation(sum + b), with the sums of that, before the activation, and its square, for
+// BatchNorm. Or backward: d = sum * the activation's derivative, in terms of its output y, with the sums of d, for db or dbeta, and,
+// BACKWARD_NORM, of d * xhat for dgamma. Each block leaves its part of those sums in a row of its own.
+const int FORWARD = 0, BACKWARD = 1, BACKWARD_NORM = 2;
+
+struct After {
+    int kind;
+    Number* out;
+    const float* b;
+    const Number *y, *pre;
+    const float *mu, *rstd;
+    int channels, activation;
+    float slope;
+
+    // For a block's numbers in WIDTH columns from n on: see product. at(row) says where they go, if anywhere.
+    template<int WIDTH, class At, class Each> __device__ void operator()(int group, int n, At at, Each each) const {
+        const After my = *this;
+        if (kind == FORWARD) {
+            float b[WIDTH];
+            for (int k = 0; k < WIDTH; k++) b[k] = my.b[(n + k) % channels];
+            each(at, [=](const float* sum, int i, float2* two) {
+                if (i < 0) return;
+                float x[WIDTH];
+                for (int k = 0; k < WIDTH; k++) {
+                    x[k] = sum[k] + b[k];
+                    two[k] = make_float2(x[k], x[k] * x[k]);
+                }
+                activate<WIDTH>(x, my.activation, my.slope);
+                neighbours<WIDTH>(my.out + i).take(x);
+            });
+            return;
+        }
+        struct Below { int i; Neighbours<WIDTH> y, pre; };
+        const bool norm = kind == BACKWARD_NORM;
+        const Slope slope_at(activation, slope);
+        float mean[WIDTH], scale[WIDTH];
+        for (int k = 0; k < WIDTH; k++) {
+            const int c = group * channels + (n + k) % channels;
+            mean[k] = norm ? mu[c] : 0, scale[k] = norm ? rstd[c] : 0;
+        }
+        each([=](auto row) {
+                 Below below;
+                 below.i = at(row);
+                 if (below.i >= 0) below.y = neighbours<WIDTH>(my.y + below.i);
+                 if (below.i >= 0 && norm) below.pre = neighbours<WIDTH>(my.pre + below.i);
+                 return below;
+             },
+             [=](const float* sum, Below below, float2* two) {
+                 if (below.i < 0) return;
+                 float d[WIDTH];
+                 for (int k = 0; k < WIDTH; k++) {
+                     d[k] = sum[k] * slope_at(below.y[k]);
+                     two[k] = make_float2(d[k], norm ? d[k] * (below.pre[k] - mean[k]) * scale[k] : 0);
+                 }
+                 neighbours<WIDTH>(my.out + below.i).take(d);
+             });
+    }
+};
+
+// The rows of a block's tile, begin + 0, 1 ... TILE - 1 as far as they are before end: those of each group are divided into tiles.
+struct Rows {
+    unsigned group, begin, end;
+
+    __device__ Rows(unsigned rows, unsigned groups) {
+        const unsigned each = rows / groups, tiles = (each + TILE - 1) / TILE;
+        group = blockIdx.x / tiles;
+        begin = group * each + blockIdx.x % tiles * TILE;
+        end = (group + 1) * each;
+    }
+};
+
+// y = cols @ w
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) forward(
-        const float* x, const float* w, const float* b, float* y, int N, int activation, float slope,
-        float* shares, int* arrived) {
+        const Number* x, const Number* w, int N, int groups, int kind, Number* out, const float* b, const Number* y,
+        const Number* pre, const float* mu, const float* rstd, int channels, int activation, float slope, float2* parts,
+        int sums, float* shares, int* arrived) {
     const unsigned M = N * OH * OW, DEEP = K * K * C;
-    product<TILE, TILE_F, true, WIDTH_C, false, WIDTH_W>(M, F, DEEP,
+    const Rows rows(M, groups);
+    const After after = {kind, out, b, y, pre, mu, rstd, channels, activation, slope};
+    product<TILE, TILE_F, depth_of(K * K * C), true, WIDTH_C, false, WIDTH_W, OUT_F>(rows.begin, rows.end, F, DEEP,
         matrix([=](unsigned m) { return patch(m, M); },
                [=](Place patch, unsigned step, unsigned k) { return in_patch(x, patch, Column(step, k)); }),
         matrix([=](unsigned f) { return f; },
                [=](unsigned f, unsigned step, unsigned k) { return Found{w + Column(step, k).row_of_w() * F + f, f < F}; }),
-        [=](unsigned m, unsigned f, float sum) { y[m * F + f] = activate(sum + b[f % BIASES], activation, slope); },
+        [=](unsigned m) { return int(m * F); },
+        [=](unsigned f, auto each) { after.template operator()<OUT_F>(rows.group, f, [=](int row) { return row + int(f); }, each); },
+        [=](unsigned f, float2 part) { if (sums) parts[blockIdx.x * F + f] = part; },
         blockIdx.z, gridDim.z, shares, arrived);
 }
 
-// dw = cols.T @ dy, or dw += that
+// The same where y is one number for each image, the whole of which is a patch: there is a block for each
+extern "C" __global__ void __launch_bounds__(THREADS) score(const Number* x, const Number* w, const float* b, Number* y, int activation,
+                                                            float slope) {
+    const int WIDTH = W_ALIGNED ? WIDTH_C : 1;
+    __shared__ float sums[THREADS];
+    float sum = 0;
+    for (int i0 = threadIdx.x * WIDTH; i0 < C; i0 += 8 * THREADS * WIDTH) {
+        Neighbours<WIDTH> left[8], right[8];   // on their way at the same time
+        #pragma unroll
+        for (int n = 0; n < 8; n++)
+            if (int i = i0 + n * THREADS * WIDTH; i < C)
+                left[n] = neighbours<WIDTH>(x + blockIdx.x * C + i), right[n] = neighbours<WIDTH>(w + i);
+        #pragma unroll
+        for (int n = 0; n < 8; n++)
+            for (int k = 0; k < WIDTH && i0 + n * THREADS * WIDTH < C; k++) sum += left[n][k] * right[n][k];
+    }
+    sums[threadIdx.x] = sum;
+    for (int half = THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    }
+    if (threadIdx.x > 0) return;
+    sum = sums[0] + b[0];
+    activate<1>(&sum, activation, slope);
+    y[blockIdx.x] = sum;
+}
+
+// dw = cols.T @ dy, or dw += that. Slices of the sum leave their shares one behind the other.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) weight_grad(
-        const float* x, const float* dy, float* dw, int N, int adds, float* shares, int* arrived) {
-    const unsigned M = K * K * C, DEEP = N * OH * OW;
-    product<TILE_W, TILE_F, false, WIDTH_C, false, WIDTH_F>(M, F, DEEP,
-        matrix([=](unsigned m) { return Column(min(m, M - WIDTH_C)); },             // behind the last: not kept, but read
+        const Number* x, const Number* dy, float* dw, int N, int adds) {
+    const int M = K * K * C, DEPTH = 8 * CHUNK;
+    const unsigned DEEP = N * OH * OW;
+    dw += blockIdx.z * M * F;
+    product<TILE_W, TILE_F, DEPTH, false, WIDTH_C, false, WIDTH_F, OUT_F>(blockIdx.x * TILE_W, M, F, DEEP,
+        matrix([=](unsigned m) { return Column(min(m, unsigned(M - WIDTH_C))); },             // behind the last: not kept, but read
                [=](Column column, unsigned step, unsigned k) {
                    return in_patch(x, patch(DEPTH * step + k, DEEP), column);
                }),
         matrix([=](unsigned f) { return f; },
                [=](unsigned f, unsigned step, unsigned k) { return Found{dy + (DEPTH * step + k) * F + f, f < F}; }),
-        [=](unsigned m, unsigned f, float sum) {
-            float& place = dw[Column(m).row_of_w() * F + f];
-            place = adds ? place + sum : sum;
+        [](unsigned m) { return Column(m).row_of_w(); },
+        [=](unsigned f, auto each) {
+            each([=](unsigned row) { return row * F + f; },
+                 [=](const float* sum, unsigned i, float2*) {
+                     for (int k = 0; k < OUT_F; k++) dw[i + k] = adds ? dw[i + k] + sum[k] : sum[k];
+                 });
         },
-        blockIdx.z, gridDim.z, shares, arrived);
+        [](unsigned, float2) {}, blockIdx.z, gridDim.z, nullptr, nullptr);
 }
 
-// dx = the sum of dy w over all patches that a pixel was part of; as a layer's forward (ConvTranspose2d) perhaps + b
-// and through an activation. Nothing is scattered: each pixel is written once.
+// dx = the sum of dy w over all patches that a pixel was part of. Nothing is scattered: each pixel is written once.
 //
 // Along one side, pixel h = S u + r was number kh = h + P - S i of patch i, if 0 <= kh < K. The last such patch is
 // i = (h + P) / S = u + (r + P) / S, rounded down, and there are EACH = K / S, rounded up, or one less. So with di = 0, 1 ...
@@ -103,12 +211,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) weight_grad(
 // class is a product of its own, over (di, dj, f), and blockIdx.z says which. But if all classes together have few channels
 // (CLASSES is 1), they are the columns (rh, rw, c) of one product, over the REACH patches that any class needs.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) input_grad(
-        const float* dy, const float* w, const float* b, float* dx, int N, int activation, float slope) {
+        const Number* dy, const Number* w, int N, int groups, int kind, Number* out, const float* b, const Number* y,
+        const Number* pre, const float* mu, const float* rstd, int channels, int activation, float slope, float2* parts,
+        int sums) {
     const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, EACH = (K + S - 1) / S;
     const int REACH = EACH + (CLASSES == 1 && P % S);              // one more: those of the last class may end one later
     const unsigned M = N * UH * UW, DEEP = REACH * REACH * F, rh = blockIdx.z / S, rw = blockIdx.z % S;
+    const Rows rows(M, groups);
+    const After after = {kind, out, b, y, pre, mu, rstd, channels, activation, slope};
     const int first_i = int(rh + P) / S - EACH + 1, first_j = int(rw + P) / S - EACH + 1;
-    product<TILE, TILE_C, true, WIDTH_F, true, WIDTH_W>(M, CLASS_C, DEEP,
+    product<TILE, TILE_C, depth_of(REACH * REACH * F), true, WIDTH_F, true, WIDTH_W, OUT_C>(rows.begin, rows.end, CLASS_C, DEEP,
         matrix([=](unsigned m) {
                    int i = int(m / UW % UH) + first_i, j = int(m % UW) + first_j;
                    return Place{m < M ? i : NOWHERE, j, ((int(m / UW / UH) * OH + i) * OW + j) * F};
@@ -127,10 +239,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) input_grad(
                    int dh = -S * int(patch.place / REACH), dw = -S * int(patch.place % REACH);
                    return place.find(w, dh, dw, (dh * K + dw) * C * F + patch.channel, K, K);
                }),
-        [=](unsigned m, unsigned n, float sum) {
-            int row = S * (m / UW % UH) + rh + n / C / S, column = S * (m % UW) + rw + n / C % S, c = n % C;
-            if (row < H && column < W)
-                dx[((m / UW / UH * H + row) * W + column) * C + c] = activate(sum + b[c % BIASES], activation, slope);
+        [=](unsigned m) {
+            int h = S * (m / UW % UH) + rh, w = S * (m % UW) + rw;
+            return Place{h, w, (int(m / UW / UH * H + h) * W + w) * C};
         },
+        [=](unsigned n, auto each) {
+            const int dh = n / C / S, dw = n / C % S, offset = (dh * W + dw) * C + n % C;
+            auto at = [=](Place row) { return row.h + dh < H && row.w + dw < W ? row.index + offset : -1; };
+            after.template operator()<OUT_C>(rows.group, n, at, each);
+        },
+        [=](unsigned n, float2 part) { if (sums) parts[(blockIdx.x * CLASSES + blockIdx.z) * CLASS_C + n] = part; },
         0, 1, nullptr, nullptr);
 }

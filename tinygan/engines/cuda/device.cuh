@@ -1,10 +1,5 @@
-// What the kernels need of the GPU beyond C++: its tensor cores, and the way several blocks finish one sum. CuPy's compiler has
-// no header for tensor cores, so they are written in PTX, the GPU's assembly.
-
-// A tensor core cuts off all but 10 of the 23 bits behind the point of what it reads. So x is enlarged by as much as it
-// thereby loses on average. (Rounding takes four instructions, and is hardly better: an error of 2.9e-4
-// instead of 3.1e-4 in a product.)
-__device__ __forceinline__ float tf32(float x) { return x * 1.00035f; }
+// What the kernels need of the GPU beyond C++: its tensor cores, copies that nobody waits for, and the way several blocks finish
+// one sum. CuPy's compiler has no header for them, so they are written in PTX, the GPU's assembly.
 
 #ifndef HOST_SHIM                              // the tests, which run the kernels on a CPU, bring their own
 #if TF32 || BF16
@@ -35,6 +30,12 @@ __device__ __forceinline__ void load_transposed(unsigned* to, const void* row) {
                  : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory");
 }
 
+__device__ __forceinline__ float to_tf32(float x) {
+    unsigned bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return __uint_as_float(bits);
+}
+
 // Two numbers rounded to bfloat16, side by side
 __device__ __forceinline__ unsigned two_bf16(float low, float high) {
     unsigned bits;
@@ -42,7 +43,68 @@ __device__ __forceinline__ unsigned two_bf16(float low, float high) {
     return bits;
 }
 #endif
+
+// BYTES, 4, 8 or 16, from global to shared memory, or zeros if they are not `there`. They arrive while the thread goes on; it may
+// wait until all the groups of copies that it has committed are there but the last N. Before Ampere, copies are waited for.
+template<int BYTES> __device__ __forceinline__ void copy_async(void* to, const void* from, bool there) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+                 :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "n"(BYTES), "r"(there ? BYTES : 0) : "memory");
+#else
+    for (int i = 0; i < BYTES / 4; i++) ((unsigned*)to)[i] = there ? ((const unsigned*)from)[i] : 0;
 #endif
+}
+__device__ __forceinline__ void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template<int N> __device__ __forceinline__ void wait_for_copies() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
+#endif
+}
+#endif
+
+// What layers hand one another, forward and backward, and the weights: a number as products read it, so that they need not
+// round. Tensor cores read 10 of the 23 bits behind the point of a float in TF32. In bfloat16 a number has 16 bits, the upper half
+// of a float, 7 behind the point.
+struct Number {
+#if BF16
+    unsigned short bits;
+    __device__ Number(float x) : bits(two_bf16(x, 0)) {}
+    __device__ operator float() const { return __uint_as_float((unsigned)bits << 16); }
+#else
+    float x;
+#if TF32
+    __device__ Number(float x) : x(to_tf32(x)) {}
+#else
+    __device__ Number(float x) : x(x) {}
+#endif
+    __device__ operator float() const { return x; }
+#endif
+    Number() = default;
+};
+
+// WIDTH neighbours in memory, which are read and written at once
+template<int WIDTH> struct alignas(WIDTH * sizeof(Number)) Neighbours {
+    Number numbers[WIDTH];
+
+    __device__ __forceinline__ float operator[](int k) const { return numbers[k]; }
+    __device__ __forceinline__ void take(const float* x) {
+#if BF16
+        if (WIDTH % 2 == 0) {                  // two in one instruction
+            for (int k = 0; k < WIDTH; k += 2) ((unsigned*)numbers)[k / 2] = two_bf16(x[k], x[k + 1]);
+            return;
+        }
+#endif
+        for (int k = 0; k < WIDTH; k++) numbers[k] = x[k];
+    }
+};
+template<int WIDTH> __device__ __forceinline__ Neighbours<WIDTH>& neighbours(Number* at) { return *(Neighbours<WIDTH>*)at; }
+template<int WIDTH> __device__ __forceinline__ const Neighbours<WIDTH>& neighbours(const Number* at) {
+    return *(const Neighbours<WIDTH>*)at;
+}
 
 // For blocks that each have left their share of a result in global memory: true for the last of them to call, which
 // sees what all have left. `arrived` starts at 0 and is 0 again afterwards.
@@ -62,15 +124,22 @@ __device__ __forceinline__ bool last_to_arrive(int* arrived, int blocks) {
 // Activations are numbers here: LeakyReLU, which with slope 0 is ReLU and with slope 1 changes nothing, tanh, sigmoid.
 const int LEAKY_RELU = 0, TANH = 1, SIGMOID = 2;
 
-__device__ __forceinline__ float activate(float x, int activation, float slope) {
-    if (activation == TANH) return tanhf(x);
-    if (activation == SIGMOID) return 1 / (1 + expf(-x));
-    return x > 0 ? x : slope * x;
+// In place, for WIDTH numbers
+template<int WIDTH> __device__ __forceinline__ void activate(float* x, int activation, float slope) {
+    if (activation == LEAKY_RELU)
+        for (int k = 0; k < WIDTH; k++) x[k] = x[k] > 0 ? x[k] : slope * x[k];
+    else if (activation == TANH)
+        for (int k = 0; k < WIDTH; k++) x[k] = tanhf(x[k]);
+    else
+        for (int k = 0; k < WIDTH; k++) x[k] = 1 / (1 + expf(-x[k]));
 }
 
-// dy/dx in terms of y
-__device__ __forceinline__ float activation_grad(float y, int activation, float slope) {
-    if (activation == TANH) return 1 - y * y;
-    if (activation == SIGMOID) return y * (1 - y);
-    return y > 0 ? 1 : slope;
-}
+// dy/dx in terms of y: 1 or slope, 1 - y y, y - y y. The last are one polynomial, so that a loop needs no branches.
+struct Slope {
+    float above, below, linear, square;                        // where y > 0, where not
+
+    __device__ Slope(int activation, float slope)
+        : above(activation != SIGMOID), below(activation == LEAKY_RELU ? slope : above),
+          linear(activation == SIGMOID), square(activation == LEAKY_RELU ? 0 : -1) {}
+    __device__ float operator()(float y) const { return (y > 0 ? above : below) + y * (linear + square * y); }
+};

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...arrays import to_numpy
+
 MULTIPROCESSORS = 132                             # of an H100: sums are divided into as many blocks as keep those busy
 FILES = {'conv': ('device.cuh', 'product.cuh', 'conv.cu'),
          'pointwise': ('device.cuh', 'pointwise.cu', 'minibatch.cu', 'penalty.cu')}
@@ -20,10 +22,13 @@ class Device:
     def __init__(self, cupy, precision):
         self.cupy, self.precision = cupy, precision
         self.side, self.forked, self.done = cupy.cuda.Stream(), cupy.cuda.Event(), cupy.cuda.Event()
+        self.number = np.uint16 if precision == 'bf16' else np.float32            # Number in device.cuh
+        self.depth = 128 // np.dtype(self.number).itemsize                        # DEEPEST in product.cuh
         self.shares, self.side_shares = cupy.empty(SHARES, np.float32), cupy.empty(SHARES, np.float32)
-        self.double_shares = cupy.empty(SHARES // 4, np.float64)
-        self.arrived, self.side_arrived = cupy.zeros(COUNTERS, np.int32), cupy.zeros(COUNTERS, np.int32)
+        self.arrived = cupy.zeros(COUNTERS, np.int32)
         self.pointwise = self.compile('pointwise')
+        self.zeros = cupy.zeros(COUNTERS, np.float32)                             # where there is nothing
+        self.no_numbers = self.zeros.view(self.number)
 
     @contextmanager
     def beside(self):
@@ -53,16 +58,33 @@ class Device:
         """Launch a pointwise kernel with a thread for each of `count` numbers."""
         self.pointwise(kernel, (ceil(count, 256),), (256,), *arguments)
 
-    def columns(self, kernel, rows, C, groups, *arguments):
-        """Launch a pointwise kernel whose threads each go down some rows of a group, in one of C channels."""
-        width = max(w for w in range(1, 33) if C % w == 0)          # at best, a warp reads a whole line of memory
-        across, height = C // width, 1024 // width
-        parts = min(2 * MULTIPROCESSORS // (across * groups) or 1, ceil(rows, 2 * height))
+    def columns(self, kernel, rows, C, groups, *arguments, at_once=1):
+        """Launch a pointwise kernel whose threads each go down some rows of a group, in one of C channels or in as many as are
+        read at once. Returns into how many parts the rows of a group were divided."""
+        width = divisor(C // at_once, 32 if at_once > 1 else 8)
+        across, height = C // at_once // width, 512 // width
+        parts = min(2 * MULTIPROCESSORS // (across * groups) or 1, ceil(rows, height))
         self.pointwise(kernel, (across, parts, groups), (width, height), rows, C, *arguments)
+        return parts
 
-    def sums(self, kernel, rows, C, groups, *arguments):
-        """The same for a kernel in which several blocks finish one sum over the rows."""
-        self.columns(kernel, rows, C, groups, *arguments, self.double_shares, self.arrived)
+    def channels(self, kernel, C, *arguments):
+        """Launch a pointwise kernel that sums up what there is of each of C channels."""
+        width = divisor(C, 8)                     # a sector of memory
+        self.pointwise(kernel, (C // width,), (width, 512 // width), *arguments)
+
+    def numbers(self, *shape):
+        """A new array of what layers hand one another."""
+        return self.cupy.empty(shape, self.number)
+
+    def convert(self, x, y=None):
+        """An array of float32, as products take it, in y or in a new array."""
+        y = self.numbers(*x.shape) if y is None else y
+        self.each('convert', x.size, x, y, x.size)
+        return y
+
+
+def divisor(n, most):
+    return max(d for d in range(1, most + 1) if n % d == 0)
 
 
 def source(name, **constants):
@@ -78,3 +100,9 @@ def c_type(argument):
 
 def ceil(a, b):
     return -(-a // b)
+
+
+def floats(numbers):
+    """What an array of Device.numbers holds, float32 on the CPU, for those who want to look."""
+    numbers = to_numpy(numbers)
+    return numbers if numbers.dtype == np.float32 else (numbers.astype(np.uint32) << 16).view(np.float32)

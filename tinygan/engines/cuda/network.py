@@ -4,6 +4,7 @@ The core's layers stay the reference: a Stage computes what its layers compute, 
 running statistics. But what follows a product is fused, and nothing is allocated while it runs, so that a whole
 training step can be captured in a CUDA graph.
 """
+from contextlib import nullcontext
 from math import prod
 from typing import NamedTuple
 
@@ -15,10 +16,11 @@ from ...layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, Le
 from ...recipes.labels import LabelPlanes
 from .device import MULTIPROCESSORS, NotCovered, ceil
 
-TILE, DEPTH, THREADS = 64, 32, 128                # as in conv.cu and product.cuh
+TILE, THREADS, BLOCKS = 64, 128, 4                # as in conv.cu and product.cuh
 MOST_SLICES = 128                                 # the last block adds them, while the others are done
 LEAKY_RELU, TANH, SIGMOID = 0, 1, 2               # as in device.cuh
 LINEAR = LEAKY_RELU, 1.0                          # an activation is a kind and a slope
+FORWARD, BACKWARD, BACKWARD_NORM = 0, 1, 2        # as in conv.cu
 
 
 class Sizes(NamedTuple):
@@ -54,42 +56,71 @@ class Sizes(NamedTuple):
         return Sizes(1, 1, K * K * C, 1, 1, F) if (H, W, P) == (K, K, 0) else self
 
 
+def after(device, kind, out, b=None, y=None, pre=None, mu=None, rstd=None, channels=1, activation=LINEAR, parts=None):
+    """What follows a product, as arguments of its kernel: conv.cu has what they are."""
+    numbers = (device.no_numbers if array is None else array for array in (y, pre))
+    floats = (device.zeros if array is None else array for array in (mu, rstd, parts))
+    mu, rstd, room = floats
+    return (kind, out, device.zeros if b is None else b, *numbers, mu, rstd, channels if b is None else b.size, *activation, room,
+            int(parts is not None))
+
+
 class Product:
-    """The three functions of conv.py for the sizes of one layer, as kernels whose results go into given arrays.
-    N is how many images count; b is added to the result, if there is one, and the activation applied."""
+    """The three functions of conv.py for the sizes of one layer, as kernels: input_grad and forward with what comes after. w are
+    its weights as products take them, and N is how many images count."""
 
-    def __init__(self, device, sizes, w, b):
+    def __init__(self, device, sizes, w):
         self.device, self.sizes, self.w = device, sizes.simplest(), w
-        S, C, biases = self.sizes.S, self.sizes.C, 1 if b is None else b.size
+        S, C = self.sizes.S, self.sizes.C
         self.classes = 1 if S * S * C <= 8 else S * S                     # products that input_grad is divided into
-        self.no_bias = device.cupy.zeros(biases, np.float32)
-        self.launch = device.compile('conv', **self.sizes._asdict(), BIASES=biases, CLASSES=self.classes,
-                                     W_ALIGNED=int(w.data.ptr % 16 == 0))
+        self.launch = device.compile('conv', **self.sizes._asdict(), CLASSES=self.classes, W_ALIGNED=int(w.data.ptr % 16 == 0))
 
-    def forward(self, x, y, N, b=None, activation=LINEAR):
-        H, W, C, OH, OW, F, K, S, P = self.sizes
-        self.launch('forward', self.grid(N * OH * OW, F, K * K * C), (THREADS,), x, self.w,
-                    self.no_bias if b is None else b, y, N, *activation, self.device.shares, self.device.arrived)
+    def forward(self, x, N, after, groups=1):
+        if self.sizes == Sizes(1, 1, self.sizes.C, 1, 1, 1) and after[0] == FORWARD:
+            kind, y, b, *_, activation, slope, _, _ = after
+            self.launch('score', (N,), (THREADS,), x, self.w, b, y, activation, slope)
+            return
+        rows, columns, classes = self.result('forward', N)
+        grid = self.grid(rows, columns, self.sizes.K ** 2 * self.sizes.C, groups)
+        self.launch('forward', grid, (THREADS,), x, self.w, N, groups, *after, self.device.shares, self.device.arrived)
+
+    def input_grad(self, dy, N, after, groups=1):
+        rows, columns, classes = self.result('input_grad', N)
+        down, across, _ = self.grid(rows, columns, 0, groups)
+        self.launch('input_grad', (down, across, classes), (THREADS,), dy, self.w, N, groups, *after)
 
     def weight_grad(self, x, dy, dw, N, adds=False):
         H, W, C, OH, OW, F, K, S, P = self.sizes
-        with self.device.beside():                # the rest of the backward, which may need shares at the same time
-            self.launch('weight_grad', self.grid(K * K * C, F, N * OH * OW), (THREADS,), x, dy, dw, N, int(adds),
-                        self.device.side_shares, self.device.side_arrived)
+        shares, n = self.device.side_shares, dw.size
+        down, across, _ = self.grid(K * K * C, F, 0)
+        slices = max(1, min(BLOCKS * MULTIPROCESSORS // (down * across), N * OH * OW // (4 * self.device.depth), shares.size // n))
+        with self.device.beside():                # the rest of the backward
+            self.launch('weight_grad', (down, across, slices), (THREADS,), x, dy, dw if slices == 1 else shares, N,
+                        int(adds and slices == 1))
+            if slices > 1:
+                together = min(slices, 16, max(1, 2**18 // n))            # so many threads add up for one number
+                width = 512 // together // 32 * 32
+                self.device.pointwise('add_slices', (ceil(n, width),), (width, together), shares, slices, dw, n, int(adds))
 
-    def input_grad(self, dy, dx, N, b=None, activation=LINEAR):
+    def result(self, kernel, N):
+        """Rows and columns of a product, and into how many products it is divided."""
         H, W, C, OH, OW, F, K, S, P = self.sizes
-        down, across, _ = self.grid(N * ceil(H, S) * ceil(W, S), S * S * C // self.classes, 0)
-        self.launch('input_grad', (down, across, self.classes), (THREADS,), dy, self.w,
-                    self.no_bias if b is None else b, dx, N, *activation)
+        if kernel == 'forward':
+            return N * OH * OW, F, 1
+        return N * ceil(H, S) * ceil(W, S), S * S * C // self.classes, self.classes
 
-    def grid(self, rows, columns, depth):
+    def parts(self, kernel, N, groups):
+        """How many pairs of sums over a part of the rows a kernel leaves of each group."""
+        rows, columns, classes = self.result(kernel, N)
+        return ceil(rows // groups, TILE) * classes * columns
+
+    def grid(self, rows, columns, depth, groups=1):
         """Tiles down and across, and into how many slices the sum is divided: as many blocks as a GPU holds at once, three
         a multiprocessor, as one more would begin when others have ended, and all would wait for it."""
         width = TILE if columns > 8 else 8
-        down, across = ceil(rows, TILE), ceil(columns, width)
+        down, across = groups * ceil(rows // groups, TILE), ceil(columns, width)
         tiles, room = down * across, self.device.shares.size
-        slices = min(3 * MULTIPROCESSORS // tiles, MOST_SLICES, depth // (4 * DEPTH), room // (tiles * TILE * width))
+        slices = min(BLOCKS * MULTIPROCESSORS // tiles, MOST_SLICES, depth // (4 * self.device.depth), room // (tiles * TILE * width))
         return down, across, max(1, slices)
 
 
@@ -97,10 +128,12 @@ class Stage:
     """y = activation(BatchNorm(product(x) + b)): a layer with a weight and what follows it, as much as there is.
 
     x and dx, y and dy are arrays for at least N images, the number that a call is about. They come in `groups` of
-    equal size: to BatchNorm, as many minibatches.
+    equal size: to BatchNorm, as many minibatches. A product sums up what the BatchNorm after it needs to know of its result,
+    and on the way back what that of the stage below does: each of its blocks leaves its part in an array `parts`.
     """
+    count = None                                  # of the parts of a channel of a group, in the backward
 
-    def __init__(self, device, layers, shape):
+    def __init__(self, device, layers, shape, weights):
         layer, *rest = layers
         self.device, self.layer = device, layer
         self.norm = rest.pop(0) if rest and isinstance(rest[0], BatchNorm2d) else None
@@ -110,52 +143,80 @@ class Stage:
         if self.norm and layer.b is not None and layer.b.size != self.norm.gamma.size:
             raise NotCovered('a bias that differs within a channel, before a BatchNorm2d')
         sizes = Sizes.of(layer, shape)
-        self.product = product = Product(device, sizes, layer.w, layer.b)
+        self.product = Product(device, sizes, weights(layer.w))
         self.transposed = isinstance(layer, ConvTranspose2d)
-        self.up, self.down = ((product.input_grad, product.forward) if self.transposed else
-                              (product.forward, product.input_grad))
+        self.up, self.down = ('input_grad', 'forward') if self.transposed else ('forward', 'input_grad')
         self.shape = ((sizes.F,) if isinstance(layer, Linear) else sizes[:3] if self.transposed else sizes[3:6])
         owner = self.norm.gamma if self.norm else layer.b
         self.C = self.shape[-1] if owner is None else owner.size
 
-    def allocate(self, N, groups):
-        empty = self.device.cupy.empty
+    def allocate(self, N, groups, below):
+        """`below` is the stage, if there is one, whose dy is this one's dx."""
+        empty, self.below = self.device.cupy.empty, below if isinstance(below, Stage) else None
+        self.parts = empty(2 * max(2 * 8 * MULTIPROCESSORS, groups * max(self.C, self.product.parts(self.up, N, groups))), np.float32)
         if self.norm:
-            self.pre = empty((N, *self.shape), np.float32)                # what BatchNorm is given
-            self.mu, self.var, self.sum_d, self.sum_d_xhat = (empty((groups, self.C), np.float32) for _ in range(4))
+            self.pre = self.device.numbers(N, *self.shape)                # what BatchNorm is given
+            self.mu, self.rstd = (empty((groups, self.C), np.float32) for _ in range(2))
+        else:
+            self.pre, self.mu, self.rstd = self.device.no_numbers, self.device.zeros, self.device.zeros
+        self.at_once = 4 if self.C % 4 == 0 else 1                        # channels
+        self.sums = empty(2 * groups * self.C, np.float32)
         self.unused = [empty(self.C, np.float32) for _ in range(2)]       # for the gradients of a frozen stage
+        if self.below:
+            room = 2 * groups * self.product.parts(self.down, N, groups)
+            self.below.parts = max(self.below.parts, empty(room, np.float32), key=len)
 
     def forward(self, N, groups):
-        norm, device = self.norm, self.device
+        norm, device, b = self.norm, self.device, self.layer.b
+        up = getattr(self.product, self.up)
         if not norm:
-            self.up(self.x, self.y, N, self.layer.b, self.activation)
+            up(self.x, N, after(device, FORWARD, self.y, b, activation=self.activation))
             return
-        self.up(self.x, self.pre, N, self.layer.b)
-        rows = N * prod(self.shape) // self.C // groups
-        device.sums('batch_statistics', rows, self.C, groups, self.pre, self.mu, self.var)
-        device.columns('normalise', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
-                       norm.running_mean, norm.running_var, self.y, norm.eps, norm.momentum, *self.activation)
+        up(self.x, N, after(device, FORWARD, self.pre, b, parts=self.parts), groups)
+        rows, count = self.rows(N) // groups, self.product.parts(self.up, N, groups) // self.C
+        device.channels('statistics', self.C, rows, self.C, self.parts, count, groups, self.mu, self.rstd, norm.running_mean,
+                        norm.running_var, norm.eps, norm.momentum)
+        device.columns('normalise', rows, self.C, groups, self.pre, self.y, self.mu, self.rstd, norm.gamma, norm.beta,
+                       *self.activation, at_once=self.at_once)
+
+    def rows(self, N):
+        return N * prod(self.shape) // self.C
 
     def backward(self, N, groups, to_weights, to_input):
         """From dy, in whose place comes the gradient before activation and BatchNorm, those of the parameters and dx,
         where they are wanted. They are written, not added to what was there."""
-        layer, norm, device = self.layer, self.norm, self.device
-        rows = N * prod(self.shape) // self.C
+        layer, norm, device, rows = self.layer, self.norm, self.device, self.rows(N)
+        has_db = to_weights and not norm and layer.b is not None          # before a BatchNorm db = 0: it subtracts b again
+        count, self.count = self.count, None
+        if count is None and (norm or has_db or self.activation != LINEAR):          # no product above has gone through it
+            count = device.columns(
+                'activation_sums', rows // groups if norm else rows, self.C, groups if norm else 1, self.y, self.pre, self.dy,
+                self.mu, self.rstd, self.C if norm else 1, *self.activation, self.parts)
         if norm:
             dgamma, dbeta = (norm.dgamma, norm.dbeta) if to_weights else self.unused
-            rows //= groups
-            device.sums('normalise_sums', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
-                        self.dy, self.sum_d, self.sum_d_xhat, norm.eps, *self.activation)
-            device.columns('normalise_grad', rows, self.C, groups, self.pre, self.mu, self.var, norm.gamma, norm.beta,
-                           self.sum_d, self.sum_d_xhat, self.dy, dgamma, dbeta, norm.eps, *self.activation)
-            # and db = 0: BatchNorm subtracts b again
-        elif self.activation != LINEAR or layer.b is not None and to_weights:
-            db = layer.db if to_weights and layer.b is not None else self.unused[0]
-            device.sums('activation_sums', rows, self.C, 1, self.y, self.dy, db, *self.activation)
+            device.channels('sums_of_parts', self.C, self.C, self.parts, count, groups, self.sums, dgamma, dbeta)
+            device.columns('normalise_grad', rows // groups, self.C, groups, self.pre, self.dy, self.mu, self.rstd, norm.gamma,
+                           self.sums, at_once=self.at_once)
         if to_weights:
             self.weight_grad(self.x, N)
         if to_input:
-            self.down(self.dy, self.dx, N)
+            self.input_grad(N, groups)
+        if has_db:
+            with device.beside() if to_input else nullcontext():          # without input_grad, it can go on beside weight_grad
+                device.channels('sums_of_parts', self.C, self.C, self.parts, count, 1, self.sums, self.unused[0], layer.db)
+
+    def input_grad(self, N, groups):
+        """dx, and what the stage below begins its backward with, if it has a weight."""
+        below, down = self.below, getattr(self.product, self.down)
+        if not below:
+            down(self.dy, N, after(self.device, FORWARD, self.dx))
+            return
+        if not below.norm:
+            groups = 1
+        kind = BACKWARD_NORM if below.norm else BACKWARD
+        down(self.dy, N, after(self.device, kind, self.dx, y=below.y, pre=below.pre, mu=below.mu, rstd=below.rstd, channels=below.C,
+                               activation=below.activation, parts=below.parts), groups)
+        below.count = self.product.parts(self.down, N, groups) // below.C
 
     def weight_grad(self, x, N, adds=False):
         self.product.weight_grad(*((self.dy, x) if self.transposed else (x, self.dy)), self.layer.dw, N, adds)
@@ -164,22 +225,19 @@ class Stage:
         """Layer.tangent, after a backward and without a BatchNorm: adds to dw, and gives u if it is wanted."""
         self.weight_grad(v, N, adds=True)
         if to_output:
-            self.up(v, u, N)
-            if self.activation != LINEAR:
-                count = N * prod(self.shape)
-                self.device.each('times_slope', count, self.y, u, count, *self.activation)
+            getattr(self.product, self.up)(v, N, after(self.device, BACKWARD, u, y=self.y, activation=self.activation))
 
 
 class Weightless:
     """A layer without weights as a stage of its own, which is linear: its tangent is what its forward does."""
 
-    def __init__(self, device, layers, shape):
+    def __init__(self, device, layers, shape, weights):
         if layers[1:]:
             raise NotCovered(f'{type(layers[1]).__name__} after {layers[0]}')
         H, W, self.C = shape
         self.device, self.pixels = device, H * W
 
-    def allocate(self, N, groups):
+    def allocate(self, N, groups, below):
         pass
 
     def backward(self, N, groups, to_weights, to_input):
@@ -190,8 +248,8 @@ class Weightless:
 class Pool(Weightless):
     """GlobalAvgPool2d."""
 
-    def __init__(self, device, layers, shape):
-        super().__init__(device, layers, shape)
+    def __init__(self, device, layers, shape, weights):
+        super().__init__(device, layers, shape, weights)
         self.shape = self.C,
 
     def forward(self, N, groups):
@@ -208,11 +266,11 @@ class Planes(Weightless):
     """LabelPlanes. The label of image n is at the end of row n of `labels` or, where there are more images than rows, n modulo
     their number."""
 
-    def __init__(self, device, layers, shape):
-        super().__init__(device, layers, shape)
+    def __init__(self, device, layers, shape, weights):
+        super().__init__(device, layers, shape, weights)
         self.classes = layers[0].classes
         self.shape = *shape[:2], self.C + self.classes
-        self.no_labels = device.cupy.zeros((1, self.classes), np.float32)
+        self.no_labels = device.no_numbers[:self.classes].reshape(1, -1)
 
     def forward(self, N, groups):
         self.join(self.x, self.labels, self.y, N)
@@ -233,21 +291,29 @@ WEIGHTLESS = {GlobalAvgPool2d: Pool, LabelPlanes: Planes}
 
 class Network:
     """The stages of a Sequential for up to N inputs of that shape, which lie in x. y is the output, dy takes its
-    gradient; frozen, a network leaves its own gradients alone and gives that of x in dx. labels are for Planes. Raises
-    NotCovered."""
+    gradient; frozen, a network leaves its own gradients alone and gives that of x in dx, which may be the dy of a stage `below`, of
+    another network. Products read weights, a copy of the parameters, that two networks may share; labels are for Planes.
+    Raises NotCovered."""
 
-    def __init__(self, device, network, shape, N, groups=1, *, x, dx=None, y=None, dy=None, labels=None):
-        self.device, self.stages = device, list(stages(device, network.leaves(), shape))
+    def __init__(self, device, network, shape, N, groups=1, *, x, dx=None, y=None, below=None, weights=None, labels=None):
+        parameters = network.parameters
+        if weights is None:
+            weights = parameters if device.precision == 'fp32' else device.convert(parameters)
+
+        def weights_of(w):
+            start = (w.data.ptr - parameters.data.ptr) // w.itemsize
+            return weights[start:start + w.size]
+        self.device, self.weights = device, weights
+        self.stages = list(stages(device, network.leaves(), shape, weights_of))
         if N * max(prod(shape), *(prod(stage.shape) for stage in self.stages)) >= 2**31 - 2**20:
             raise NotCovered('an array of 2^31 numbers')                  # indices, and some beyond the end, are ints
-        empty = device.cupy.empty
-        for stage, below in zip(self.stages, [None, *self.stages]):
-            stage.allocate(N, groups)
+        for stage, lower in zip(self.stages, [None, *self.stages]):
             stage.labels = labels
-            stage.x, stage.dx = (below.y, below.dy) if below else (x, dx)
-            stage.y, stage.dy = (empty((N, *stage.shape), np.float32) for _ in range(2))
+            stage.x, stage.dx = (lower.y, lower.dy) if lower else (x, dx)
+            stage.y, stage.dy = (device.numbers(N, *stage.shape) for _ in range(2))
+            stage.allocate(N, groups, lower or below)
         if y is not None:
-            self.stages[-1].y, self.stages[-1].dy = y, dy
+            self.stages[-1].y = y
         self.y, self.dy = self.stages[-1].y, self.stages[-1].dy
         self.lowest = next(i for i, stage in enumerate(self.stages) if isinstance(stage, Stage))        # that has a weight
 
@@ -262,7 +328,7 @@ class Network:
             self.device.join()
 
 
-def stages(device, leaves, shape):
+def stages(device, leaves, shape, weights):
     """The layers of a network for inputs of that shape, divided before each layer that opens a stage."""
     opening = Conv2d, ConvTranspose2d, Linear, *WEIGHTLESS
     starts = [i for i, leaf in enumerate(leaves) if isinstance(leaf, opening)]
@@ -272,7 +338,7 @@ def stages(device, leaves, shape):
     shape = reshaped(shape, leaves[:starts[0]])
     for start, end in zip(starts, [*starts[1:], len(leaves)]):
         layers = [leaf for leaf in leaves[start:end] if not isinstance(leaf, Reshape)]
-        stage = WEIGHTLESS.get(type(layers[0]), Stage)(device, layers, shape)
+        stage = WEIGHTLESS.get(type(layers[0]), Stage)(device, layers, shape, weights)
         shape = reshaped(stage.shape, leaves[start:end])
         yield stage
 

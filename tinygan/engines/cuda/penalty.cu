@@ -2,7 +2,7 @@
 
 // epsilon * real + (1 - epsilon) * fake: epsilon, uniform in [0, 1), is one for all `numbers` of an image, and a pure function of
 // (seed, step, image)
-extern "C" __global__ void between(const float* real, const float* fake, float* mixed, int numbers, int n, const int* step,
+extern "C" __global__ void between(const Number* real, const Number* fake, Number* mixed, int numbers, int n, const int* step,
                                    unsigned seed_low, unsigned seed_high) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
@@ -16,16 +16,16 @@ const int R1 = 0, WGAN_GP = 1;
 // From g = dD(x)/dx comes, in its place, v = weight * dpenalty/dg; the log gets weight * penalty. There is a block for each image,
 // of `numbers` numbers, and the last of them adds up, all in double.
 extern "C" __global__ void __launch_bounds__(256) penalty(
-        float* g, int numbers, int rule, float weight, double* shares, int* arrived, float* log, int log_rows, int* step,
+        Number* g, int numbers, int rule, float weight, double* shares, int* arrived, float* log, int log_rows, int* step,
         int ends_step) {
     const int n = blockIdx.x, N = gridDim.x;
     g += n * numbers;
     double square = 0, sum = 0;
-    for (int i = threadIdx.x; i < numbers; i += 256) square += (double)g[i] * g[i];
+    for (int i = threadIdx.x; i < numbers; i += 256) square += (double)(g[i] * g[i]);
     square = block_sum(square);
     const double size = sqrt(square + 1e-12);
     const float factor = weight / N * (rule == R1 ? 1 : 2 * (size - 1) / size);
-    for (int i = threadIdx.x; i < numbers; i += 256) g[i] *= factor;
+    for (int i = threadIdx.x; i < numbers; i += 256) g[i] = g[i] * factor;
     if (threadIdx.x == 0) shares[n] = rule == R1 ? square / 2 : (size - 1) * (size - 1);
     if (!last_to_arrive(arrived, N)) return;
     for (int i = threadIdx.x; i < N; i += 256) sum += shares[i];
@@ -33,10 +33,4 @@ extern "C" __global__ void __launch_bounds__(256) penalty(
     if (threadIdx.x != 0) return;
     log[*step % log_rows * COLUMNS + 5] = weight / N * sum;
     *step += ends_step;
-}
-
-// How an activation's output moves when its input moves by u, in place: u times the slope where the output is y
-extern "C" __global__ void times_slope(const float* y, float* u, int n, int activation, float slope) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) u[i] *= activation_grad(y[i], activation, slope);
 }

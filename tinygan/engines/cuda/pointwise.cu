@@ -4,139 +4,177 @@
 // D sees fake and real images in one pass, but to BatchNorm they are two minibatches: `groups` equal parts of the rows,
 // each with statistics of its own. `rows` counts those of one group.
 
-// In the kernels for BatchNorm and for sums, a thread stays in one channel of one group and visits every so many rows.
-// blockDim is (channels, rows), gridDim (blocks for the channels, blocks for the rows, groups), and no thread is left
-// over. Of blocks so large a multiprocessor has two at once, if a thread needs no more than 32 registers.
-const int THREADS = 1024;
+// In the kernels for BatchNorm and for sums, a thread stays in the same channels of one group and visits every so many rows.
+// blockDim is (channels, rows), gridDim (blocks for the channels, blocks for the rows, groups), and no thread is left over.
+const int THREADS = 512;
 
-__device__ int channel() { return blockIdx.x * blockDim.x + threadIdx.x; }
+// The channel of a thread, or the first of WIDTH
+template<int WIDTH = 1> __device__ int channel() { return (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH; }
 
-// True in one of the threads of each channel
-__device__ bool is_first() { return blockIdx.z + blockIdx.y + threadIdx.y == 0; }
-
-// visit(i) for each row that is a thread's, whose number lies at i
-template<class Visit>
-__device__ void each_row(int rows, int C, Visit visit) {
-    const int row = blockIdx.z * rows + blockIdx.y * blockDim.y + threadIdx.y, end = (blockIdx.z + 1) * rows * C;
-    for (int i = row * C + channel(); i < end; i += gridDim.y * blockDim.y * C) visit(i);
+// use(i, load(i)) for each row that is a thread's, whose number lies at i: with four loads on their way at a time
+template<int WIDTH, class Load, class Use>
+__device__ void each_row(int rows, int C, Load load, Use use) {
+    const unsigned row = blockIdx.z * rows + blockIdx.y * blockDim.y + threadIdx.y, end = (blockIdx.z + 1) * rows * C;
+    const unsigned stride = gridDim.y * blockDim.y * C;
+    for (unsigned i = row * C + channel<WIDTH>(); i < end; i += 4 * stride) {
+        decltype(load(0)) loaded[4];
+        #pragma unroll
+        for (int n = 0; n < 4; n++)
+            if (i + n * stride < end) loaded[n] = load(i + n * stride);
+        #pragma unroll
+        for (int n = 0; n < 4; n++)
+            if (i + n * stride < end) use(i + n * stride, loaded[n]);
+    }
 }
 
 __device__ void operator+=(double2& sum, double2 more) { sum = make_double2(sum.x + more.x, sum.y + more.y); }
 
-// Sums of two numbers a row, pair(i), over the rows of a group, for each channel. Of the blocks for the rows, the last
-// to finish adds the shares, all in double. True in the thread that has the total of its channel.
-template<class Pair>
-__device__ bool column_sums(int rows, int C, Pair pair, double2* shares, int* arrived, double2& total) {
-    __shared__ double2 parts[THREADS];
-    const int y = threadIdx.y, t = y * blockDim.x + threadIdx.x;
-    auto add_over_y = [&]() {                  // pairwise; leaves the sum in the threads with y = 0
-        parts[t] = total;
-        for (int n = blockDim.y; n > 1; n = (n + 1) / 2) {
-            __syncthreads();
-            if (y < n / 2) parts[t] += parts[t + (n + 1) / 2 * blockDim.x];
-        }
-        total = parts[t];
-    };
-    total = make_double2(0, 0);
-    each_row(rows, C, [&](int i) { total += pair(i); });
-    add_over_y();
-    if (gridDim.y == 1) return y == 0;
-    shares += blockIdx.z * gridDim.y * C + channel();
-    if (y == 0) shares[blockIdx.y * C] = total;
-    if (!last_to_arrive(arrived + blockIdx.z * gridDim.x + blockIdx.x, gridDim.y)) return false;
-    total = make_double2(0, 0);
-    for (int block = y; block < gridDim.y; block += blockDim.y) total += shares[block * C];
-    add_over_y();
-    return y == 0;
-}
-
-// BatchNorm and the activation after it, in one channel of a group
-struct Norm {
-    float mean, rstd, gamma, beta;
-    int activation;
-    float slope;
-
-    __device__ float xhat(float x) const { return (x - mean) * rstd; }
-    __device__ float y(float x) const { return activate(gamma * xhat(x) + beta, activation, slope); }
-    __device__ float d(float x, float dy) const { return dy * activation_grad(y(x), activation, slope); }
-};
-
-// Their forward, first half: mean and variance of each channel of x
-extern "C" __global__ void __launch_bounds__(THREADS, 2) batch_statistics(
-        int rows, int C, const float* x, float* mu, float* var, double* shares, int* arrived) {
-    const int group_c = blockIdx.z * C + channel();
-    auto pair = [=](int i) { return make_double2(x[i], x[i] * x[i]); };
-    double2 total;
-    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) {
-        double mean = total.x / rows;
-        mu[group_c] = mean;
-        var[group_c] = max(0.0, total.y / rows - mean * mean);
+// The sum of two numbers over the threads of one channel, in those with y = 0
+__device__ double2 add_up(double2 mine) {
+    __shared__ double2 sums[THREADS];
+    const int t = threadIdx.y * blockDim.x + threadIdx.x;
+    __syncthreads();                           // nobody reads what the last call has left
+    sums[t] = mine;
+    for (int n = blockDim.y; n > 1; n = (n + 1) / 2) {         // pairwise
+        __syncthreads();
+        if (threadIdx.y < n / 2) sums[t] += sums[t + (n + 1) / 2 * blockDim.x];
     }
+    return sums[t];
 }
 
-// and second half, y = activation(gamma * xhat + beta). The running statistics follow the groups from the last, the
+// The sum of the `count` parts that the blocks of a product, or of activation_sums, have left of it, in a channel of a group
+__device__ double2 total(const float2* parts, int count, int C, int group) {
+    double2 mine = make_double2(0, 0);
+    for (int i0 = threadIdx.y; i0 < count; i0 += 8 * blockDim.y) {
+        float2 eight[8] = {};                  // on their way at the same time
+        for (int n = 0; n < 8; n++)
+            if (int i = i0 + n * blockDim.y; i < count) eight[n] = parts[(group * count + i) * C + channel()];
+        for (int n = 0; n < 8; n++) mine += make_double2(eight[n].x, eight[n].y);
+    }
+    return add_up(mine);
+}
+
+// BatchNorm's statistics, from the parts of the sums of x and its square. The running ones follow the groups from the last, the
 // real images, to the first.
-extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise(
-        int rows, int C, const float* x, const float* mu, const float* var, const float* gamma, const float* beta,
-        float* running_mean, float* running_var, float* y, float eps, float momentum, int activation, float slope) {
-    const int c = channel(), group_c = blockIdx.z * C + c;
-    const Norm norm = {mu[group_c], rsqrtf(var[group_c] + eps), gamma[c], beta[c], activation, slope};
-    each_row(rows, C, [=](int i) { y[i] = norm.y(x[i]); });
-    if (!is_first()) return;
-    for (int g = gridDim.z - 1; g >= 0; g--) {
-        running_mean[c] += momentum * (mu[g * C + c] - running_mean[c]);
-        running_var[c] += momentum * (var[g * C + c] * (rows / (rows - 1.f)) - running_var[c]);
+extern "C" __global__ void __launch_bounds__(THREADS) statistics(
+        int rows, int C, const float2* parts, int count, int groups, float* mu, float* rstd, float* running_mean,
+        float* running_var, float eps, float momentum) {
+    const int c = channel();
+    for (int group = groups - 1; group >= 0; group--) {
+        const double2 sums = total(parts, count, C, group);
+        if (threadIdx.y > 0) continue;
+        const double mean = sums.x / rows, var = max(0.0, sums.y / rows - mean * mean);
+        mu[group * C + c] = mean;
+        rstd[group * C + c] = rsqrtf(float(var) + eps);
+        running_mean[c] += momentum * (float(mean) - running_mean[c]);
+        running_var[c] += momentum * (float(var) * (rows / (rows - 1.f)) - running_var[c]);
     }
 }
 
-// Their backward, first half: the sums of d, which is dy gone back through the activation, and d * xhat. They are the
-// group's part of dbeta and dgamma.
-extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise_sums(
-        int rows, int C, const float* x, const float* mu, const float* var, const float* gamma, const float* beta,
-        const float* dy, float* sum_d, float* sum_d_xhat, float eps, int activation, float slope, double* shares,
-        int* arrived) {
-    const int c = channel(), group_c = blockIdx.z * C + c;
-    const Norm norm = {mu[group_c], rsqrtf(var[group_c] + eps), gamma[c], beta[c], activation, slope};
-    auto pair = [=](int i) {
-        float d = norm.d(x[i], dy[i]);
-        return make_double2(d, d * norm.xhat(x[i]));
-    };
-    double2 total;
-    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) {
-        sum_d[group_c] = total.x;
-        sum_d_xhat[group_c] = total.y;
+// y = activation(gamma * xhat + beta)
+template<int WIDTH> __device__ void normalise_rows(
+        int rows, int C, const Number* x, Number* y, const float* mu, const float* rstd, const float* gamma, const float* beta,
+        int activation, float slope) {
+    const int c = channel<WIDTH>(), group_c = blockIdx.z * C + c;
+    float mean[WIDTH], scale[WIDTH], shift[WIDTH];
+    for (int k = 0; k < WIDTH; k++)
+        mean[k] = mu[group_c + k], scale[k] = gamma[c + k] * rstd[group_c + k], shift[k] = beta[c + k];
+    each_row<WIDTH>(rows, C, [=](int i) { return neighbours<WIDTH>(x + i); },
+                    [&](int i, Neighbours<WIDTH> x) {
+                        float row[WIDTH];
+                        for (int k = 0; k < WIDTH; k++) row[k] = (x[k] - mean[k]) * scale[k] + shift[k];
+                        activate<WIDTH>(row, activation, slope);
+                        neighbours<WIDTH>(y + i).take(row);
+                    });
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) normalise(
+        int rows, int C, const Number* x, Number* y, const float* mu, const float* rstd, const float* gamma, const float* beta,
+        int activation, float slope) {
+    if (C % 4) normalise_rows<1>(rows, C, x, y, mu, rstd, gamma, beta, activation, slope);
+    else normalise_rows<4>(rows, C, x, y, mu, rstd, gamma, beta, activation, slope);
+}
+
+// The backward begins where a product is above: it leaves d, the gradient of gamma * xhat + beta, and parts of the sums of d and of
+// d * xhat. Elsewhere this does it: dy becomes d, as it goes back through the activation. Without BatchNorm, rstd is 0, of one
+// channel for all.
+extern "C" __global__ void __launch_bounds__(THREADS) activation_sums(
+        int rows, int C, const Number* y, const Number* x, Number* dy, const float* mu, const float* rstd, int channels,
+        int activation, float slope, float2* parts) {
+    const int place = blockIdx.z * channels + channel() % channels;
+    const float mean = mu[place], scale = rstd[place];
+    const Slope slope_at(activation, slope);
+    double2 mine = make_double2(0, 0);
+    each_row<1>(rows, C,
+        [=](int i) { return make_float2(dy[i] * slope_at(y[i]), scale ? (x[i] - mean) * scale : 0); },
+        [&](int i, float2 d_xhat) {
+            dy[i] = d_xhat.x;
+            mine += make_double2(d_xhat.x, d_xhat.x * d_xhat.y);
+        });
+    mine = add_up(mine);
+    if (threadIdx.y == 0) parts[(blockIdx.z * gridDim.y + blockIdx.y) * C + channel()] = make_float2(mine.x, mine.y);
+}
+
+// The sums of d and of d * xhat, of each group and of all: those are dbeta (or db, without BatchNorm) and dgamma
+extern "C" __global__ void __launch_bounds__(THREADS) sums_of_parts(
+        int C, const float2* parts, int count, int groups, float2* sums, float* dgamma, float* dbeta) {
+    const int c = channel();
+    double2 all = make_double2(0, 0);
+    for (int group = 0; group < groups; group++) {
+        const double2 one = total(parts, count, C, group);
+        all += one;
+        if (threadIdx.y == 0) sums[group * C + c] = make_float2(one.x, one.y);
     }
+    if (threadIdx.y == 0) dbeta[c] = all.x, dgamma[c] = all.y;
 }
 
-// and second half, dx = gamma * rstd * (d - mean of d - xhat * mean of d * xhat), in place of dy
-extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise_grad(
-        int rows, int C, const float* x, const float* mu, const float* var, const float* gamma, const float* beta,
-        const float* sum_d, const float* sum_d_xhat, float* dy, float* dgamma, float* dbeta, float eps, int activation,
-        float slope) {
-    const int c = channel(), group_c = blockIdx.z * C + c;
-    const Norm norm = {mu[group_c], rsqrtf(var[group_c] + eps), gamma[c], beta[c], activation, slope};
-    const float mean_d = sum_d[group_c] / rows, mean_d_xhat = sum_d_xhat[group_c] / rows;
-    each_row(rows, C, [=](int i) {
-        dy[i] = norm.gamma * norm.rstd * (norm.d(x[i], dy[i]) - mean_d - norm.xhat(x[i]) * mean_d_xhat);
-    });
-    if (!is_first()) return;
-    float beta_sum = 0, gamma_sum = 0;
-    for (int g = 0; g < gridDim.z; g++) beta_sum += sum_d[g * C + c], gamma_sum += sum_d_xhat[g * C + c];
-    dbeta[c] = beta_sum;
-    dgamma[c] = gamma_sum;
+// dx = gamma * rstd * (d - mean of d - xhat * mean of d * xhat), in place of d
+template<int WIDTH> __device__ void normalise_grad_rows(
+        int rows, int C, const Number* x, Number* d, const float* mu, const float* rstd, const float* gamma, const float2* sums) {
+    struct Two { Neighbours<WIDTH> d, x; };
+    const int c = channel<WIDTH>(), group_c = blockIdx.z * C + c;
+    float factor[WIDTH], shift[WIDTH], slope[WIDTH];           // dx = factor * d + slope * x + shift
+    for (int k = 0; k < WIDTH; k++) {
+        const float2 sum = sums[group_c + k];
+        factor[k] = gamma[c + k] * rstd[group_c + k];
+        slope[k] = -factor[k] * rstd[group_c + k] * (sum.y / rows);
+        shift[k] = -factor[k] * (sum.x / rows) - slope[k] * mu[group_c + k];
+    }
+    each_row<WIDTH>(rows, C, [=](int i) { return Two{neighbours<WIDTH>(d + i), neighbours<WIDTH>(x + i)}; },
+                    [&](int i, Two two) {
+                        float dx[WIDTH];
+                        for (int k = 0; k < WIDTH; k++) dx[k] = factor[k] * two.d[k] + (slope[k] * two.x[k] + shift[k]);
+                        neighbours<WIDTH>(d + i).take(dx);
+                    });
 }
 
-// Without BatchNorm: dy goes back through the activation, in place, and db = sum of dy
-extern "C" __global__ void __launch_bounds__(THREADS, 2) activation_sums(
-        int rows, int C, const float* y, float* dy, float* db, int activation, float slope, double* shares,
-        int* arrived) {
-    auto pair = [=](int i) { return make_double2(dy[i] *= activation_grad(y[i], activation, slope), 0); };
-    double2 total;
-    if (column_sums(rows, C, pair, (double2*)shares, arrived, total)) db[channel()] = total.x;
+extern "C" __global__ void __launch_bounds__(THREADS) normalise_grad(
+        int rows, int C, const Number* x, Number* d, const float* mu, const float* rstd, const float* gamma, const float2* sums) {
+    if (C % 4) normalise_grad_rows<1>(rows, C, x, d, mu, rstd, gamma, sums);
+    else normalise_grad_rows<4>(rows, C, x, d, mu, rstd, gamma, sums);
+}
+
+// The gradient of weights, from the shares of it that slices of a sum have left one behind the other, always added in the same
+// order; it may be added to what is there. blockDim is (numbers, slices at a time).
+extern "C" __global__ void __launch_bounds__(THREADS) add_slices(const float* shares, int slices, float* dw, int n, int adds) {
+    __shared__ float sums[THREADS];
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    float sum = 0;
+    for (int slice0 = threadIdx.y; i < n && slice0 < slices; slice0 += 8 * blockDim.y) {
+        float eight[8] = {};                   // on their way at the same time
+        for (int k = 0; k < 8; k++)
+            if (int slice = slice0 + k * blockDim.y; slice < slices) eight[k] = shares[slice * n + i];
+        for (int k = 0; k < 8; k++) sum += eight[k];
+    }
+    sums[threadIdx.y * blockDim.x + threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y > 0 || i >= n) return;
+    for (int y = 1; y < blockDim.y; y++) sum += sums[y * blockDim.x + threadIdx.x];
+    dw[i] = adds ? dw[i] + sum : sum;
 }
 
 // The mean of each channel, x (N, pixels, C) -> y (N, C), and its backward; n counts the numbers that are written
-extern "C" __global__ void pool(const float* x, float* y, int pixels, int C, int n) {
+extern "C" __global__ void pool(const Number* x, Number* y, int pixels, int C, int n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     float sum = 0;
@@ -144,26 +182,26 @@ extern "C" __global__ void pool(const float* x, float* y, int pixels, int C, int
     y[i] = sum / pixels;
 }
 
-extern "C" __global__ void pool_grad(const float* dy, float* dx, int pixels, int C, int n) {
+extern "C" __global__ void pool_grad(const Number* dy, Number* dx, int pixels, int C, int n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) dx[i] = dy[i / C / pixels * C + i % C] / pixels;
 }
 
 // x (N, pixels, C) with the planes of LabelPlanes behind its channels, and its backward. The label of image n lies in the last
 // `classes` of the `width` numbers of row n of `labels`; behind the last row, the first is next.
-extern "C" __global__ void join_planes(const float* x, const float* labels, float* y, int pixels, int C, int classes, int rows,
+extern "C" __global__ void join_planes(const Number* x, const Number* labels, Number* y, int pixels, int C, int classes, int rows,
                                        int width, int n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x, pixel = i / (C + classes), c = i % (C + classes);
     if (i >= n) return;
     y[i] = c < C ? x[pixel * C + c] : labels[(pixel / pixels % rows + 1) * width - classes + c - C];
 }
 
-extern "C" __global__ void cut_planes(const float* dy, float* dx, int C, int classes, int n) {
+extern "C" __global__ void cut_planes(const Number* dy, Number* dx, int C, int classes, int n) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) dx[i] = dy[i / C * (C + classes) + i % C];
 }
 
-// The sum over the 256 threads of a block, in all of them
+// The sum over the 256 threads of a block, in all of them. Between two calls, there must be a barrier.
 template<class T>
 __device__ T block_sum(T mine) {
     __shared__ T parts[256];
@@ -173,19 +211,16 @@ __device__ T block_sum(T mine) {
         if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
     }
     __syncthreads();
-    T total = parts[0];
-    __syncthreads();                           // for the next call, which overwrites them
-    return total;
+    return parts[0];
 }
 
-// The losses of ../../losses.py, times weight; to the last two, target is the sign. A single block writes dscore and returns the
-// mean of the loss; mean_output is what is reported as D's opinion.
+// The losses of ../../losses.py, times weight; to the last two, target is the sign. A single block writes dscore; a thread gets the
+// sums, over its scores, of the loss and of what is reported as D's opinion.
 const int CROSS_ENTROPY = 0, LEAST_SQUARES = 1, WASSERSTEIN = 2, HINGE = 3;
 
 __device__ float softplus(float s) { return fmaxf(s, 0) + log1pf(expf(-fabsf(s))); }
 
-__device__ float loss_and_grad(const float* score, float* dscore, int N, int kind, float target, float weight,
-                               float& mean_output) {
+__device__ double2 loss_and_grad(const Number* score, Number* dscore, int N, int kind, float target, float weight) {
     double2 mine = make_double2(0, 0);
     for (int i = threadIdx.x; i < N; i += 256) {
         float s = score[i], p = expf(-softplus(-s)), loss, grad;
@@ -198,9 +233,7 @@ __device__ float loss_and_grad(const float* score, float* dscore, int N, int kin
         mine += make_double2(weight * loss, kind == CROSS_ENTROPY ? p : s);
         dscore[i] = weight * grad / N;
     }
-    double2 total = block_sum(mine);
-    mean_output = total.y / N;
-    return total.x / N;
+    return mine;
 }
 
 // An optimiser's step count goes up, and with it Adam's corrections 1 / (1 - beta^t)
@@ -213,17 +246,20 @@ __device__ void advance(int* t, float* corrections, double beta1, double beta2) 
 // Numbers in a row of the log, which holds the losses and opinions of a step. The last is of a penalty: see penalty.cu
 const int COLUMNS = 6;
 
+struct Both { double2 real, fake; };
+__device__ void operator+=(Both& sums, const Both& more) { sums.real += more.real, sums.fake += more.fake; }
+
 // D's loss on N fake scores and, behind them, N real ones. Row step % log_rows of the log gets loss, D(x), D(G(z)).
 // While the loss is at most rests_at, D rests: its corrections are 0, and Adam does nothing.
 extern "C" __global__ void discriminator_loss(
-        const float* score, float* dscore, int N, int kind, float real, float fake, float weight, float rests_at,
+        const Number* score, Number* dscore, int N, int kind, float real, float fake, float weight, float rests_at,
         int* t, float* corrections, double beta1, double beta2, float* log, int log_rows, int* step, int ends_step) {
-    float output_real, output_fake;
-    float loss = loss_and_grad(score + N, dscore + N, N, kind, real, weight, output_real);
-    loss += loss_and_grad(score, dscore, N, kind, fake, weight, output_fake);
+    Both sums = {loss_and_grad(score + N, dscore + N, N, kind, real, weight), loss_and_grad(score, dscore, N, kind, fake, weight)};
+    sums = block_sum(sums);
     if (threadIdx.x != 0) return;
+    const float loss = (sums.real.x + sums.fake.x) / N;
     float* row = log + *step % log_rows * COLUMNS;
-    row[0] = loss, row[1] = output_real, row[2] = output_fake;
+    row[0] = loss, row[1] = sums.real.y / N, row[2] = sums.fake.y / N;
     corrections[0] = 0;
     if (!(loss <= rests_at)) advance(t, corrections, beta1, beta2);
     *step += ends_step;
@@ -231,25 +267,31 @@ extern "C" __global__ void discriminator_loss(
 
 // G's loss on the scores of its N fakes: the log gets it and D(G(z)) after D's update
 extern "C" __global__ void generator_loss(
-        const float* score, float* dscore, int N, int kind, float target, float weight,
+        const Number* score, Number* dscore, int N, int kind, float target, float weight,
         int* t, float* corrections, double beta1, double beta2, float* log, int log_rows, int* step) {
-    float output;
-    float loss = loss_and_grad(score, dscore, N, kind, target, weight, output);
+    const double2 sums = block_sum(loss_and_grad(score, dscore, N, kind, target, weight));
     if (threadIdx.x != 0) return;
     float* row = log + *step % log_rows * COLUMNS;
-    row[3] = loss, row[4] = output;
+    row[3] = sums.x / N, row[4] = sums.y / N;
     advance(t, corrections, beta1, beta2);
     *step += 1;
 }
 
-// Adam, as in ../optim.py, with m and v moved by rate = 1 - beta toward what is new
-extern "C" __global__ void adam(float* theta, float* m, float* v, const float* g, int n, const float* corrections,
+// Adam, as in ../optim.py, with m and v moved by rate = 1 - beta toward what is new. Products take the weights from w.
+extern "C" __global__ void adam(float* theta, Number* w, float* m, float* v, const float* g, int n, const float* corrections,
                                 float lr, float rate1, float rate2, float eps) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n || corrections[0] == 0) return;
     m[i] += rate1 * (g[i] - m[i]);
     v[i] += rate2 * (g[i] * g[i] - v[i]);
     theta[i] -= lr * (m[i] * corrections[0]) / (sqrtf(v[i] * corrections[1]) + eps);
+    w[i] = theta[i];
+}
+
+// y = x, as products take it
+extern "C" __global__ void convert(const float* x, Number* y, int n) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = x[i];
 }
 
 // Average.step, as in ../optim.py

@@ -1,53 +1,44 @@
 // result[m][n] = the sum over k of left[m][k] * right[k][n], for matrices whose numbers lie anywhere in memory: in tiles, on
 // tensor cores in TF32 or bfloat16, or in float32. conv.cu says what the matrices are.
 
-#if BF16
-typedef unsigned short Number;                                     // bfloat16: the upper half of a rounded float
-#else
-typedef float Number;
-#endif
-const int DEPTH = 32, THREADS = 128;
+const int THREADS = 128, STAGES = 2;                               // tiles of each matrix in shared memory
 const int CHUNK = 16 / sizeof(Number);                             // numbers in 16 bytes, a row of load_matrices
 
-// WIDTH numbers, 1 or 4, into shared memory, as the products take them
-template<int WIDTH> __device__ void put(Number* to, const float* x) {
-#if BF16
-    if (WIDTH == 4) *(uint2*)to = make_uint2(two_bf16(x[0], x[1]), two_bf16(x[2], x[3]));
-    else *to = two_bf16(x[0], 0);
-#else
-    auto prepared = [](float x) { return TF32 ? tf32(x) : x; };
-    if (WIDTH == 4) *(float4*)to = make_float4(prepared(x[0]), prepared(x[1]), prepared(x[2]), prepared(x[3]));
-    else *to = prepared(x[0]);
-#endif
-}
+// How far a tile goes in the direction in which a sum has that many terms: 128 bytes, or less for a few
+__device__ constexpr int depth_of(int terms) { return terms >= 8 * CHUNK ? 8 * CHUNK : (terms + 15) / 16 * 16; }
 
-// LINES rows of the left matrix, or columns of the right one, by DEPTH of what is summed over, in shared memory. It is
+// How many neighbours of n can be copied at once
+__device__ constexpr int copied_at_once(int n) { return n % CHUNK == 0 ? CHUNK : n % 4 == 0 ? 4 : 1; }
+
+// LINES rows of the left matrix, or columns of the right one, by DEPTH terms of the sum, in shared memory. It is
 // kept as it was in memory, where neighbours are neighbours along k or along the lines. PITCH puts what the threads of a
 // warp read at a time in different banks.
-template<int LINES, bool ALONG_K> struct alignas(16) Tile {
+template<int LINES, int DEPTH, bool ALONG_K> struct alignas(16) Tile {
     static const int PITCH = ALONG_K ? DEPTH + CHUNK : LINES | 8;
     Number numbers[ALONG_K ? LINES : DEPTH][PITCH];
 
     __device__ Number& at(int line, int k) { return ALONG_K ? numbers[line][k] : numbers[k][line]; }
 
-    // A thread's share of 16 lines by 2 CHUNKs, in the order in which mma wants a left piece: both halves of the lines for
-    // the first CHUNK, then for the second. Of 16 columns, a right matrix has two pieces: registers 0 and 2, then 1 and
-    // 3. With OF 8 lines, both halves are the same.
-    template<int OF> __device__ void pieces(int line, int k, unsigned* piece) {
-        const int lane = threadIdx.x % 32;
+    // A thread's share of 16 lines by 2 CHUNKs, as mma wants it. In a left piece, registers 0 and 1 have both halves of the lines for the
+    // first CHUNK, 2 and 3 for the second. A right matrix has two pieces there, for 8 columns each: 0 and 1 are both CHUNKs
+    // of the first, 2 and 3 of the second. With OF 8 lines, both are the same.
+    template<bool LEFT, int OF> __device__ void pieces(int line, int k, unsigned* piece) {
+        const int lane = threadIdx.x % 32, i = lane / 8;
+        const int half = (LEFT ? i % 2 : i / 2) * 8 % OF, chunk = LEFT ? i / 2 : i % 2;
         if (ALONG_K)
-            load_matrices(piece, &at(line + lane % OF, k + lane / 16 * CHUNK));
+            load_matrices(piece, &at(line + half + lane % 8, k + chunk * CHUNK));
         else if (BF16)
-            load_transposed(piece, &at(line + lane / 8 * 8 % OF, k + lane % 8 + lane / 16 * 8));
+            load_transposed(piece, &at(line + half, k + chunk * CHUNK + lane % 8));
         else
             for (int i = 0; i < 4; i++)
-                piece[i] = __float_as_uint(at(line + lane / 4 + i * 8 % OF, k + lane % 4 + i / 2 * 4));
+                piece[i] = __float_as_uint(at(line + (LEFT ? i % 2 : i / 2) * 8 % OF + lane / 4,
+                                              k + (LEFT ? i / 2 : i % 2) * CHUNK + lane % 4));
     }
 };
 
 // Where a number of a matrix lies in memory, if it is there: beside an image there are zeros.
 struct Found {
-    const float* at;
+    const Number* at;
     bool there;
 };
 
@@ -55,7 +46,7 @@ struct Found {
 struct Place {
     int h, w, index;
 
-    __device__ Found find(const float* image, int dh, int dw, int offset, unsigned height, unsigned width) const {
+    __device__ Found find(const Number* image, int dh, int dw, int offset, unsigned height, unsigned width) const {
         return {image + (index + offset), unsigned(h + dh) < height && unsigned(w + dw) < width};
     }
 };
@@ -70,13 +61,12 @@ template<class Line, class Find> struct Matrix {
 };
 template<class Line, class Find> __device__ Matrix<Line, Find> matrix(Line line, Find find) { return {line, find}; }
 
-// A thread's share of a Tile on its way from the matrix in memory, WIDTH neighbours at a time. What it needs to know of its
+// A thread's share of a Tile, on its way from the matrix in memory, WIDTH neighbours at a time. What it needs to know of its
 // lines it finds out once.
-template<int LINES, bool ALONG_K, int WIDTH, class Matrix> struct Reader {
+template<int LINES, int DEPTH, bool ALONG_K, int WIDTH, class Matrix> struct Reader {
     static const int ROUNDS = (LINES * DEPTH + THREADS * WIDTH - 1) / (THREADS * WIDTH);
     const Matrix& matrix;
     decltype(matrix.line(0u)) lines[ROUNDS];
-    float numbers[ROUNDS][WIDTH];
 
     // The line and k of this thread in a round. Along k, neighbouring groups of threads are 4 lines apart: in other banks,
     // if they write bfloat16.
@@ -95,25 +85,16 @@ template<int LINES, bool ALONG_K, int WIDTH, class Matrix> struct Reader {
         for (int round = 0; round < ROUNDS; round++) lines[round] = matrix.line(line0 + line(round));
     }
 
-    __device__ void read(unsigned step, unsigned depth) {
+    __device__ void copy(Tile<LINES, DEPTH, ALONG_K>& tile, unsigned step, unsigned depth) {
         #pragma unroll
         for (int round = 0; round < ROUNDS; round++) {
             if (!inside(round)) break;
             Found found = matrix.find(lines[round], step, k(round));
             found.there = found.there && (depth % DEPTH == 0 || DEPTH * step + k(round) < depth);
-            if (WIDTH == 4) {
-                float4 four = found.there ? *(const float4*)found.at : make_float4(0, 0, 0, 0);
-                numbers[round][0] = four.x, numbers[round][1 % WIDTH] = four.y;
-                numbers[round][2 % WIDTH] = four.z, numbers[round][3 % WIDTH] = four.w;
-            } else
-                numbers[round][0] = found.there ? *found.at : 0;
+            Number& to = tile.at(line(round), k(round));
+            if constexpr (WIDTH * sizeof(Number) >= 4) copy_async<WIDTH * sizeof(Number)>(&to, found.at, found.there);
+            else to = found.there ? *found.at : Number(0.f);
         }
-    }
-
-    __device__ void write(Tile<LINES, ALONG_K>& tile) {
-        #pragma unroll
-        for (int round = 0; round < ROUNDS; round++)
-            if (inside(round)) put<WIDTH>(&tile.at(line(round), k(round)), numbers[round]);
     }
 };
 
@@ -133,48 +114,66 @@ __device__ __forceinline__ bool add_shares(float* sum, unsigned slice, unsigned 
     return true;
 }
 
-// result(m, n, sum over k < depth of left[m][k] * right[k][n]) for every m < M and n < N of the block's tile, which is
-// ROWS x COLUMNS. Its four warps divide it into pieces of 16 x 8, the shape of the tensor cores' mma: each thread holds
-// four numbers of a piece. While one step of DEPTH is multiplied, the numbers of the next are on their way.
+// The sum over k < depth of left[m][k] * right[k][n] for all m of ROWS from m0 on and n of COLUMNS from n0 on, which are a block's
+// tile. Its four warps divide it into pieces of 16 x 8, the shape of the tensor cores' mma: each thread holds four numbers of a
+// piece. While one step of DEPTH is multiplied, the numbers of the next ones are on their way.
 //
-// With slices > 1, as many blocks divide the sum, and the last of them has the result.
-template<int ROWS, int COLUMNS, bool LEFT_ALONG_K, int LEFT_WIDTH, bool RIGHT_ALONG_K, int RIGHT_WIDTH,
-         class Left, class Right, class Result>
-__device__ void product(unsigned M, unsigned N, unsigned depth, Left left, Right right, Result result,
-                        unsigned slice, unsigned slices, float* shares, int* arrived) {
+// With slices > 1, as many blocks divide the sum. If there is room for their shares, the last of them has the whole; else, each has its
+// share.
+//
+// Then columns(n, each) does with the sums of WIDTH columns from n on what there is to do: each(load, use) calls
+// use(sum, load(row(m)), two) for all m < M, and several loads before the first use, as memory is far. What use puts in two, two
+// numbers for each column, is summed up over the rows, and handed to total(n, sums).
+template<int ROWS, int COLUMNS, int DEPTH, bool LEFT_ALONG_K, int LEFT_WIDTH, bool RIGHT_ALONG_K, int RIGHT_WIDTH, int WIDTH,
+         class Left, class Right, class Row, class Columns, class Total>
+__device__ void product(unsigned m0, unsigned M, unsigned N, unsigned depth, Left left, Right right, Row row_of, Columns columns,
+                        Total total, unsigned slice, unsigned slices, float* shares, int* arrived) {
     const int WARPS_DOWN = ROWS < COLUMNS ? 1 : ROWS > COLUMNS ? 4 : 2, WARPS_ACROSS = 4 / WARPS_DOWN;
     const int DOWN = ROWS / WARPS_DOWN / 16, ACROSS = COLUMNS / WARPS_ACROSS / 8;           // pieces of a warp
-    __shared__ Tile<ROWS, LEFT_ALONG_K> a[2];
-    __shared__ Tile<COLUMNS, RIGHT_ALONG_K> b[2];
+    const int ACROSS_A_ROW = COLUMNS / WIDTH, HEIGHT = THREADS / ACROSS_A_ROW;              // threads, and the rows they have at a time
+    struct Tiles {
+        Tile<ROWS, DEPTH, LEFT_ALONG_K> a[STAGES];
+        Tile<COLUMNS, DEPTH, RIGHT_ALONG_K> b[STAGES];
+    };
+    __shared__ union {
+        Tiles tiles;
+        float sums[ROWS][COLUMNS + 8];
+        float2 totals[HEIGHT][COLUMNS];
+    } shared;
+    __shared__ decltype(row_of(0u)) places[ROWS];
     const int warp = threadIdx.x / 32, q = threadIdx.x % 32 / 4, t = threadIdx.x % 4;       // 4q + t: see mma
-    const int row = warp / WARPS_ACROSS * DOWN * 16, column = warp % WARPS_ACROSS * ACROSS * 8;
-    const unsigned m0 = blockIdx.x * ROWS, n0 = blockIdx.y * COLUMNS;
+    const int row = warp / WARPS_ACROSS * DOWN * 16, line = warp % WARPS_ACROSS * ACROSS * 8;
+    const unsigned n0 = blockIdx.y * COLUMNS;
     float sum[DOWN][ACROSS][4] = {};
 
     const unsigned steps = (depth + DEPTH - 1) / DEPTH, share = (steps + slices - 1) / slices;
     const unsigned begin = slice * share, end = min(steps, begin + share);
-    Reader<ROWS, LEFT_ALONG_K, LEFT_WIDTH, Left> left_reader(left, m0);
-    Reader<COLUMNS, RIGHT_ALONG_K, RIGHT_WIDTH, Right> right_reader(right, n0);
-    if (begin < end) {
-        left_reader.read(begin, depth), right_reader.read(begin, depth);
-        left_reader.write(a[begin % 2]), right_reader.write(b[begin % 2]);
-    }
+    Reader<ROWS, DEPTH, LEFT_ALONG_K, LEFT_WIDTH, Left> left_reader(left, m0);
+    Reader<COLUMNS, DEPTH, RIGHT_ALONG_K, RIGHT_WIDTH, Right> right_reader(right, n0);
+    auto fetch = [&](unsigned step) {
+        if (step < end) {
+            left_reader.copy(shared.tiles.a[step % STAGES], step, depth);
+            right_reader.copy(shared.tiles.b[step % STAGES], step, depth);
+        }
+        commit_copies();
+    };
+    for (int i = 0; i < STAGES - 1; i++) fetch(begin + i);
     for (unsigned step = begin; step < end; step++) {
+        wait_for_copies<STAGES - 2>();
         __syncthreads();                           // this step's numbers are there, and nobody reads those of the last one,
-        const bool more = step + 1 < end;          // in whose place the next ones will come
-        if (more) left_reader.read(step + 1, depth), right_reader.read(step + 1, depth);
-        auto& x = a[step % 2];
-        auto& y = b[step % 2];
+        fetch(step + STAGES - 1);                  // in whose place the next ones come
+        auto& x = shared.tiles.a[step % STAGES];
+        auto& y = shared.tiles.b[step % STAGES];
 #if TF32 || BF16
         #pragma unroll
         for (int k = 0; k < DEPTH; k += 2 * CHUNK) {
             unsigned left_piece[DOWN][4], right_pieces[(ACROSS + 1) / 2][4];
-            for (int i = 0; i < DOWN; i++) x.template pieces<16>(row + i * 16, k, left_piece[i]);
+            for (int i = 0; i < DOWN; i++) x.template pieces<true, 16>(row + i * 16, k, left_piece[i]);
             for (int j = 0; j < ACROSS; j += 2)
-                y.template pieces<ACROSS == 1 ? 8 : 16>(column + j * 8, k, right_pieces[j / 2]);
+                y.template pieces<false, ACROSS == 1 ? 8 : 16>(line + j * 8, k, right_pieces[j / 2]);
             for (int i = 0; i < DOWN; i++)
                 for (int j = 0; j < ACROSS; j++)
-                    mma(sum[i][j], left_piece[i], right_pieces[j / 2][j % 2], right_pieces[j / 2][j % 2 + 2]);
+                    mma(sum[i][j], left_piece[i], right_pieces[j / 2][j % 2 * 2], right_pieces[j / 2][j % 2 * 2 + 1]);
         }
 #else
         #pragma unroll 1
@@ -182,18 +181,46 @@ __device__ void product(unsigned M, unsigned N, unsigned depth, Left left, Right
             for (int i = 0; i < DOWN; i++)
                 for (int j = 0; j < ACROSS; j++)
                     for (int e = 0; e < 4; e++)
-                        sum[i][j][e] += x.at(row + i * 16 + q + e / 2 * 8, k) * y.at(column + j * 8 + 2 * t + e % 2, k);
+                        sum[i][j][e] += x.at(row + i * 16 + q + e / 2 * 8, k) * y.at(line + j * 8 + 2 * t + e % 2, k);
 #endif
-        if (more) left_reader.write(a[(step + 1) % 2]), right_reader.write(b[(step + 1) % 2]);
     }
-    if (slices > 1 && !add_shares<DOWN * ACROSS * 4>(sum[0][0], slice, slices, shares, arrived)) return;
-    #pragma unroll
+    if (slices > 1 && shares && !add_shares<DOWN * ACROSS * 4>(sum[0][0], slice, slices, shares, arrived)) return;
+
+    __syncthreads();                               // nobody reads the tiles any more
+    if (threadIdx.x < ROWS) places[threadIdx.x] = row_of(m0 + threadIdx.x);
     for (int i = 0; i < DOWN; i++)
-        #pragma unroll
         for (int j = 0; j < ACROSS; j++)
+            for (int half = 0; half < 2; half++)
+                *(float2*)&shared.sums[row + i * 16 + q + half * 8][line + j * 8 + 2 * t] =
+                    make_float2(sum[i][j][2 * half], sum[i][j][2 * half + 1]);
+    __syncthreads();
+    const int x = threadIdx.x % ACROSS_A_ROW * WIDTH, y = threadIdx.x / ACROSS_A_ROW, n = n0 + x;
+    const int rows = n < N ? min(M - m0, ROWS) : 0;
+    float2 mine[WIDTH] = {};
+    columns(min(n, N - WIDTH), [&](auto load, auto use) {
+        const int AT_ONCE = ROWS / HEIGHT < 8 ? (ROWS + HEIGHT - 1) / HEIGHT : 8;
+        #pragma unroll 1
+        for (int i0 = y; i0 < rows; i0 += AT_ONCE * HEIGHT) {
+            decltype(load(places[0])) loaded[AT_ONCE];
             #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                unsigned m = m0 + row + i * 16 + q + e / 2 * 8, n = n0 + column + j * 8 + 2 * t + e % 2;
-                if (m < M && n < N) result(m, n, sum[i][j][e]);
+            for (int i = 0; i < AT_ONCE; i++)
+                if (i0 + i * HEIGHT < rows) loaded[i] = load(places[i0 + i * HEIGHT]);
+            #pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                if (i0 + i * HEIGHT >= rows) break;
+                float sum[WIDTH];
+                float2 two[WIDTH] = {};
+                for (int k = 0; k < WIDTH; k++) sum[k] = shared.sums[i0 + i * HEIGHT][x + k];
+                use(sum, loaded[i], two);
+                for (int k = 0; k < WIDTH; k++) mine[k].x += two[k].x, mine[k].y += two[k].y;
             }
+        }
+    });
+    __syncthreads();
+    for (int k = 0; k < WIDTH; k++) shared.totals[y][x + k] = mine[k];
+    __syncthreads();
+    if (threadIdx.x >= COLUMNS || n0 + threadIdx.x >= N) return;
+    float2 all = make_float2(0, 0);
+    for (int i = 0; i < HEIGHT; i++) all.x += shared.totals[i][threadIdx.x].x, all.y += shared.totals[i][threadIdx.x].y;
+    total(n0 + threadIdx.x, all);
 }

@@ -49,14 +49,14 @@ class CapturedGAN:
         self.sampler = gan.sampler
         self.about = f'a captured step of kernels in {NAMES[precision]}'
         self.device = Device(cupy, precision)
-        self.z = cupy.empty((N, z_dim), np.float32)
-        self.x = cupy.empty((2 * N, *shape), np.float32)                  # fake images, and behind them real ones
-        self.dfake = cupy.empty((N, *shape), np.float32)
-        self.fake = cupy.empty((N, *shape), np.float32) if gan.instance_noise else self.x[:N]
-        self.G = Network(self.device, gan.G, (z_dim,), N, x=self.z, y=self.fake, dy=self.dfake)
-        self.D = Network(self.device, gan.D, shape, 2 * N, groups=2, x=self.x, dx=self.dfake, labels=self.z)
-        self.penalty = gan.penalty and Penalty(self.device, gan.D, gan.penalty, self.x[N:], self.x[:N] if batches.mixed else None,
-                                               labels=self.z)
+        numbers = self.device.numbers
+        self.z = numbers(N, z_dim)
+        self.x = numbers(2 * N, *shape)           # fake images, and behind them real ones
+        self.fake = numbers(N, *shape) if gan.instance_noise else self.x[:N]
+        self.G = Network(self.device, gan.G, (z_dim,), N, x=self.z, y=self.fake)
+        self.D = Network(self.device, gan.D, shape, 2 * N, groups=2, x=self.x, dx=self.G.dy, below=self.G.stages[-1], labels=self.z)
+        self.penalty = gan.penalty and Penalty(self.device, gan.D, self.D.weights, gan.penalty, self.x[N:],
+                                               self.x[:N] if batches.mixed else None, labels=self.z)
         gan.G.zero_grad()                         # kernels never write the gradient of a bias before a BatchNorm: it is 0
         gan.D.zero_grad()
         self.terms = {name: term(getattr(gan.loss, name)) for name in ('real', 'fake', 'generator')}
@@ -93,7 +93,7 @@ class CapturedGAN:
         epoch, i = divmod(number - 1, self.images.steps_per_epoch(self.N))
         if self.endless:
             batch = fit(self.images.batch(number - 1, self.N), self.shape)
-            self.x[self.N:] = normalise(batch, self.device.cupy, self.black)
+            self.device.convert(normalise(batch, self.device.cupy, self.black), self.x[self.N:])
             if self.classes:
                 labels = self.images.batch_labels(number - 1, self.N)
                 self.labels[...] = self.device.cupy.asarray(labels.astype(np.int32))
@@ -152,7 +152,7 @@ class CapturedGAN:
         D.backward(2 * N, groups=2)
         if penalised:
             self.penalty.play(self.step_count, key(self.seed), self.log, ends_step)
-        self.adam(optim, self.D_corrections)
+        self.adam(optim, self.D.weights, self.D_corrections)
 
     def update_G(self):
         G, D, N, optim = self.G, self.D, self.N, self.gan.optim_G
@@ -162,13 +162,13 @@ class CapturedGAN:
             *betas(optim), self.log, LOG_ROWS, self.step_count)
         D.backward(N, frozen=True)
         G.backward(N)
-        self.adam(optim, self.G_corrections)
+        self.adam(optim, self.G.weights, self.G_corrections)
         if self.gan.average:
             self.follow(self.gan.average)
 
-    def adam(self, optim, corrections):
+    def adam(self, optim, weights, corrections):
         theta = optim.network.parameters
-        self.device.each('adam', theta.size, theta, optim.m, optim.v, optim.network.gradients, theta.size, corrections,
+        self.device.each('adam', theta.size, theta, weights, optim.m, optim.v, optim.network.gradients, theta.size, corrections,
                          float(optim.lr), 1. - optim.beta1, 1. - optim.beta2, optim.eps)
 
     def follow(self, average):
