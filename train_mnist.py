@@ -30,6 +30,7 @@ from tinygan.run.pictures import grid
 from tinygan.run.progress import Progress, signals_caught
 from tinygan.run.schedule import Schedule
 from tinygan.run.settings import DEFAULTS, RECIPE, identity, new_config, old_config, recipe_of
+from tinygan.run.worker import Worker
 
 EVALUATED = 2000                                  # samples: fewer than `tinygan evaluate` draws, and so a larger distance
 
@@ -39,10 +40,12 @@ def train(engine, judge, health, run, last):
     samples, if --evaluate-every asks for it; `health` says what goes wrong."""
     schedule = Schedule(run.config)
     with health.explaining(), signals_caught() as signals, np.errstate(all='ignore'):      # what is not a number, run.flush finds
-        with closing(engine), closing(Progress(run.step, last, run.config, signals)) as progress:
+        with (closing(engine), closing(Worker(engine.beside)) as worker,
+              closing(Progress(run.step, last, run.config, signals)) as progress):
             for step in range(run.step + 1, last + 1):
                 run.log(step, engine.step(step))  # GAN.step: D learns, then G
                 if measured := schedule.asked(step, 'evaluate'):
+                    worker.wait()                 # this takes all cores
                     samples = samples_of(engine.sampler, run.config, 'evaluation', EVALUATED)
                     run.record_distance(judge.distance(samples), engine.state())
 
@@ -52,14 +55,19 @@ def train(engine, judge, health, run, last):
                     progress.show(step, rows)
                     progress.say(health.look(step, rows))
                 if name := schedule.sample(step):
-                    run.save_sample(name, grid(preview(engine.sampler, run.config)))
+                    worker.call(save_grid, run, name, engine.sampler)
                 if schedule.checkpoint(step) or stop:
+                    worker.wait()                 # a resumed run does not draw earlier grids again
                     run.save(step, engine.state())
                 if stop:
                     break
                 schedule.draw(run.save_pictures)
         run.save_pictures()
     return signals[0] if signals else None
+
+
+def save_grid(run, name, sampler):
+    run.save_sample(name, grid(preview(sampler, run.config)))
 
 
 def parse(arguments, program):

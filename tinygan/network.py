@@ -4,7 +4,7 @@ import copy
 import numpy as np
 
 from . import show
-from .arrays import array_module
+from .arrays import array_module, to_numpy
 
 
 class NoForward(RuntimeError, AttributeError):
@@ -143,17 +143,17 @@ class Sequential(Layer):
 
 def pack(xp, owners):
     """One vector of all arrays that are attributes of owners [(layer, name)]."""
-    arrays = [xp.asarray(getattr(layer, name)) for layer, name in owners]
+    arrays = [getattr(layer, name) for layer, name in owners]
     return lay_out(xp.empty(sum(array.size for array in arrays), arrays[0].dtype if arrays else np.float32), owners)
 
 
 def lay_out(vector, owners):
     """Copy the owners' arrays into the vector, and leave them views of it."""
-    start = 0
+    xp, start = array_module(vector), 0
     for layer, name in owners:
         array = getattr(layer, name)
         view = vector[start:start + array.size].reshape(array.shape)
-        view[...] = array_module(vector).asarray(array)
+        view[...] = to_numpy(array) if xp is np else xp.asarray(array)
         setattr(layer, name, view)
         start += array.size
     return vector

@@ -1,4 +1,6 @@
 """What a step of training takes, as arrays on the device."""
+import copy
+
 import numpy as np
 
 from ..gan import draw_epsilon, draw_image_noise, draw_z
@@ -15,6 +17,12 @@ class Minibatches:
         self.images, self.seed, self.xp = images, seed, xp
         self.N, self.z_dim, self.shape, self.black = recipe.batch_size, recipe.z_dim, recipe.shape, recipe.black
         self.classes, self.noisy, self.mixed = recipe.classes, recipe.instance_noise > 0, recipe.penalty == 'wgan_gp'
+
+    def on(self, xp):
+        """The same minibatches, on another device."""
+        twin = copy.copy(self)
+        twin.xp = xp
+        return twin
 
     def __call__(self, number):
         x = normalise(fit(self.images.batch(number - 1, self.N), self.shape), self.xp, self.black)

@@ -3,7 +3,8 @@
     engine = start(gan, batches)      the fastest there is for this GAN, on the device where it is
     engine.step(number)               GAN.step on minibatch `number`; returns the metrics
     engine.state()                    GAN.state, as of the last step
-    engine.sampler                    the network that draws samples: GAN.sampler
+    engine.sampler                    the network that draws samples: GAN.sampler or, where engine.beside, a copy of it on the CPU,
+                                      as of the last step, from which they can be drawn beside the next ones
     engine.close()                    until then, this engine alone trains the GAN
 
 On a CPU they are lanes (lanes.py), one for each core, of layers that multiply less (conversion.py, layers.py, toomcook.py);
@@ -44,6 +45,7 @@ def somebody_s_own(gan):
 class Plain:
     """GAN.step, as the core has it."""
     log_every = 10                  # steps between two looks at the metrics: each waits for the device
+    beside = False
 
     def __init__(self, gan, batches, about='training with the plain core'):
         self.gan, self.batches, self.about, self.sampler = gan, batches, about, gan.sampler

@@ -39,7 +39,7 @@ class Lanes:
     memory. During a step BLAS has one thread. Raises UserError when another lane has ended: a system that runs out of
     memory kills processes.
     """
-    log_every = 10
+    log_every, beside = 10, False
 
     def __init__(self, gan, batches, N, cores=None):
         self.batches, self.lane, self.pipes, self.children = batches, 0, [], []

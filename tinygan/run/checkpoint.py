@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..arrays import array_module, to_numpy
 from ..data.ours import is_run, read_config
 from ..errors import UserError
 from ..recipes import find_recipe
@@ -28,7 +27,6 @@ from .files import atomically, lock
 from .pictures import plot_curves, save_gif, save_png
 
 VERSION = 2                         # of the checkpoint's format: since 2, it may ask for penalties, critic steps, classes, a VAE
-ON_CPU = 'step', 'frechet'          # of those, what is never fetched from a GPU
 BEST = 'best.npz'
 FRAMES = 100                        # of samples.gif, at most
 
@@ -125,7 +123,7 @@ class Run:
             table.writerows(rows)
 
     def log(self, step, metrics):
-        """Note a step's metrics. Arrays may still be on a GPU: they are fetched by `flush`, not here."""
+        """Note a step's metrics. They may still be on a GPU: `flush` fetches them, not this."""
         self.rows.append({'step': step} | metrics)
 
     def record_distance(self, frechet, state):
@@ -137,7 +135,8 @@ class Run:
 
     def flush(self):
         """Fetch and write the rows logged since the last flush, and return them. Raises Diverged."""
-        rows, self.rows = fetched(self.rows), []
+        rows = [{name: value if name == 'step' else float(value) for name, value in row.items()} for row in self.rows]
+        self.rows = []
         with open(self.folder / 'metrics.csv', 'a') as file:
             for row in rows:
                 file.write(','.join(f'{row[name]:.9g}' if name in row else '' for name in self.columns) + '\n')
@@ -206,13 +205,6 @@ def read_metrics(path, step):
         return rows, min((float(row['frechet']) for row in rows if row.get('frechet')), default=math.inf)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f'{path} is damaged ({error}); moved away, it stops no run') from None
-
-
-def fetched(rows):
-    """The rows with floats for arrays: all of them in one array, so that a GPU is waited for once."""
-    values = [value for row in rows for name, value in row.items() if name not in ON_CPU]
-    numbers = iter(to_numpy(array_module(values[0]).stack(values)).tolist() if values else ())
-    return [{name: value if name in ON_CPU else next(numbers) for name, value in row.items()} for row in rows]
 
 
 def checkpoints(folder):

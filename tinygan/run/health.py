@@ -12,7 +12,7 @@ from collections import deque
 import numpy as np
 from tqdm import tqdm
 
-from ..arrays import array_module
+from ..arrays import array_module, to_numpy
 from ..engines.threads import one_thread
 from ..errors import UserError
 from ..layers import LeakyReLU, channels
@@ -65,13 +65,16 @@ class Health:
         return [f'step {step}: {kind}: {line} (README, "How to read a run")' for kind, line in found.items()]
 
     def measure(self, step):
-        """How G and its images are, and how far the parameters move. Of a few images, nothing can be said."""
-        x, z = (part[:IMAGES] for part in self.batches(step)[:2])
+        """How G and its images are, and how far the parameters move. Of a few images, nothing can be said. NumPy computes it, on a
+        copy if G is on a GPU: there each operation would be one more kernel to compile, in the middle of the run."""
+        x, z = (part[:IMAGES] for part in self.batches.on(np)(step)[:2])
         moves = {'moved_G': relative_update(self.gan.optim_G), 'moved_D': relative_update(self.gan.optim_D)}
         if len(x) < FEWEST:
             return moves | {'spread': np.nan, 'dead': np.nan}
         fake, dead = z, 0
         G, training = self.gan.G, self.gan.G.training
+        if array_module(G.parameters) is not np:
+            G = copy.deepcopy(G).to(np)
         G.eval()
         for leaf in G.leaves():
             fake = leaf(fake)
@@ -196,6 +199,6 @@ def spread(images):
 
 def relative_update(adam):
     """|theta's change| / |theta| of Adam's last step, from its m and v."""
-    t, theta = max(adam.t, 1), adam.network.parameters
-    step = adam.m / (1 - adam.beta1 ** t) / (array_module(theta).sqrt(adam.v / (1 - adam.beta2 ** t)) + adam.eps)
+    t, (theta, m, v) = max(adam.t, 1), map(to_numpy, (adam.network.parameters, adam.m, adam.v))
+    step = m / (1 - adam.beta1 ** t) / (np.sqrt(v / (1 - adam.beta2 ** t)) + adam.eps)
     return adam.lr * math.sqrt((step * step).sum()) / (math.sqrt((theta * theta).sum()) or math.inf)

@@ -1,4 +1,5 @@
 """GAN.step as a row of kernels, captured once in a CUDA graph and then replayed by a single call."""
+import copy
 import gc
 from functools import partial
 
@@ -32,6 +33,7 @@ class CapturedGAN:
     must follow one another, from `first` on. Raises NotCovered for a GAN that has no kernels.
     """
     log_every = 100                 # steps between two looks at the metrics, which wait for the GPU
+    beside = True                   # while the GPU trains, the CPU is idle
 
     def __init__(self, gan, batches, precision, first=1):
         if type(gan) not in (GAN, ConditionalGAN):
@@ -46,7 +48,6 @@ class CapturedGAN:
         self.gan, self.images, self.shape, self.black = gan, batches.images, batches.shape, batches.black
         self.N, self.seed, shape, N = batches.N, batches.seed, batches.shape, batches.N
         self.classes, z_dim = batches.classes, batches.z_dim + batches.classes
-        self.sampler = gan.sampler
         self.about = f'a captured step of kernels in {NAMES[precision]}'
         self.device = Device(cupy, precision)
         numbers = self.device.numbers
@@ -66,6 +67,7 @@ class CapturedGAN:
         self.step_count, self.G_count, self.D_count = self.counts[:1], self.counts[1:2], self.counts[2:]
         self.G_corrections, self.D_corrections = cupy.zeros(2, np.float32), cupy.zeros(2, np.float32)
         self.log = cupy.zeros((LOG_ROWS, len(METRICS)), np.float32)
+        self.newest, self.fetched = first - 1, (first - 1, None)          # the last step; that of a copy of the log, and the copy
         self.dataset, self.epoch = upload(cupy, self.images, shape), None
         self.endless = self.dataset is None
         self.per_epoch = 1 if self.endless else self.images.steps_per_epoch(N)
@@ -75,7 +77,8 @@ class CapturedGAN:
         self.stream, self.graphs = cupy.cuda.Stream(), {}
 
     def step(self, number):
-        """Train on minibatch `number`. Returns the metrics by name, still on the GPU, valid for LOG_ROWS steps."""
+        """Train on minibatch `number`. Returns the metrics by name, still on the GPU, valid for LOG_ROWS steps: float fetches one,
+        and with it all that the log has."""
         self.feed(number)
         turns = turns_of(self.gan, number)
         with self.stream:
@@ -85,8 +88,19 @@ class CapturedGAN:
             else:
                 self.graphs[turns] = self.graphs[turns] or self.capture(turns)
                 self.graphs[turns].launch()
-        row = self.log[(number - 1) % LOG_ROWS]
-        return {name: row[i] for i, (name, turn) in enumerate(METRICS.items()) if turn in turns}
+        self.newest = number
+        return {name: Metric(self, number, i) for i, (name, turn) in enumerate(METRICS.items()) if turn in turns}
+
+    def fetch(self, number):
+        """A copy of the log that has the metrics of that step: the last one, if it does."""
+        if number > self.fetched[0]:
+            self.fetched = self.newest, to_numpy(self.log)
+        return self.fetched[1]
+
+    @property
+    def sampler(self):
+        """A copy of GAN.sampler on the CPU, as of the last step. Layers on the GPU would need kernels that no step needs."""
+        return copy.deepcopy(self.gan.sampler).to(np)
 
     def feed(self, number):
         """The order of a new epoch; of a dataset without end, the images themselves."""
@@ -185,6 +199,17 @@ class CapturedGAN:
 
     def close(self):
         pass
+
+
+class Metric:
+    """A number in the log of an engine, until it is fetched."""
+    __slots__ = 'engine', 'number', 'column'
+
+    def __init__(self, engine, number, column):
+        self.engine, self.number, self.column = engine, number, column
+
+    def __float__(self):
+        return float(self.engine.fetch(self.number)[(self.number - 1) % LOG_ROWS, self.column])
 
 
 def turns_of(gan, number):
