@@ -104,6 +104,7 @@ def record(setting):
     """(captured, the launches of its step): where updates alternate, of two steps."""
     with recording() as launches:
         captured = setting.captured()
+    launches.clear()                              # those of its making
     name_places(captured, launches)
     for number in numbers_of(captured.gan):
         play(captured, number)

@@ -6,9 +6,10 @@
     graph           a whole step, captured by hand in a CUDA graph
     compile_graph   G and both losses by torch.compile, and a whole step captured by hand
 
-All of them: channels_last (but for compile_graph, whose compiler chooses and in PyTorch 2.11 fails with it), products in TF32 or, by autocast, in bfloat16, cudnn.benchmark, Adam in one fused
-kernel, the images as uint8 on the GPU and the noise drawn there, D's parameters without gradients while G
-learns, nothing read back between steps. They are spared D(x) and D(G(z)), which our step reports as well.
+All of them: channels_last (but for compile_graph, which in PyTorch 2.11 fails with it), products in TF32 or, by autocast, in
+bfloat16, cudnn.benchmark, Adam in one fused kernel, the images as uint8 on the GPU and the noise drawn there, D's parameters
+without gradients while G learns, nothing read back between steps. They are spared D(x) and D(G(z)), which our step reports as
+well.
 
 It is a process that torch_process.py starts and talks to. It loads PyTorch, the networks and the images, and
 waits for a line before it tries out and compiles. When it is ready it writes a line of JSON, {"ready": true} or
@@ -110,6 +111,7 @@ class Training:
 
     def compile(self):
         import torch
+        torch._inductor.config.layout_optimization = False          # PyTorch 2.11 fails where it chooses channels_last itself
         for name in ('generate', 'loss_D', 'loss_G'):
             setattr(self, name, torch.compile(getattr(self, name), fullgraph=True))
 

@@ -74,20 +74,30 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
         ('engines/cuda/product.cuh', '        __syncthreads();                           // this step', '        // this step',
          'engines/test_cuda.py -k products and host and DCGAN'),
     'a kernel gives the tensor cores the first half of a row twice':
-        ('engines/cuda/product.cuh', 'k + lane / 16 * CHUNK', 'k', 'engines/test_cuda.py -k products and host and DCGAN'),
+        ('engines/cuda/product.cuh', 'lane % 8, k + chunk * CHUNK', 'lane % 8, k', 'engines/test_cuda.py -k products and host and DCGAN'),
     'a kernel gives a pixel the weights of its neighbour':
         ('engines/cuda/conv.cu', 'kh = rh + n / C / S + P', 'kh = n / C / S + P', 'engines/test_cuda.py -k products and host and odd'),
     'a kernel gives the tensor cores the first half of a column twice':
-        ('engines/cuda/product.cuh', 'k + lane % 8 + lane / 16 * 8', 'k + lane % 8', 'engines/test_cuda.py -k products and bf16 and host and DCGAN'),
+        ('engines/cuda/product.cuh', 'k + chunk * CHUNK + lane % 8', 'k + lane % 8',
+         'engines/test_cuda.py -k products and bf16 and host and DCGAN'),
     'a kernel leaves it to the tensor cores to cut off bits':
-        ('engines/cuda/device.cuh', 'x * 1.00035f', 'x', 'engines/test_cuda.py -k tf32_keeps and host'),
+        ('engines/cuda/device.cuh', 'x(to_tf32(x))', 'x(x)', 'engines/test_cuda.py -k tf32_keeps and host'),
     'a kernel loses the last slice of a sum':
         ('engines/cuda/product.cuh', 'z < slices; z++', 'z < slices - 1; z++', 'engines/test_cuda.py -k products and host and slices'),
+    'a kernel loses the last slice of a gradient':
+        ('engines/cuda/norm.cu', 'slice < slices)', 'slice < slices - 1)', 'engines/test_cuda.py -k products and host and slices'),
+    'a kernel forgets the activation on the way back':
+        ('engines/cuda/conv.cu', 'sum[k] * slope_at(below.y[k])', 'sum[k]', 'engines/test_cuda.py -k follows and host and DCGAN'),
+    'a kernel takes the statistics of the fakes for those of the real images':
+        ('engines/cuda/conv.cu', 'group * channels + (n + k) % channels', '(n + k) % channels',
+         'engines/test_cuda.py -k follows and host and DCGAN'),
+    'products go on with the weights from before the update':
+        ('engines/cuda/pointwise.cu', 'w[i] = theta[i];', '', 'engines/test_cuda.py -k real_width and host'),
     'a kernel lets the running statistics see the fakes before the real images':
-        ('engines/cuda/pointwise.cu', 'int g = gridDim.z - 1; g >= 0; g--', 'int g = 0; g < gridDim.z; g++',
+        ('engines/cuda/norm.cu', 'int group = groups - 1; group >= 0; group--', 'int group = 0; group < groups; group++',
          'engines/test_cuda.py -k computes_what and host and channels'),
     'products that run at the same time add up in the same memory':
-        ('engines/cuda/network.py', 'self.device.side_shares, self.device.side_arrived', 'self.device.shares, self.device.arrived',
+        ('engines/cuda/product.py', 'shares, n = self.device.side_shares', 'shares, n = self.device.shares',
          'engines/test_cuda.py -k steps_are and host-lsgan]'),
     'Adam does not wait for the gradients of the weights':
         ('engines/cuda/network.py', '        if not frozen:\n            self.device.join()\n', '',
@@ -101,7 +111,7 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
     'D learns from the penalty alone':
         ('engines/cuda/network.py', 'N, adds=True)', 'N)', 'engines/test_cuda.py -k penalty_is and host-a'),
     'a penalty takes an activation to be as steep as it is where v comes':
-        ('engines/cuda/penalty.cu', 'activation_grad(y[i]', 'activation_grad(u[i]',
+        ('engines/cuda/network.py', 'BACKWARD, u, y=self.y', 'BACKWARD, u, y=u',
          'engines/test_cuda.py -k penalty_is and host-a'),
     'an image has the label of the next':
         ('engines/cuda/pointwise.cu', '(pixel / pixels % rows + 1) * width', '((pixel / pixels + 1) % rows + 1) * width',

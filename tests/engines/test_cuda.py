@@ -18,8 +18,9 @@ from tinygan.arrays import to_numpy
 from tinygan.data.minibatches import Minibatches
 from tinygan.engines.cuda import CapturedGAN, NotCovered, device as gpu, step
 from tinygan.engines.cuda.device import Device, floats
-from tinygan.engines.cuda.network import BACKWARD, BACKWARD_NORM, FORWARD, Network, Product, Sizes, after
+from tinygan.engines.cuda.network import Network
 from tinygan.engines.cuda.penalty import Penalty
+from tinygan.engines.cuda.product import BACKWARD, BACKWARD_NORM, FORWARD, Product, Sizes, after
 from tinygan.layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, GlobalAvgPool2d, LeakyReLU, Linear, ReLU,
                             Reshape, Sigmoid, Tanh)
 from tinygan.network import Sequential
@@ -90,6 +91,7 @@ GEOMETRIES = {                                    # N, H, W, C, F, K, S, P
     '3x3': (3, 5, 4, 2, 3, 3, 1, 1),
     'odd sizes': (2, 7, 5, 16, 16, 3, 2, 1), 'stride beyond the kernel': (2, 7, 9, 2, 2, 2, 3, 0),
     'the whole image': (4, 3, 3, 8, 4, 3, 1, 0), 'more than a tile each way': (3, 6, 6, 80, 72, 4, 2, 1),
+    'a long sum, in slices': (3, 2, 2, 320, 4, 2, 1, 0),
     'a sum in slices': (40, 8, 8, 4, 4, 4, 2, 1), 'few weights of many channels, in slices': (40, 8, 8, 1, 20, 4, 2, 1)}
 
 
@@ -138,19 +140,21 @@ def test_what_follows_a_product(cupy, rng, geometry, activation):
     x, dy, w = (rng.standard_normal(shape) for shape in ((N, H, W, C), (N, OH, OW, F), (K, K, C, F)))
     device = Device(cupy, 'fp32')
     product = Product(device, Sizes(H, W, C, OH, OW, F, K, S, P), numbers(device, w))
-    for kernel, given, result in (('forward', x, conv.forward(x, w, S, P)), ('input_grad', dy, conv.input_grad(dy, w, (H, W), S, P))):
+    results = ('forward', x, conv.forward(x, w, S, P)), ('input_grad', dy, conv.input_grad(dy, w, (H, W), S, P))
+    for kernel, given, result in results:
         channels = result.shape[-1]
         b, mu, rstd = rng.standard_normal(channels), rng.standard_normal((2, channels)), rng.uniform(0.5, 2, (2, channels))
         y, pre = np.tanh(rng.standard_normal(result.shape)), rng.standard_normal(result.shape)
         slopes = {0: np.where(y > 0, 1, 0.2), 1: 1 - y * y, 2: y * (1 - y)}[activation[0]]
         d, xhat = result * slopes, (np.stack(np.split(pre, 2)) - mu[:, None, None, None]) * rstd[:, None, None, None]
         linear = result + b
-        y_forward = {0: np.where(linear > 0, linear, 0.2 * linear), 1: np.tanh(linear), 2: 1 / (1 + np.exp(-linear))}
+        activated = {0: np.where(linear > 0, linear, 0.2 * linear), 1: np.tanh(linear), 2: 1 / (1 + np.exp(-linear))}[activation[0]]
+        forward = {'b': cupy.asarray(b.astype('f')), 'activation': activation}
         on_device = {'y': numbers(device, y), 'pre': numbers(device, pre), 'channels': channels, 'activation': activation,
                      'mu': cupy.asarray(mu.astype('f')), 'rstd': cupy.asarray(rstd.astype('f'))}
         for kind, options, expected, squares in (
-                (FORWARD, {'b': cupy.asarray(b.astype('f')), 'activation': activation}, (y_forward[activation[0]], linear), linear * linear),
-                (BACKWARD, on_device, (d, d), 0 * d), (BACKWARD_NORM, on_device, (d, d), d * xhat.reshape(d.shape))):
+                (FORWARD, forward, (activated, linear), linear * linear), (BACKWARD, on_device, (d, d), 0 * d),
+                (BACKWARD_NORM, on_device, (d, d), d * xhat.reshape(d.shape))):
             out, count = numbers(device, np.nan * result), product.parts(kernel, N, 2)
             parts = poisoned(cupy, (2, count // channels, channels, 2))
             getattr(product, kernel)(numbers(device, given), N, after(device, kind, out, parts=parts, **options), 2)
@@ -338,6 +342,8 @@ def test_a_whole_dcgan_in_its_real_width(cupy, precision):
     captured.step(1)
     plain.step(floats(captured.x[2:]), floats(captured.z))
     close(captured.x[:2], make_gan(recipe._replace(z_dim=5)).G(floats(captured.z)), 5 * TOLERANCE[precision])
+    for kernels, network in (captured.G, gan.G), (captured.D, gan.D):     # what products read is what Adam has made
+        close(kernels.weights, to_numpy(network.parameters), TOLERANCE[precision] / 2)
     if precision == 'fp32':                       # of two images, the others give gradients that are percents off
         close(gan.G.gradients, plain.G.gradients, 1e-4)
         close(gan.D.gradients, plain.D.gradients, 1e-4)
@@ -472,15 +478,18 @@ RACES = {                                         # what is wrong: (the kernels,
     'a tile is read while others write it':
         ('forward', '__syncthreads();                           // this step', '//'),
     'a tile is written while others read it': ('forward', 'fetch(step + STAGES - 1);', 'fetch(step + STAGES);'),
-    'the sums are put where tiles are still read': ('forward', '__syncthreads();                               // nobody', '//'),
-    'sums are read before they are there': ('forward', '__syncthreads();\n    const int x = ', 'const int x = '),
-    'totals are put where sums are still read': ('forward', '__syncthreads();\n    for (int k = 0', 'for (int k = 0'),
+    'the sums are put where tiles are still read':
+        ('forward', '__syncthreads();                               // nobody reads the tiles', '//'),
+    'sums are read before they are there': ('forward', '__syncthreads();\n    use_sums', 'use_sums'),
+    'totals are put where sums are still read':
+        ('forward', '__syncthreads();                               // nobody reads the sums', '//'),
     'totals are read before they are there':
         ('forward', '__syncthreads();\n    if (threadIdx.x >= COLUMNS', 'if (threadIdx.x >= COLUMNS'),
     'slices leave their shares in the same place': ('weights', 'dw += blockIdx.z * M * F;', ''),
     'shares are added without a barrier': ('weights', '__syncthreads();\n    if (threadIdx.y > 0 || i', 'if (threadIdx.y > 0 || i'),
     'every row of threads adds shares': ('weights', 'if (threadIdx.y > 0 || i >= n)', 'if (i >= n)'),
-    'a score is summed without a barrier': ('score', '__syncthreads();\n        if (threadIdx.x < half) sums', 'if (threadIdx.x < half) sums'),
+    'a score is summed without a barrier':
+        ('score', '__syncthreads();\n        if (threadIdx.x < half) sums', 'if (threadIdx.x < half) sums'),
     'every thread has the score': ('score', 'if (threadIdx.x > 0) return;', '')}
 
 

@@ -22,6 +22,7 @@ from tinygan.engines.cuda import step as captured_step
 from tinygan.engines.threads import one_thread
 from tinygan.errors import one_line_errors
 from tinygan.recipes import RECIPES
+from tinygan.run import worker as worker_module
 from tinygan.run.checkpoint import Run, open_checkpoint
 from tinygan.run.generator import draw, load_with_config, preview
 from tinygan.run.health import Health
@@ -50,18 +51,22 @@ def test_what_is_called_is_done_in_order_and_beside_only_if_asked(beside):
     assert done == [(i, not beside) for i in range(20)]
 
 
-def test_a_call_waits_for_the_one_before_and_close_for_the_last():
+def test_a_call_waits_only_if_there_is_much_to_do_and_close_for_the_last(monkeypatch):
+    monkeypatch.setattr(worker_module, 'MOST', 2)
     worker, go, done = Worker(True), threading.Event(), []
     worker.call(go.wait, 30)
-    threading.Timer(0.2, lambda: (done.append('first'), go.set())).start()
     worker.call(done.append, 'second')
+    assert done == []
+    threading.Timer(0.2, lambda: (done.append('first'), go.set())).start()
+    worker.call(done.append, 'third')
     assert done[0] == 'first'
     worker.close()
-    assert done == ['first', 'second']
+    assert done == ['first', 'second', 'third']
 
 
 @pytest.mark.parametrize('later', [lambda worker: worker.call(print), lambda worker: worker.wait()], ids=['next call', 'wait'])
-def test_what_it_raises_is_raised_once_by_the_next_call_or_wait(later):
+def test_what_it_raises_is_raised_once_by_a_later_call_or_wait(later, monkeypatch):
+    monkeypatch.setattr(worker_module, 'MOST', 1)
     worker, error = Worker(True), OSError(errno.ENOSPC, 'No space left on device')
 
     def fail():

@@ -64,8 +64,8 @@ __device__ __forceinline__ Found in_patch(const Number* x, Place patch, Column c
 }
 
 // What follows a product, forward: y = activation(sum + b), with the sums of that, before the activation, and its square, for
-// BatchNorm. Or backward: d = sum * the activation's derivative, in terms of its output y, with the sums of d, for db or dbeta, and,
-// BACKWARD_NORM, of d * xhat for dgamma. Each block leaves its part of those sums in a row of its own.
+// BatchNorm. Or backward: d = sum * the activation's derivative, in terms of its output y, with the sums of d, for db or dbeta,
+// and, BACKWARD_NORM, of d * xhat for dgamma. Each block leaves its part of those sums in a row of its own.
 const int FORWARD = 0, BACKWARD = 1, BACKWARD_NORM = 2;
 
 struct After {
@@ -77,8 +77,8 @@ struct After {
     int channels, activation;
     float slope;
 
-    // For a block's numbers in WIDTH columns from n on: see product. at(row) says where they go, if anywhere.
-    template<int WIDTH, class At, class Each> __device__ void operator()(int group, int n, At at, Each each) const {
+    // For a block's numbers in WIDTH columns from n on: see use_sums. at(place) says where they go, if anywhere.
+    template<int WIDTH, class At, class Each> __device__ void columns(int group, int n, At at, Each each) const {
         const After my = *this;
         if (kind == FORWARD) {
             float b[WIDTH];
@@ -103,9 +103,9 @@ struct After {
             const int c = group * channels + (n + k) % channels;
             mean[k] = norm ? mu[c] : 0, scale[k] = norm ? rstd[c] : 0;
         }
-        each([=](auto row) {
+        each([=](auto place) {
                  Below below;
-                 below.i = at(row);
+                 below.i = at(place);
                  if (below.i >= 0) below.y = neighbours<WIDTH>(my.y + below.i);
                  if (below.i >= 0 && norm) below.pre = neighbours<WIDTH>(my.pre + below.i);
                  return below;
@@ -148,14 +148,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) forward(
         matrix([=](unsigned f) { return f; },
                [=](unsigned f, unsigned step, unsigned k) { return Found{w + Column(step, k).row_of_w() * F + f, f < F}; }),
         [=](unsigned m) { return int(m * F); },
-        [=](unsigned f, auto each) { after.template operator()<OUT_F>(rows.group, f, [=](int row) { return row + int(f); }, each); },
+        [=](unsigned f, auto each) { after.columns<OUT_F>(rows.group, f, [=](int place) { return place + int(f); }, each); },
         [=](unsigned f, float2 part) { if (sums) parts[blockIdx.x * F + f] = part; },
         blockIdx.z, gridDim.z, shares, arrived);
 }
 
 // The same where y is one number for each image, the whole of which is a patch: there is a block for each
-extern "C" __global__ void __launch_bounds__(THREADS) score(const Number* x, const Number* w, const float* b, Number* y, int activation,
-                                                            float slope) {
+extern "C" __global__ void __launch_bounds__(THREADS) score(
+        const Number* x, const Number* w, const float* b, Number* y, int activation, float slope) {
     const int WIDTH = W_ALIGNED ? WIDTH_C : 1;
     __shared__ float sums[THREADS];
     float sum = 0;
@@ -187,7 +187,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) weight_grad(
     const unsigned DEEP = N * OH * OW;
     dw += blockIdx.z * M * F;
     product<TILE_W, TILE_F, DEPTH, false, WIDTH_C, false, WIDTH_F, OUT_F>(blockIdx.x * TILE_W, M, F, DEEP,
-        matrix([=](unsigned m) { return Column(min(m, unsigned(M - WIDTH_C))); },             // behind the last: not kept, but read
+        matrix([=](unsigned m) { return Column(min(m, unsigned(M - WIDTH_C))); },       // behind the last: not kept, but read
                [=](Column column, unsigned step, unsigned k) {
                    return in_patch(x, patch(DEPTH * step + k, DEEP), column);
                }),
@@ -245,8 +245,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) input_grad(
         },
         [=](unsigned n, auto each) {
             const int dh = n / C / S, dw = n / C % S, offset = (dh * W + dw) * C + n % C;
-            auto at = [=](Place row) { return row.h + dh < H && row.w + dw < W ? row.index + offset : -1; };
-            after.template operator()<OUT_C>(rows.group, n, at, each);
+            auto at = [=](Place place) { return place.h + dh < H && place.w + dw < W ? place.index + offset : -1; };
+            after.columns<OUT_C>(rows.group, n, at, each);
         },
         [=](unsigned n, float2 part) { if (sums) parts[(blockIdx.x * CLASSES + blockIdx.z) * CLASS_C + n] = part; },
         0, 1, nullptr, nullptr);

@@ -7,8 +7,10 @@ import numpy as np
 from ...arrays import to_numpy
 
 MULTIPROCESSORS = 132                             # of an H100: sums are divided into as many blocks as keep those busy
+THREADS = 512                                     # of a block that goes down rows, as in norm.cu
+MOST_PARTS = 2 * 8 * MULTIPROCESSORS              # that such a kernel leaves, a pair of sums for each of up to 8 channels
 FILES = {'conv': ('device.cuh', 'product.cuh', 'conv.cu'),
-         'pointwise': ('device.cuh', 'pointwise.cu', 'minibatch.cu', 'penalty.cu')}
+         'pointwise': ('device.cuh', 'norm.cu', 'pointwise.cu', 'minibatch.cu', 'penalty.cu')}
 SHARES, COUNTERS = 2**22, 4096                    # numbers of memory that blocks share: see last_to_arrive
 
 
@@ -62,7 +64,7 @@ class Device:
         """Launch a pointwise kernel whose threads each go down some rows of a group, in one of C channels or in as many as are
         read at once. Returns into how many parts the rows of a group were divided."""
         width = divisor(C // at_once, 32 if at_once > 1 else 8)
-        across, height = C // at_once // width, 512 // width
+        across, height = C // at_once // width, THREADS // width
         parts = min(2 * MULTIPROCESSORS // (across * groups) or 1, ceil(rows, height))
         self.pointwise(kernel, (across, parts, groups), (width, height), rows, C, *arguments)
         return parts
@@ -70,7 +72,12 @@ class Device:
     def channels(self, kernel, C, *arguments):
         """Launch a pointwise kernel that sums up what there is of each of C channels."""
         width = divisor(C, 8)                     # a sector of memory
-        self.pointwise(kernel, (C // width,), (width, 512 // width), *arguments)
+        self.pointwise(kernel, (C // width,), (width, THREADS // width), *arguments)
+
+    def add_slices(self, shares, slices, dw, n, adds):
+        together = min(slices, 16, max(1, 2**18 // n))              # threads that add up for one number
+        width = THREADS // together // 32 * 32
+        self.pointwise('add_slices', (ceil(n, width),), (width, together), shares, slices, dw, n, adds)
 
     def numbers(self, *shape):
         """A new array of what layers hand one another."""

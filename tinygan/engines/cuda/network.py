@@ -6,122 +6,14 @@ training step can be captured in a CUDA graph.
 """
 from contextlib import nullcontext
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
-from ... import conv
 from ...layers import (BatchNorm2d, Conv2d, ConvTranspose2d, GlobalAvgPool2d, LeakyReLU, Linear, Reshape, Sigmoid,
                       Tanh)
 from ...recipes.labels import LabelPlanes
-from .device import MULTIPROCESSORS, NotCovered, ceil
-
-TILE, THREADS, BLOCKS = 64, 128, 4                # as in conv.cu and product.cuh
-MOST_SLICES = 128                                 # the last block adds them, while the others are done
-LEAKY_RELU, TANH, SIGMOID = 0, 1, 2               # as in device.cuh
-LINEAR = LEAKY_RELU, 1.0                          # an activation is a kind and a slope
-FORWARD, BACKWARD, BACKWARD_NORM = 0, 1, 2        # as in conv.cu
-
-
-class Sizes(NamedTuple):
-    """The sizes of a convolution from x (N, H, W, C) to y (N, OH, OW, F) with w (K, K, C, F), stride S, padding P."""
-    H: int
-    W: int
-    C: int
-    OH: int
-    OW: int
-    F: int
-    K: int = 1
-    S: int = 1
-    P: int = 0
-
-    @classmethod
-    def of(cls, layer, shape):
-        """The sizes of the convolution that the layer is, or is the transpose of, for an input of that shape."""
-        if isinstance(layer, Linear):
-            return cls(1, 1, layer.w.shape[0], 1, 1, layer.w.shape[1])
-        K, _, C, F = layer.w.shape
-        S, P = layer.stride, layer.padding
-        if isinstance(layer, Conv2d):
-            H, W = shape[:2]
-            OH, OW = (conv.output_size(size, K, S, P) for size in (H, W))
-        else:
-            OH, OW = shape[:2]
-            H, W = (layer.output_size(size) for size in (OH, OW))
-        return cls(H, W, C, OH, OW, F, K, S, P)
-
-    def simplest(self):
-        """A patch that is the whole image is but a row of numbers, and the convolution a product of two matrices."""
-        H, W, C, _, _, F, K, _, P = self
-        return Sizes(1, 1, K * K * C, 1, 1, F) if (H, W, P) == (K, K, 0) else self
-
-
-def after(device, kind, out, b=None, y=None, pre=None, mu=None, rstd=None, channels=1, activation=LINEAR, parts=None):
-    """What follows a product, as arguments of its kernel: conv.cu has what they are."""
-    numbers = (device.no_numbers if array is None else array for array in (y, pre))
-    floats = (device.zeros if array is None else array for array in (mu, rstd, parts))
-    mu, rstd, room = floats
-    return (kind, out, device.zeros if b is None else b, *numbers, mu, rstd, channels if b is None else b.size, *activation, room,
-            int(parts is not None))
-
-
-class Product:
-    """The three functions of conv.py for the sizes of one layer, as kernels: input_grad and forward with what comes after. w are
-    its weights as products take them, and N is how many images count."""
-
-    def __init__(self, device, sizes, w):
-        self.device, self.sizes, self.w = device, sizes.simplest(), w
-        S, C = self.sizes.S, self.sizes.C
-        self.classes = 1 if S * S * C <= 8 else S * S                     # products that input_grad is divided into
-        self.launch = device.compile('conv', **self.sizes._asdict(), CLASSES=self.classes, W_ALIGNED=int(w.data.ptr % 16 == 0))
-
-    def forward(self, x, N, after, groups=1):
-        if self.sizes == Sizes(1, 1, self.sizes.C, 1, 1, 1) and after[0] == FORWARD:
-            kind, y, b, *_, activation, slope, _, _ = after
-            self.launch('score', (N,), (THREADS,), x, self.w, b, y, activation, slope)
-            return
-        rows, columns, classes = self.result('forward', N)
-        grid = self.grid(rows, columns, self.sizes.K ** 2 * self.sizes.C, groups)
-        self.launch('forward', grid, (THREADS,), x, self.w, N, groups, *after, self.device.shares, self.device.arrived)
-
-    def input_grad(self, dy, N, after, groups=1):
-        rows, columns, classes = self.result('input_grad', N)
-        down, across, _ = self.grid(rows, columns, 0, groups)
-        self.launch('input_grad', (down, across, classes), (THREADS,), dy, self.w, N, groups, *after)
-
-    def weight_grad(self, x, dy, dw, N, adds=False):
-        H, W, C, OH, OW, F, K, S, P = self.sizes
-        shares, n = self.device.side_shares, dw.size
-        down, across, _ = self.grid(K * K * C, F, 0)
-        slices = max(1, min(BLOCKS * MULTIPROCESSORS // (down * across), N * OH * OW // (4 * self.device.depth), shares.size // n))
-        with self.device.beside():                # the rest of the backward
-            self.launch('weight_grad', (down, across, slices), (THREADS,), x, dy, dw if slices == 1 else shares, N,
-                        int(adds and slices == 1))
-            if slices > 1:
-                together = min(slices, 16, max(1, 2**18 // n))            # so many threads add up for one number
-                width = 512 // together // 32 * 32
-                self.device.pointwise('add_slices', (ceil(n, width),), (width, together), shares, slices, dw, n, int(adds))
-
-    def result(self, kernel, N):
-        """Rows and columns of a product, and into how many products it is divided."""
-        H, W, C, OH, OW, F, K, S, P = self.sizes
-        if kernel == 'forward':
-            return N * OH * OW, F, 1
-        return N * ceil(H, S) * ceil(W, S), S * S * C // self.classes, self.classes
-
-    def parts(self, kernel, N, groups):
-        """How many pairs of sums over a part of the rows a kernel leaves of each group."""
-        rows, columns, classes = self.result(kernel, N)
-        return ceil(rows // groups, TILE) * classes * columns
-
-    def grid(self, rows, columns, depth, groups=1):
-        """Tiles down and across, and into how many slices the sum is divided: as many blocks as a GPU holds at once, three
-        a multiprocessor, as one more would begin when others have ended, and all would wait for it."""
-        width = TILE if columns > 8 else 8
-        down, across = groups * ceil(rows // groups, TILE), ceil(columns, width)
-        tiles, room = down * across, self.device.shares.size
-        slices = min(BLOCKS * MULTIPROCESSORS // tiles, MOST_SLICES, depth // (4 * self.device.depth), room // (tiles * TILE * width))
-        return down, across, max(1, slices)
+from .device import MOST_PARTS, NotCovered
+from .product import BACKWARD, BACKWARD_NORM, FORWARD, LEAKY_RELU, LINEAR, SIGMOID, TANH, Product, Sizes, after
 
 
 class Stage:
@@ -153,7 +45,7 @@ class Stage:
     def allocate(self, N, groups, below):
         """`below` is the stage, if there is one, whose dy is this one's dx."""
         empty, self.below = self.device.cupy.empty, below if isinstance(below, Stage) else None
-        self.parts = empty(2 * max(2 * 8 * MULTIPROCESSORS, groups * max(self.C, self.product.parts(self.up, N, groups))), np.float32)
+        self.parts = empty(2 * max(MOST_PARTS, groups * max(self.C, self.product.parts(self.up, N, groups))), np.float32)
         if self.norm:
             self.pre = self.device.numbers(N, *self.shape)                # what BatchNorm is given
             self.mu, self.rstd = (empty((groups, self.C), np.float32) for _ in range(2))

@@ -3,7 +3,8 @@ import numpy as np
 
 from ...penalties import first_curved, r1, wgan_gp
 from .device import NotCovered
-from .network import LINEAR, Network, Stage
+from .network import Network, Stage
+from .product import LINEAR
 
 RULES = {r1: 0, wgan_gp: 1}                       # as in penalty.cu
 
@@ -39,8 +40,8 @@ class Penalty:
             device.each('between', self.g.size, self.x, self.fake, self.mixed, numbers, self.g.size, step_count, *key)
         D.forward(N)
         D.backward(N, frozen=True)
-        device.pointwise('penalty', (N,), (256,), self.g, numbers, self.rule, self.weight, device.shares.view(np.float64), device.arrived,
-                         log, len(log), step_count, int(ends_step))
+        device.pointwise('penalty', (N,), (256,), self.g, numbers, self.rule, self.weight, device.shares.view(np.float64),
+                         device.arrived, log, len(log), step_count, int(ends_step))
         v = self.g
         for stage, u in zip(D.stages, self.moves):
             stage.tangent(v, u, N, to_output=stage is not D.stages[-1])

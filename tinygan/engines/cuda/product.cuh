@@ -19,9 +19,9 @@ template<int LINES, int DEPTH, bool ALONG_K> struct alignas(16) Tile {
 
     __device__ Number& at(int line, int k) { return ALONG_K ? numbers[line][k] : numbers[k][line]; }
 
-    // A thread's share of 16 lines by 2 CHUNKs, as mma wants it. In a left piece, registers 0 and 1 have both halves of the lines for the
-    // first CHUNK, 2 and 3 for the second. A right matrix has two pieces there, for 8 columns each: 0 and 1 are both CHUNKs
-    // of the first, 2 and 3 of the second. With OF 8 lines, both are the same.
+    // A thread's share of 16 lines by 2 CHUNKs, as mma wants it. In a left piece, registers 0 and 1 have both halves of the lines
+    // for the first CHUNK, 2 and 3 for the second. A right matrix has two pieces there, for 8 columns each: 0 and 1 are both
+    // CHUNKs of the first, 2 and 3 of the second. With OF 8 lines, both are the same.
     template<bool LEFT, int OF> __device__ void pieces(int line, int k, unsigned* piece) {
         const int lane = threadIdx.x % 32, i = lane / 8;
         const int half = (LEFT ? i % 2 : i / 2) * 8 % OF, chunk = LEFT ? i / 2 : i % 2;
@@ -114,23 +114,55 @@ __device__ __forceinline__ bool add_shares(float* sum, unsigned slice, unsigned 
     return true;
 }
 
+// What is done with the sums of a tile, in shared memory: columns(n, each) is called for WIDTH columns from n on, and its
+// each(load, use) calls use(sum, load(place), two) for all rows, with several loads before the first use, as memory is far. What
+// use puts in two, two numbers for each column, is added up over the rows, and handed to total(n, sums).
+template<int ROWS, int COLUMNS, int WIDTH, class Place, class Columns, class Total>
+__device__ void use_sums(const float (*sums)[COLUMNS + 8], const Place* places, float2 (*totals)[COLUMNS], int rows, unsigned n0,
+                         unsigned N, Columns columns, Total total) {
+    const int ACROSS = COLUMNS / WIDTH, HEIGHT = THREADS / ACROSS, AT_ONCE = ROWS / HEIGHT < 8 ? (ROWS + HEIGHT - 1) / HEIGHT : 8;
+    const int x = threadIdx.x % ACROSS * WIDTH, y = threadIdx.x / ACROSS;
+    const unsigned n = n0 + x;
+    float2 mine[WIDTH] = {};
+    columns(min(n, N - WIDTH), [&](auto load, auto use) {
+        #pragma unroll 1
+        for (int i0 = y; i0 < rows && n < N; i0 += AT_ONCE * HEIGHT) {
+            decltype(load(places[0])) loaded[AT_ONCE];
+            #pragma unroll
+            for (int i = 0; i < AT_ONCE; i++)
+                if (i0 + i * HEIGHT < rows) loaded[i] = load(places[i0 + i * HEIGHT]);
+            #pragma unroll
+            for (int i = 0; i < AT_ONCE; i++) {
+                if (i0 + i * HEIGHT >= rows) break;
+                float sum[WIDTH];
+                float2 two[WIDTH] = {};
+                for (int k = 0; k < WIDTH; k++) sum[k] = sums[i0 + i * HEIGHT][x + k];
+                use(sum, loaded[i], two);
+                for (int k = 0; k < WIDTH; k++) mine[k].x += two[k].x, mine[k].y += two[k].y;
+            }
+        }
+    });
+    __syncthreads();                               // nobody reads the sums any more, in whose place the totals come
+    for (int k = 0; k < WIDTH; k++) totals[y][x + k] = mine[k];
+    __syncthreads();
+    if (threadIdx.x >= COLUMNS || n0 + threadIdx.x >= N) return;
+    float2 all = make_float2(0, 0);
+    for (int i = 0; i < HEIGHT; i++) all.x += totals[i][threadIdx.x].x, all.y += totals[i][threadIdx.x].y;
+    total(n0 + threadIdx.x, all);
+}
+
 // The sum over k < depth of left[m][k] * right[k][n] for all m of ROWS from m0 on and n of COLUMNS from n0 on, which are a block's
 // tile. Its four warps divide it into pieces of 16 x 8, the shape of the tensor cores' mma: each thread holds four numbers of a
-// piece. While one step of DEPTH is multiplied, the numbers of the next ones are on their way.
+// piece. While one step of DEPTH is multiplied, the numbers of the next one are on their way.
 //
-// With slices > 1, as many blocks divide the sum. If there is room for their shares, the last of them has the whole; else, each has its
-// share.
-//
-// Then columns(n, each) does with the sums of WIDTH columns from n on what there is to do: each(load, use) calls
-// use(sum, load(row(m)), two) for all m < M, and several loads before the first use, as memory is far. What use puts in two, two
-// numbers for each column, is summed up over the rows, and handed to total(n, sums).
+// With slices > 1, as many blocks divide the sum. If there is room for their shares, the last of them has the whole; else, each
+// has its share. What is to be known of row m of the result, one thread finds out, place(m); the rest does use_sums, for m < M.
 template<int ROWS, int COLUMNS, int DEPTH, bool LEFT_ALONG_K, int LEFT_WIDTH, bool RIGHT_ALONG_K, int RIGHT_WIDTH, int WIDTH,
-         class Left, class Right, class Row, class Columns, class Total>
-__device__ void product(unsigned m0, unsigned M, unsigned N, unsigned depth, Left left, Right right, Row row_of, Columns columns,
+         class Left, class Right, class Place, class Columns, class Total>
+__device__ void product(unsigned m0, unsigned M, unsigned N, unsigned depth, Left left, Right right, Place place, Columns columns,
                         Total total, unsigned slice, unsigned slices, float* shares, int* arrived) {
     const int WARPS_DOWN = ROWS < COLUMNS ? 1 : ROWS > COLUMNS ? 4 : 2, WARPS_ACROSS = 4 / WARPS_DOWN;
     const int DOWN = ROWS / WARPS_DOWN / 16, ACROSS = COLUMNS / WARPS_ACROSS / 8;           // pieces of a warp
-    const int ACROSS_A_ROW = COLUMNS / WIDTH, HEIGHT = THREADS / ACROSS_A_ROW;              // threads, and the rows they have at a time
     struct Tiles {
         Tile<ROWS, DEPTH, LEFT_ALONG_K> a[STAGES];
         Tile<COLUMNS, DEPTH, RIGHT_ALONG_K> b[STAGES];
@@ -138,9 +170,9 @@ __device__ void product(unsigned m0, unsigned M, unsigned N, unsigned depth, Lef
     __shared__ union {
         Tiles tiles;
         float sums[ROWS][COLUMNS + 8];
-        float2 totals[HEIGHT][COLUMNS];
+        float2 totals[THREADS * WIDTH / COLUMNS][COLUMNS];
     } shared;
-    __shared__ decltype(row_of(0u)) places[ROWS];
+    __shared__ decltype(place(0u)) places[ROWS];
     const int warp = threadIdx.x / 32, q = threadIdx.x % 32 / 4, t = threadIdx.x % 4;       // 4q + t: see mma
     const int row = warp / WARPS_ACROSS * DOWN * 16, line = warp % WARPS_ACROSS * ACROSS * 8;
     const unsigned n0 = blockIdx.y * COLUMNS;
@@ -187,40 +219,12 @@ __device__ void product(unsigned m0, unsigned M, unsigned N, unsigned depth, Lef
     if (slices > 1 && shares && !add_shares<DOWN * ACROSS * 4>(sum[0][0], slice, slices, shares, arrived)) return;
 
     __syncthreads();                               // nobody reads the tiles any more
-    if (threadIdx.x < ROWS) places[threadIdx.x] = row_of(m0 + threadIdx.x);
+    if (threadIdx.x < ROWS) places[threadIdx.x] = place(m0 + threadIdx.x);
     for (int i = 0; i < DOWN; i++)
         for (int j = 0; j < ACROSS; j++)
             for (int half = 0; half < 2; half++)
                 *(float2*)&shared.sums[row + i * 16 + q + half * 8][line + j * 8 + 2 * t] =
                     make_float2(sum[i][j][2 * half], sum[i][j][2 * half + 1]);
     __syncthreads();
-    const int x = threadIdx.x % ACROSS_A_ROW * WIDTH, y = threadIdx.x / ACROSS_A_ROW, n = n0 + x;
-    const int rows = n < N ? min(M - m0, ROWS) : 0;
-    float2 mine[WIDTH] = {};
-    columns(min(n, N - WIDTH), [&](auto load, auto use) {
-        const int AT_ONCE = ROWS / HEIGHT < 8 ? (ROWS + HEIGHT - 1) / HEIGHT : 8;
-        #pragma unroll 1
-        for (int i0 = y; i0 < rows; i0 += AT_ONCE * HEIGHT) {
-            decltype(load(places[0])) loaded[AT_ONCE];
-            #pragma unroll
-            for (int i = 0; i < AT_ONCE; i++)
-                if (i0 + i * HEIGHT < rows) loaded[i] = load(places[i0 + i * HEIGHT]);
-            #pragma unroll
-            for (int i = 0; i < AT_ONCE; i++) {
-                if (i0 + i * HEIGHT >= rows) break;
-                float sum[WIDTH];
-                float2 two[WIDTH] = {};
-                for (int k = 0; k < WIDTH; k++) sum[k] = shared.sums[i0 + i * HEIGHT][x + k];
-                use(sum, loaded[i], two);
-                for (int k = 0; k < WIDTH; k++) mine[k].x += two[k].x, mine[k].y += two[k].y;
-            }
-        }
-    });
-    __syncthreads();
-    for (int k = 0; k < WIDTH; k++) shared.totals[y][x + k] = mine[k];
-    __syncthreads();
-    if (threadIdx.x >= COLUMNS || n0 + threadIdx.x >= N) return;
-    float2 all = make_float2(0, 0);
-    for (int i = 0; i < HEIGHT; i++) all.x += shared.totals[i][threadIdx.x].x, all.y += shared.totals[i][threadIdx.x].y;
-    total(n0 + threadIdx.x, all);
+    use_sums<ROWS, COLUMNS, WIDTH>(shared.sums, places, shared.totals, min(M - m0, ROWS), n0, N, columns, total);
 }
