@@ -57,11 +57,11 @@ def train(engine, judge, health, run, last):
                 if name := schedule.sample(step):
                     worker.call(save_grid, run, name, engine.sampler)
                 if schedule.checkpoint(step) or stop:
-                    worker.wait()                 # a resumed run does not draw earlier grids again
                     run.save(step, engine.state())
                 if stop:
                     break
                 schedule.draw(run.save_pictures)
+            worker.wait()
         run.save_pictures()
     return signals[0] if signals else None
 

@@ -112,8 +112,8 @@ def record(setting):
 
 
 KERNEL = re.compile(r'__global__ void (?:__launch_bounds__\([^()]*\) )?(\w+)\(([^()]*)\)')
-BYTES = {                           # that a kernel reads and writes, by its parameters, the last side of its grid and the `size` of
-    'noise': lambda a: a.size * a.n,                                          # a Number
+BYTES = {                           # that a kernel reads and writes, by its parameters, its grid's last side, and a Number's size
+    'noise': lambda a: a.size * a.n,
     'add_noise': lambda a: 2 * a.size * a.n,
     'minibatch': lambda a: (1 + a.size) * a.N * a.numbers,
     'statistics': lambda a: 8 * a.count * a.C * a.groups,

@@ -178,6 +178,13 @@ NETWORKS = {                                      # layers, and the shape of an 
     'odd numbers of channels, rows for two blocks': (lambda **new: [
         Conv2d(1, 3, 3, **new), BatchNorm2d(3, **new), Tanh(),
         ConvTranspose2d(3, 1, 4, stride=2, padding=1, **new), BatchNorm2d(1, **new), LeakyReLU(0.2)], (8, 8, 1)),
+    'Linear with a bias for each number, before a convolution of fewer channels': (lambda **new: [
+        Linear(6, 12, **new), LeakyReLU(0.2), Reshape(2, 2, 3), ConvTranspose2d(3, 5, 4, stride=2, padding=1, **new), Tanh()], (6,)),
+    'BatchNorm2d, before a convolution of fewer channels': (lambda **new: [
+        Conv2d(1, 4, 3, padding=1, bias=False, **new), BatchNorm2d(4, **new), LeakyReLU(0.2), Reshape(8, 8, 1),
+        Conv2d(1, 3, 2, **new)], (4, 4, 1)),
+    'BatchNorm2d of one number an image': (lambda **new: [
+        Conv2d(2, 1, 4, bias=False, **new), BatchNorm2d(1, **new), Sigmoid()], (4, 4, 2)),
     'Linear, Sigmoid': (lambda **new: [Flatten(), Linear(8, 3, **new), Sigmoid()], (2, 2, 2)),
     'two stages and a pool': (lambda **new: [
         Conv2d(2, 4, 3, **new), BatchNorm2d(4, **new), LeakyReLU(0.2), GlobalAvgPool2d(), Linear(4, 1, **new)],
@@ -216,6 +223,17 @@ def test_a_network_computes_what_its_layers_do(cupy, rng, name):
     kernels.backward(2 * N, 2, frozen=True)
     close(arrays['dx'], np.concatenate(dx), 5e-6)
     assert (to_numpy(ours.gradients) == 7).all()
+
+
+def test_batchnorm_keeps_its_digits_where_the_running_mean_has_caught_up(cupy, rng):
+    x = 100 + rng.standard_normal((40, 6, 6, 3))
+    ours, layers = (Sequential(Conv2d(3, 4, 3, rng=np.random.default_rng(1), dtype=dtype), BatchNorm2d(4, dtype=dtype))
+                    for dtype in (np.float32, np.float64))
+    layers.parameters[...] = ours.parameters
+    ours.layers[1].running_mean[...] = layers.layers[0](x).mean(axis=(0, 1, 2)) + 0.1
+    kernels = Network(Device(cupy, 'fp32'), ours.to(cupy), x.shape[1:], 40, x=cupy.asarray(x.astype('f')))
+    kernels.forward(40)
+    close(kernels.y, layers(x), 3e-5)
 
 
 def images_for(recipe):
@@ -437,7 +455,7 @@ def launch(what, cupy):
     def zeros(*sizes):
         return [cupy.zeros(size, np.float32) for size in sizes]
     parts, mu, rstd, dgamma, dbeta, sums = zeros(2 * 2 * 90 * C, 2 * C, 2 * C, C, C, 4 * C)
-    score, dscore, corrections, log, image, dimage, w, dw = zeros(2 * N, 2 * N, 2, 6, N * 384, N * 128, 1024, 256)
+    score, dscore, corrections, log, image, dimage, w, dw = zeros(2 * N, 2 * N, 2, 6, N * 512, N * 128, 1024, 256)
     count, number = cupy.zeros(1, np.int32), cupy.zeros(1, np.int32)
     if what == 'parts':
         device.channels('sums_of_parts', C, C, parts, 90, 2, sums, dgamma, dbeta)
@@ -447,7 +465,7 @@ def launch(what, cupy):
         device.pointwise('discriminator_loss', (1,), (256,), score, dscore, N, 0, 1.0, 0.0, 1.0, 0.0, count,
                          corrections, np.float64(0.5), np.float64(0.9), log, 1, number, 1)
     elif what == 'forward':
-        Product(device, Sizes(8, 8, 6, 4, 4, 8, 4, 2, 1), w).forward(image, N, after(device, FORWARD, dimage, parts=parts))
+        Product(device, Sizes(8, 8, 8, 4, 4, 8, 3, 2, 1), w).forward(image, N, after(device, FORWARD, dimage, parts=parts))
     elif what == 'sum in slices':
         Product(device, Sizes(1, 1, 256, 1, 1, 4), w).forward(image, N, after(device, FORWARD, dimage))
     elif what == 'score':
@@ -611,8 +629,14 @@ def test_a_penalty_is_added_to_the_gradients_as_the_core_does_in_float64(cupy, r
     assert int(count[0]) == number
 
 
-def test_metrics_are_read_before_newer_ones_take_their_place():
+def test_metrics_are_read_before_newer_ones_take_their_place(cupy, monkeypatch):
     assert CapturedGAN.log_every <= step.LOG_ROWS
+    monkeypatch.setattr(step, 'LOG_ROWS', 2)
+    captured = captured_gan(cupy, RECIPES['dcgan'])
+    losses_of = [captured.step(number)['loss_D'] for number in (1, 2, 3)]
+    assert float(losses_of[1]) != float(losses_of[2])
+    with pytest.raises(LookupError, match='step 1 .* step 3'):
+        float(losses_of[0])
 
 
 def test_what_has_no_kernels_is_refused_by_name(cupy):
@@ -621,9 +645,11 @@ def test_what_has_no_kernels_is_refused_by_name(cupy):
     for what, layers in (('BatchNorm2d after', [Conv2d(2, 3, 3), ReLU(), BatchNorm2d(3)]),
                          ('Tanh after', [Conv2d(2, 3, 3), Tanh(), Tanh()]),
                          ('BatchNorm2d at the beginning', [BatchNorm2d(2), Conv2d(2, 3, 3)]),
-                         ('a bias that differs', [Flatten(), Linear(32, 12), Reshape(2, 2, 3), BatchNorm2d(3)])):
+                         ('a bias that differs', [Flatten(), Linear(32, 12), Reshape(2, 2, 3), BatchNorm2d(3)]),
+                         ('channels are pixels', [Conv2d(2, 1, 1, bias=False), Reshape(2, 2, 4), BatchNorm2d(4)]),
+                         ('one number a channel', [Conv2d(2, 3, 4), BatchNorm2d(3)])):
         with pytest.raises(NotCovered, match=what):
-            Network(device, Sequential(*layers).to(cupy), (4, 4, 2), 2, x=x)
+            Network(device, Sequential(*layers).to(cupy), (4, 4, 2), 2, 2, x=x)
     large = Sequential(Conv2d(1, 2, 1))
     with pytest.raises(NotCovered, match='2.31 numbers'):
         Network(device, large.to(cupy), (1024, 1024, 1), 1024, x=x)
@@ -679,6 +705,8 @@ def constants(*sizes, **more):
 SIZES = {'conv': constants(14, 14, 64, 7, 7, 128, 4, 2, 1, CLASSES=4, W_ALIGNED=1),
          'conv of channels that DEPTH does not divide': constants(14, 14, 60, 7, 7, 120, 4, 2, 1, CLASSES=4, W_ALIGNED=1),
          'conv of one channel': constants(28, 28, 1, 14, 14, 64, 4, 2, 1, CLASSES=1, W_ALIGNED=0),
+         'conv of three channels': constants(64, 64, 3, 32, 32, 64, 4, 2, 1, CLASSES=4, W_ALIGNED=1),
+         'conv of eleven channels': constants(28, 28, 11, 14, 14, 60, 4, 2, 1, CLASSES=4, W_ALIGNED=0),
          'pointwise': {}}
 
 

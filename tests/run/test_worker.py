@@ -51,7 +51,7 @@ def test_what_is_called_is_done_in_order_and_beside_only_if_asked(beside):
     assert done == [(i, not beside) for i in range(20)]
 
 
-def test_a_call_waits_only_if_there_is_much_to_do_and_close_for_the_last(monkeypatch):
+def test_a_call_waits_only_if_there_is_much_to_do_and_close_drops_what_is_left(monkeypatch):
     monkeypatch.setattr(worker_module, 'MOST', 2)
     worker, go, done = Worker(True), threading.Event(), []
     worker.call(go.wait, 30)
@@ -60,6 +60,10 @@ def test_a_call_waits_only_if_there_is_much_to_do_and_close_for_the_last(monkeyp
     threading.Timer(0.2, lambda: (done.append('first'), go.set())).start()
     worker.call(done.append, 'third')
     assert done[0] == 'first'
+    worker.wait()
+    go.clear()
+    worker.call(go.wait, 0.2)
+    worker.call(done.append, 'fourth')
     worker.close()
     assert done == ['first', 'second', 'third']
 
@@ -88,9 +92,10 @@ def test_what_numpy_is_told_to_ignore_is_ignored_there_too():
 
 
 def test_blas_has_one_thread_until_the_work_was_waited_for_and_then_as_many_as_before():
-    worker, go, left, seen = Worker(True), threading.Event(), threading.Event(), []
+    worker, begun, go, left, seen = Worker(True), threading.Event(), threading.Event(), threading.Event(), []
 
     def work():
+        begun.set()
         with one_thread():
             seen.append(threads())
             go.wait(30)
@@ -98,8 +103,9 @@ def test_blas_has_one_thread_until_the_work_was_waited_for_and_then_as_many_as_b
         seen.append(threads())
     with threadpoolctl.threadpool_limits(2, 'blas'):
         for end, earlier in (worker.wait, True), (worker.close, False):
-            go.clear(), left.clear()
+            begun.clear(), go.clear(), left.clear()
             worker.call(work)
+            begun.wait(30)
             with one_thread():                    # of the training, which the worker's ends earlier than, or later
                 if earlier:
                     go.set(), left.wait(30)
@@ -222,7 +228,7 @@ def test_a_grid_that_cannot_be_written_is_answered_with_one_line_and_the_checkpo
     with pytest.raises(SystemExit) as end, one_line_errors('train_mnist.py'):
         train(steps, '--checkpoint-every', '1')
     assert end.value.code == 2 and one_line(capsys.readouterr().err, f'step_{failing:06d}.png: No space left on device')
-    assert open_checkpoint(tmp_path / 'run')[2] == failing - 1       # the step before it
+    assert open_checkpoint(tmp_path / 'run')[2] >= failing - 1       # the step before it, if it did not have to wait
 
 
 @needs_compiler

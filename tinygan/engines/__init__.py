@@ -44,7 +44,7 @@ def somebody_s_own(gan):
 
 class Plain:
     """GAN.step, as the core has it."""
-    log_every = 10                  # steps between two looks at the metrics: each waits for the device
+    log_every = 10                  # steps between two looks at the metrics, which wait for the device
     beside = False
 
     def __init__(self, gan, batches, about='training with the plain core'):

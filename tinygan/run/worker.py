@@ -11,10 +11,11 @@ MOST = 16           # calls that may be left to do: the first grids, of steps 1,
 
 class Worker:
     """Calls functions, one after another: in a thread beside the training or, unless `beside`, at once. What one raised is raised
-    by a later call, at the latest when there are MOST to do, or by wait().
+    by a later call, at the latest when there are MOST to do, or by wait(). close() ends the thread, and drops what is left to do:
+    wait() comes before, if all goes well.
 
-    While there is something to do beside the training, BLAS has one thread. The limit is for all threads, so the one that
-    trains sets it and ends it: if the other did, the two could each restore what the other had set."""
+    From a call until wait() has seen it done, BLAS has one thread. The limit is for all threads, so the one that trains sets it
+    and ends it: if the other did, the two could each restore what the other had set."""
 
     def __init__(self, beside):
         self.pool, self.pending, self.limit = ThreadPoolExecutor(1) if beside else None, deque(), ExitStack()
@@ -38,4 +39,4 @@ class Worker:
     def close(self):
         with self.limit:
             if self.pool:
-                self.pool.shutdown()
+                self.pool.shutdown(cancel_futures=True)

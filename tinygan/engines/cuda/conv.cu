@@ -19,12 +19,13 @@ const int WIDTH_W = W_ALIGNED ? WIDTH_F : 1;
 const int OUT_C = C % 4 ? 1 : 4, OUT_F = F % 4 ? 1 : 4;            // numbers of a result that one thread has
 const int CLASS_C = S * S * C / CLASSES;                           // columns of a product of input_grad
 const int TILE_F = F > 8 ? TILE : 8, TILE_C = CLASS_C > 8 ? TILE : 8;      // few channels need no wide tile,
+const int DEPTH_X = depth_of(K * K * C, WIDTH_C < WIDTH_W ? WIDTH_C : WIDTH_W);        // steps of forward's sum
 const int TILE_W = K * K * C > 16 || F <= 8 ? TILE : 16;           // few rows of w no high one (16 x 8 is for one warp)
 
 // Term DEPTH * step + k of a sum over places in the image and their channels: DEPTH channels of every place, then the next
 // DEPTH. (Place by place, if DEPTH does not divide them.) So where patches share a pixel, reads of it after the first may find
 // it in the multiprocessor's own cache.
-template<int PLACES, int CHANNELS, int DEPTH = depth_of(PLACES * CHANNELS)> struct Term {
+template<int PLACES, int CHANNELS, int DEPTH> struct Term {
     unsigned place, channel;
 
     __device__ Term(unsigned step, unsigned k) {
@@ -41,10 +42,10 @@ struct Column {
     unsigned kh, kw, c;
 
     Column() = default;
-    __device__ Column(unsigned n) : Column(n / depth_of(K * K * C), n % depth_of(K * K * C)) {}
+    __device__ Column(unsigned n) : Column(n / DEPTH_X, n % DEPTH_X) {}
     __device__ Column(unsigned step, unsigned k) {
         const unsigned R = K % S ? 1 : S, T = K / R;
-        Term<K * K, C> term(step, k);
+        Term<K * K, C, DEPTH_X> term(step, k);
         kh = term.place / T / T / R + R * (term.place / T % T);
         kw = term.place / T / T % R + R * (term.place % T);
         c = term.channel;
@@ -63,10 +64,10 @@ __device__ __forceinline__ Found in_patch(const Number* x, Place patch, Column c
     return patch.find(x, column.kh, column.kw, (column.kh * W + column.kw) * C + column.c, H, W);
 }
 
-// What follows a product, forward: y = activation(sum + b), with the sums of that, before the activation, and its square, for
-// BatchNorm. Or backward: d = sum * the activation's derivative, in terms of its output y, with the sums of d, for db or dbeta,
+// What follows a product, forward: y = activation(x), where x = sum + b, with the sums of x - mu and its square, for BatchNorm. Or
+// backward: d = sum * the activation's derivative, in terms of its output y, with the sums of d, for db or dbeta,
 // and, BACKWARD_NORM, of d * xhat for dgamma. Each block leaves its part of those sums in a row of its own.
-const int FORWARD = 0, BACKWARD = 1, BACKWARD_NORM = 2;
+const int FORWARD = 0, BACKWARD_NORM = 2;                          // BACKWARD is 1
 
 struct After {
     int kind;
@@ -76,19 +77,20 @@ struct After {
     const float *mu, *rstd;
     int channels, activation;
     float slope;
+    int sums;                                  // are they wanted?
 
     // For a block's numbers in WIDTH columns from n on: see use_sums. at(place) says where they go, if anywhere.
     template<int WIDTH, class At, class Each> __device__ void columns(int group, int n, At at, Each each) const {
         const After my = *this;
         if (kind == FORWARD) {
-            float b[WIDTH];
-            for (int k = 0; k < WIDTH; k++) b[k] = my.b[(n + k) % channels];
+            float b[WIDTH], pivot[WIDTH];
+            for (int k = 0; k < WIDTH; k++) b[k] = my.b[(n + k) % channels], pivot[k] = sums ? mu[(n + k) % channels] : 0;
             each(at, [=](const float* sum, int i, float2* two) {
                 if (i < 0) return;
                 float x[WIDTH];
                 for (int k = 0; k < WIDTH; k++) {
                     x[k] = sum[k] + b[k];
-                    two[k] = make_float2(x[k], x[k] * x[k]);
+                    two[k] = make_float2(x[k] - pivot[k], (x[k] - pivot[k]) * (x[k] - pivot[k]));
                 }
                 activate<WIDTH>(x, my.activation, my.slope);
                 neighbours<WIDTH>(my.out + i).take(x);
@@ -141,8 +143,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) forward(
         int sums, float* shares, int* arrived) {
     const unsigned M = N * OH * OW, DEEP = K * K * C;
     const Rows rows(M, groups);
-    const After after = {kind, out, b, y, pre, mu, rstd, channels, activation, slope};
-    product<TILE, TILE_F, depth_of(K * K * C), true, WIDTH_C, false, WIDTH_W, OUT_F>(rows.begin, rows.end, F, DEEP,
+    const After after = {kind, out, b, y, pre, mu, rstd, channels, activation, slope, sums};
+    product<TILE, TILE_F, DEPTH_X, true, WIDTH_C, false, WIDTH_W, OUT_F>(rows.begin, rows.end, F, DEEP,
         matrix([=](unsigned m) { return patch(m, M); },
                [=](Place patch, unsigned step, unsigned k) { return in_patch(x, patch, Column(step, k)); }),
         matrix([=](unsigned f) { return f; },
@@ -216,17 +218,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) input_grad(
         int sums) {
     const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, EACH = (K + S - 1) / S;
     const int REACH = EACH + (CLASSES == 1 && P % S);              // one more: those of the last class may end one later
+    const int DEPTH = depth_of(REACH * REACH * F, WIDTH_W);
     const unsigned M = N * UH * UW, DEEP = REACH * REACH * F, rh = blockIdx.z / S, rw = blockIdx.z % S;
     const Rows rows(M, groups);
-    const After after = {kind, out, b, y, pre, mu, rstd, channels, activation, slope};
+    const After after = {kind, out, b, y, pre, mu, rstd, channels, activation, slope, sums};
     const int first_i = int(rh + P) / S - EACH + 1, first_j = int(rw + P) / S - EACH + 1;
-    product<TILE, TILE_C, depth_of(REACH * REACH * F), true, WIDTH_F, true, WIDTH_W, OUT_C>(rows.begin, rows.end, CLASS_C, DEEP,
+    product<TILE, TILE_C, DEPTH, true, WIDTH_F, true, WIDTH_W, OUT_C>(rows.begin, rows.end, CLASS_C, DEEP,
         matrix([=](unsigned m) {
                    int i = int(m / UW % UH) + first_i, j = int(m % UW) + first_j;
                    return Place{m < M ? i : NOWHERE, j, ((int(m / UW / UH) * OH + i) * OW + j) * F};
                },
                [=](Place place, unsigned step, unsigned k) {
-                   Term<REACH * REACH, F> patch(step, k);
+                   Term<REACH * REACH, F, DEPTH> patch(step, k);
                    int di = patch.place / REACH, dj = patch.place % REACH;
                    return place.find(dy, di, dj, (di * OW + dj) * F + patch.channel, OH, OW);
                }),
@@ -235,7 +238,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) input_grad(
                    return Place{n < CLASS_C ? kh : NOWHERE, kw, ((kh * K + kw) * C + int(n % C)) * F};
                },
                [=](Place place, unsigned step, unsigned k) {
-                   Term<REACH * REACH, F> patch(step, k);
+                   Term<REACH * REACH, F, DEPTH> patch(step, k);
                    int dh = -S * int(patch.place / REACH), dw = -S * int(patch.place % REACH);
                    return place.find(w, dh, dw, (dh * K + dw) * C * F + patch.channel, K, K);
                }),

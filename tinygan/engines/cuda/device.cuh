@@ -93,10 +93,9 @@ template<int WIDTH> struct alignas(WIDTH * sizeof(Number)) Neighbours {
     __device__ __forceinline__ float operator[](int k) const { return numbers[k]; }
     __device__ __forceinline__ void take(const float* x) {
 #if BF16
-        if (WIDTH % 2 == 0) {                  // two in one instruction
+        if constexpr (WIDTH % 2 == 0)          // two in one instruction
             for (int k = 0; k < WIDTH; k += 2) ((unsigned*)numbers)[k / 2] = two_bf16(x[k], x[k + 1]);
-            return;
-        }
+        else
 #endif
         for (int k = 0; k < WIDTH; k++) numbers[k] = x[k];
     }

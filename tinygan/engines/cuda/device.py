@@ -25,7 +25,7 @@ class Device:
         self.cupy, self.precision = cupy, precision
         self.side, self.forked, self.done = cupy.cuda.Stream(), cupy.cuda.Event(), cupy.cuda.Event()
         self.number = np.uint16 if precision == 'bf16' else np.float32            # Number in device.cuh
-        self.depth = 128 // np.dtype(self.number).itemsize                        # DEEPEST in product.cuh
+        self.depth = 128 // np.dtype(self.number).itemsize                        # of a tile, as depth_of in product.cuh
         self.shares, self.side_shares = cupy.empty(SHARES, np.float32), cupy.empty(SHARES, np.float32)
         self.arrived = cupy.zeros(COUNTERS, np.int32)
         self.pointwise = self.compile('pointwise')

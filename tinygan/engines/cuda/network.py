@@ -41,10 +41,16 @@ class Stage:
         self.shape = ((sizes.F,) if isinstance(layer, Linear) else sizes[:3] if self.transposed else sizes[3:6])
         owner = self.norm.gamma if self.norm else layer.b
         self.C = self.shape[-1] if owner is None else owner.size
+        if self.norm and not self.product.divides_into(self.up, self.C):
+            raise NotCovered('a BatchNorm2d whose channels are pixels of the layer before')
 
     def allocate(self, N, groups, below):
-        """`below` is the stage, if there is one, whose dy is this one's dx."""
-        empty, self.below = self.device.cupy.empty, below if isinstance(below, Stage) else None
+        """`below` is the stage, if there is one, whose dy is this one's dx. Where its channels are others than a pixel of dx
+        has, or it has no weight, it begins its backward by itself."""
+        if self.norm and self.rows(N) // groups < 2:
+            raise NotCovered('a BatchNorm2d of one number a channel')
+        empty = self.device.cupy.empty
+        self.below = below if isinstance(below, Stage) and self.product.divides_into(self.down, below.C) else None
         self.parts = empty(2 * max(MOST_PARTS, groups * max(self.C, self.product.parts(self.up, N, groups))), np.float32)
         if self.norm:
             self.pre = self.device.numbers(N, *self.shape)                # what BatchNorm is given
@@ -64,7 +70,7 @@ class Stage:
         if not norm:
             up(self.x, N, after(device, FORWARD, self.y, b, activation=self.activation))
             return
-        up(self.x, N, after(device, FORWARD, self.pre, b, parts=self.parts), groups)
+        up(self.x, N, after(device, FORWARD, self.pre, b, mu=norm.running_mean, channels=self.C, parts=self.parts), groups)
         rows, count = self.rows(N) // groups, self.product.parts(self.up, N, groups) // self.C
         device.channels('statistics', self.C, rows, self.C, self.parts, count, groups, self.mu, self.rstd, norm.running_mean,
                         norm.running_var, norm.eps, norm.momentum)
@@ -98,7 +104,7 @@ class Stage:
                 device.channels('sums_of_parts', self.C, self.C, self.parts, count, 1, self.sums, self.unused[0], layer.db)
 
     def input_grad(self, N, groups):
-        """dx, and what the stage below begins its backward with, if it has a weight."""
+        """dx, and what the stage below begins its backward with."""
         below, down = self.below, getattr(self.product, self.down)
         if not below:
             down(self.dy, N, after(self.device, FORWARD, self.dx))

@@ -54,16 +54,17 @@ __device__ double2 total(const float2* parts, int count, int C, int group) {
     return add_up(mine);
 }
 
-// BatchNorm's statistics, from the parts of the sums of x and its square. The running ones follow the groups from the last, the
-// real images, to the first.
+// BatchNorm's statistics, from the parts of the sums of x - pivot and its square, where pivot is what the running mean was: so few
+// digits are lost if it is large. The running ones follow the groups from the last, the real images, to the first.
 extern "C" __global__ void __launch_bounds__(THREADS) statistics(
         int rows, int C, const float2* parts, int count, int groups, float* mu, float* rstd, float* running_mean,
         float* running_var, float eps, float momentum) {
     const int c = channel();
+    const float pivot = running_mean[c];
     for (int group = groups - 1; group >= 0; group--) {
         const double2 sums = total(parts, count, C, group);
         if (threadIdx.y > 0) continue;
-        const double mean = sums.x / rows, var = max(0.0, sums.y / rows - mean * mean);
+        const double moved = sums.x / rows, mean = pivot + moved, var = max(0.0, sums.y / rows - moved * moved);
         mu[group * C + c] = mean;
         rstd[group * C + c] = rsqrtf(float(var) + eps);
         running_mean[c] += momentum * (float(mean) - running_mean[c]);

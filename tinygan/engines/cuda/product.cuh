@@ -4,8 +4,11 @@
 const int THREADS = 128, STAGES = 2;                               // tiles of each matrix in shared memory
 const int CHUNK = 16 / sizeof(Number);                             // numbers in 16 bytes, a row of load_matrices
 
-// How far a tile goes in the direction in which a sum has that many terms: 128 bytes, or less for a few
-__device__ constexpr int depth_of(int terms) { return terms >= 8 * CHUNK ? 8 * CHUNK : (terms + 15) / 16 * 16; }
+// How far a tile goes in the direction in which a sum has that many terms: 128 bytes, or less for a few, or where each is copied
+// alone, which takes too many registers
+__device__ constexpr int depth_of(int terms, int at_once) {
+    return at_once == 1 || terms <= 16 ? 16 : terms >= 8 * CHUNK ? 8 * CHUNK : (terms + 15) / 16 * 16;
+}
 
 // How many neighbours of n can be copied at once
 __device__ constexpr int copied_at_once(int n) { return n % CHUNK == 0 ? CHUNK : n % 4 == 0 ? 4 : 1; }
@@ -68,8 +71,8 @@ template<int LINES, int DEPTH, bool ALONG_K, int WIDTH, class Matrix> struct Rea
     const Matrix& matrix;
     decltype(matrix.line(0u)) lines[ROUNDS];
 
-    // The line and k of this thread in a round. Along k, neighbouring groups of threads are 4 lines apart: in other banks,
-    // if they write bfloat16.
+    // The line and k of this thread in a round. Along k, bits 0 and 2 of the line change places: so neighbouring groups of threads
+    // are 4 lines apart, in other banks, if they write bfloat16.
     __device__ static unsigned index(int round) { return (round * THREADS + threadIdx.x % THREADS) * WIDTH; }
     __device__ static bool inside(int round) {
         return LINES * DEPTH % (THREADS * WIDTH) == 0 || index(round) < LINES * DEPTH;
@@ -114,9 +117,10 @@ __device__ __forceinline__ bool add_shares(float* sum, unsigned slice, unsigned 
     return true;
 }
 
-// What is done with the sums of a tile, in shared memory: columns(n, each) is called for WIDTH columns from n on, and its
-// each(load, use) calls use(sum, load(place), two) for all rows, with several loads before the first use, as memory is far. What
-// use puts in two, two numbers for each column, is added up over the rows, and handed to total(n, sums).
+// For each number of a tile of sums in shared memory, calls what is to be done with it, and then, for each column, total(n, sums)
+// with two sums of what came out. A thread has WIDTH neighbours of a row at a time: columns(n, each) is asked for what there is to
+// do with columns n, n + 1 ..., and calls each(load, use); that calls use(sums, load(place of the row), two) for all its rows, and
+// several loads before the first use, as memory is far. use writes the two numbers of each column that are to be summed up.
 template<int ROWS, int COLUMNS, int WIDTH, class Place, class Columns, class Total>
 __device__ void use_sums(const float (*sums)[COLUMNS + 8], const Place* places, float2 (*totals)[COLUMNS], int rows, unsigned n0,
                          unsigned N, Columns columns, Total total) {

@@ -45,17 +45,34 @@ class Sizes(NamedTuple):
         return Sizes(1, 1, K * K * C, 1, 1, F) if (H, W, P) == (K, K, 0) else self
 
 
+class After(NamedTuple):
+    """What follows a product, as arguments of its kernel: conv.cu says what it does with them. y and pre are like out, b has the
+    shape (channels,), mu and rstd (groups, channels), and parts, if there shall be `sums`, (groups, count, channels, 2)."""
+    kind: int
+    out: object
+    b: object
+    y: object
+    pre: object
+    mu: object
+    rstd: object
+    channels: int
+    activation: int
+    slope: float
+    parts: object
+    sums: int
+
+
 def after(device, kind, out, b=None, y=None, pre=None, mu=None, rstd=None, channels=1, activation=LINEAR, parts=None):
-    """What follows a product, as arguments of its kernel: conv.cu says what they are. Where parts is None, nothing is summed up."""
+    """An After, with something that is not read for what is not given."""
     def given(array, otherwise=device.zeros):
         return otherwise if array is None else array
-    return (kind, out, given(b), given(y, device.no_numbers), given(pre, device.no_numbers), given(mu), given(rstd),
-            channels if b is None else b.size, *activation, given(parts), int(parts is not None))
+    return After(kind, out, given(b), given(y, device.no_numbers), given(pre, device.no_numbers), given(mu), given(rstd),
+                 channels if b is None else b.size, *activation, given(parts), int(parts is not None))
 
 
 class Product:
-    """The three functions of conv.py for the sizes of one layer, as kernels: input_grad and forward with what comes after. w are
-    its weights as products take them, and N is how many images count."""
+    """The three functions of conv.py for the sizes of one layer, as kernels: input_grad and forward with an After. w are its
+    weights as products take them, and N is how many images count."""
 
     def __init__(self, device, sizes, w):
         self.device, self.sizes, self.w = device, sizes.simplest(), w
@@ -63,21 +80,20 @@ class Product:
         self.classes = 1 if S * S * C <= 8 else S * S                     # products that input_grad is divided into
         self.launch = device.compile('conv', **self.sizes._asdict(), CLASSES=self.classes, W_ALIGNED=int(w.data.ptr % 16 == 0))
 
-    def forward(self, x, N, after, groups=1):
-        if self.sizes == Sizes(1, 1, self.sizes.C, 1, 1, 1) and after[0] == FORWARD:
-            _, y, b, *_, activation, slope, _, _ = after
-            self.launch('score', (N,), (THREADS,), x, self.w, b, y, activation, slope)
+    def forward(self, x, N, then, groups=1):
+        if self.sizes == Sizes(1, 1, self.sizes.C, 1, 1, 1) and then.kind == FORWARD and not then.sums:
+            self.launch('score', (N,), (THREADS,), x, self.w, then.b, then.out, then.activation, then.slope)
             return
         rows, columns, _ = self.result('forward', N)
         down, across = self.tiles(rows, columns, groups)
         room = min(MOST_SLICES, self.device.shares.size // (down * across * TILE * TILE))
         slices = self.slices(down * across, self.sizes.K ** 2 * self.sizes.C, room)
-        self.launch('forward', (down, across, slices), (THREADS,), x, self.w, N, groups, *after, self.device.shares,
+        self.launch('forward', (down, across, slices), (THREADS,), x, self.w, N, groups, *then, self.device.shares,
                     self.device.arrived)
 
-    def input_grad(self, dy, N, after, groups=1):
+    def input_grad(self, dy, N, then, groups=1):
         rows, columns, classes = self.result('input_grad', N)
-        self.launch('input_grad', (*self.tiles(rows, columns, groups), classes), (THREADS,), dy, self.w, N, groups, *after)
+        self.launch('input_grad', (*self.tiles(rows, columns, groups), classes), (THREADS,), dy, self.w, N, groups, *then)
 
     def weight_grad(self, x, dy, dw, N, adds=False):
         H, W, C, OH, OW, F, K, S, P = self.sizes
@@ -97,6 +113,10 @@ class Product:
         if kernel == 'forward':
             return N * OH * OW, F, 1
         return N * ceil(H, S) * ceil(W, S), S * S * C // self.classes, self.classes
+
+    def divides_into(self, kernel, channels):
+        """Does a pixel of a result hold so many channels, or a multiple, one after the other?"""
+        return (self.sizes.F if kernel == 'forward' else self.sizes.C) % channels == 0
 
     def parts(self, kernel, N, groups):
         """How many pairs of sums over a part of the rows a kernel leaves of each group."""

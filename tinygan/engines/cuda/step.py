@@ -74,6 +74,7 @@ class CapturedGAN:
         self.order = cupy.asarray(np.arange(N if self.endless else len(self.images), dtype=np.int32))
         if self.classes:
             self.labels = cupy.asarray(np.zeros(N, np.int32) if self.endless else self.images.labels.astype(np.int32))
+        self.twin = copy.deepcopy(gan.sampler).to(np)
         self.stream, self.graphs = cupy.cuda.Stream(), {}
 
     def step(self, number):
@@ -92,15 +93,20 @@ class CapturedGAN:
         return {name: Metric(self, number, i) for i, (name, turn) in enumerate(METRICS.items()) if turn in turns}
 
     def fetch(self, number):
-        """A copy of the log that has the metrics of that step: the last one, if it does."""
+        """A copy of the log that has the metrics of that step: the last one, if it does. LookupError if none does any more."""
         if number > self.fetched[0]:
             self.fetched = self.newest, to_numpy(self.log)
+        if number <= self.fetched[0] - LOG_ROWS:
+            raise LookupError(f'the metrics of step {number} have made room for those of step {self.fetched[0]}')
         return self.fetched[1]
 
     @property
     def sampler(self):
         """A copy of GAN.sampler on the CPU, as of the last step. Layers on the GPU would need kernels that no step needs."""
-        return copy.deepcopy(self.gan.sampler).to(np)
+        sampler = copy.deepcopy(self.twin)
+        sampler.parameters[...] = to_numpy(self.gan.sampler.parameters)
+        sampler.statistics[...] = to_numpy(self.gan.sampler.statistics)
+        return sampler
 
     def feed(self, number):
         """The order of a new epoch; of a dataset without end, the images themselves."""
