@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 
 import cuda_on_host
 import fake_cupy
@@ -171,7 +172,11 @@ def test_metrics_are_those_of_the_log_which_is_fetched_once_for_all(cupy, monkey
 
 @pytest.fixture
 def train(cupy, monkeypatch, tmp_path):
-    """Train a run of so many steps on the stand-in; its exit code."""
+    """Train a run of so many steps, of narrow networks, on the stand-in; its exit code."""
+    recipe = RECIPES['dcgan']
+    G, D = (partial(network, width=4) for network in (recipe.generator, recipe.discriminator))
+    monkeypatch.setitem(RECIPES, 'dcgan', recipe._replace(generator=G, discriminator=D))
+
     def run(steps, *options):
         return train_mnist.main(['--recipe', 'dcgan', '--device', 'gpu', '--data', 'digits', '--batch-size', '2', *options,
                                  '--max-steps', str(steps), '--out', str(tmp_path / 'run')])
