@@ -231,9 +231,14 @@ def test_batchnorm_keeps_its_digits_where_the_running_mean_has_caught_up(cupy, r
                     for dtype in (np.float32, np.float64))
     layers.parameters[...] = ours.parameters
     ours.layers[1].running_mean[...] = layers.layers[0](x).mean(axis=(0, 1, 2)) + 0.1
-    kernels = Network(Device(cupy, 'fp32'), ours.to(cupy), x.shape[1:], 40, x=cupy.asarray(x.astype('f')))
+    dx = poisoned(cupy, x.shape)
+    kernels = Network(Device(cupy, 'fp32'), ours.to(cupy), x.shape[1:], 40, x=cupy.asarray(x.astype('f')), dx=dx)
     kernels.forward(40)
     close(kernels.y, layers(x), 3e-5)
+    dy = rng.standard_normal(kernels.y.shape).astype('f')
+    kernels.dy[...] = cupy.asarray(dy)
+    kernels.backward(40, frozen=True)
+    close(dx, layers.backward(dy.astype(float)), 3e-5)
 
 
 def images_for(recipe):

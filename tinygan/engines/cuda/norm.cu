@@ -96,8 +96,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalise(
     else normalise_rows<4>(rows, C, x, y, mu, rstd, gamma, beta, activation, slope);
 }
 
-// The backward begins where a product is above: it leaves d, the gradient of gamma * xhat + beta, and parts of the sums of d and of
-// d * xhat. Elsewhere this does it: dy becomes d, as it goes back through the activation. Without BatchNorm, rstd is 0, of one
+// The backward's first half, where no product above has done it: dy goes back through the activation and becomes d, the gradient of
+// gamma * xhat + beta, and each block leaves its parts of the sums of d and of d * xhat. Without BatchNorm, rstd is 0, of one
 // channel for all.
 extern "C" __global__ void __launch_bounds__(THREADS) activation_sums(
         int rows, int C, const Number* y, const Number* x, Number* dy, const float* mu, const float* rstd, int channels,
@@ -134,22 +134,22 @@ template<int WIDTH> __device__ void normalise_grad_rows(
         int rows, int C, const Number* x, Number* d, const float* mu, const float* rstd, const float* gamma, const float2* sums) {
     struct Two { Neighbours<WIDTH> d, x; };
     const int c = channel<WIDTH>(), group_c = blockIdx.z * C + c;
-    float factor[WIDTH], shift[WIDTH], slope[WIDTH];           // dx = factor * d + slope * x + shift
+    float mean[WIDTH], factor[WIDTH], mean_d[WIDTH], slope[WIDTH];         // slope is rstd * mean of d * xhat
     for (int k = 0; k < WIDTH; k++) {
         const float2 sum = sums[group_c + k];
-        factor[k] = gamma[c + k] * rstd[group_c + k];
-        slope[k] = -factor[k] * rstd[group_c + k] * (sum.y / rows);
-        shift[k] = -factor[k] * (sum.x / rows) - slope[k] * mu[group_c + k];
+        mean[k] = mu[group_c + k], factor[k] = gamma[c + k] * rstd[group_c + k];
+        mean_d[k] = sum.x / rows, slope[k] = rstd[group_c + k] * (sum.y / rows);
     }
     each_row<WIDTH>(rows, C, [=](int i) { return Two{neighbours<WIDTH>(d + i), neighbours<WIDTH>(x + i)}; },
                     [&](int i, Two two) {
                         float dx[WIDTH];
-                        for (int k = 0; k < WIDTH; k++) dx[k] = factor[k] * two.d[k] + (slope[k] * two.x[k] + shift[k]);
+                        for (int k = 0; k < WIDTH; k++)
+                            dx[k] = factor[k] * (two.d[k] - mean_d[k] - (two.x[k] - mean[k]) * slope[k]);
                         neighbours<WIDTH>(d + i).take(dx);
                     });
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) normalise_grad(
+extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise_grad(
         int rows, int C, const Number* x, Number* d, const float* mu, const float* rstd, const float* gamma, const float2* sums) {
     if (C % 4) normalise_grad_rows<1>(rows, C, x, d, mu, rstd, gamma, sums);
     else normalise_grad_rows<4>(rows, C, x, d, mu, rstd, gamma, sums);
