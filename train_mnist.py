@@ -46,16 +46,18 @@ def train(engine, judge, health, run, last):
                 run.log(step, engine.step(step))  # GAN.step: D learns, then G
                 if measured := schedule.asked(step, 'evaluate'):
                     worker.wait()                 # this takes all cores
-                    samples = samples_of(engine.sampler, run.config, 'evaluation', EVALUATED)
+                    sampler = engine.snapshot()
+                    samples = samples_of(sampler(), run.config, 'evaluation', EVALUATED)
                     run.record_distance(judge.distance(samples), engine.state())
 
                 stop = step == last or bool(signals)              # asked once: a signal may come at any moment
-                if stop or step % engine.log_every == 0 or measured or step == progress.first:
-                    rows = run.flush()
+                whole = stop or measured or step == progress.first
+                if whole or step % engine.log_every == 0:
+                    rows = run.flush(step if whole else step - engine.lag)
                     progress.show(step, rows)
                     progress.say(health.look(step, rows))
                 if name := schedule.sample(step):
-                    worker.call(save_grid, run, name, engine.sampler)
+                    worker.call(save_grid, run, name, engine.snapshot())
                 if schedule.checkpoint(step) or stop:
                     run.save(step, engine.state())
                 if stop:
@@ -67,7 +69,7 @@ def train(engine, judge, health, run, last):
 
 
 def save_grid(run, name, sampler):
-    run.save_sample(name, grid(preview(sampler, run.config)))
+    run.save_sample(name, grid(preview(sampler(), run.config)))
 
 
 def parse(arguments, program):

@@ -72,7 +72,7 @@ def record(recipe, seed, name, steps, changes):
             if step % LOOK == 0:
                 seen.append([health.measure(step)[name] for name in SEEN])
         z = random_stream(seed, 'preview').standard_normal((16, recipe.z_dim), np.float32)
-        samples = draw(engine.sampler, with_labels(z, in_turn(16, recipe.classes), recipe.classes), recipe.black)
+        samples = draw(engine.snapshot()(), with_labels(z, in_turn(16, recipe.classes), recipe.classes), recipe.black)
     engine.close()
     return {'metrics': np.float32(metrics), 'seen': np.float32(seen), 'samples': samples}
 

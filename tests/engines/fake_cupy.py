@@ -3,7 +3,8 @@
 A test puts it into sys.modules as 'cupy'. Its rules were read in the source of CuPy 14.2.0, but it is
 narrower: only the names and arguments below exist. `count` holds
     launches    kernels, fills and copies on the device; a view is free, and the end of `a[k] += b`
-    syncs       waits for the device: float(), bool(), int(), .get(), .item(), a boolean mask
+    syncs       waits for the device: float(), bool(), int(), .get(), .item(), a boolean mask, an event's synchronize()
+    copies      to the computer's memory that nobody waits for: they arrive when an event after them is waited for
     h2d         copies from the computer's memory to the device's
     graphs      launches of a captured graph, each of whose kernels is one of the launches too
 While the current stream captures a graph, only RawKernels are recorded, and whatever else would run, wait or
@@ -126,9 +127,18 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def __imatmul__(self, other):       # CuPy has none: Python binds the name to a new array instead
         return self @ other
 
-    def get(self):
-        _note('syncs')
-        return self._host.copy()
+    def get(self, *, out=None, blocking=True):
+        if blocking:
+            _note('syncs')
+            return self._host.copy()
+        if type(out) is not np.ndarray or not isinstance(out.base, _PinnedMemory):
+            raise TypeError('only copies to pinned memory are not waited for')
+        if (out.shape, out.dtype) != (self.shape, self.dtype):
+            raise ValueError('Shape mismatch')
+        _note('copies')
+        out.fill(77)
+        _on_host.get_current_stream().copies.append((out, self._host.copy()))
+        return out
 
     item, __float__, __int__, __bool__, __repr__ = (
         lambda self, _read=_read: _read(self.get()) for _read in (np.ndarray.item, float, int, bool, repr))
@@ -263,6 +273,17 @@ def _windows(x, window_shape, axis=None):
 lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=_as_strided, sliding_window_view=_windows))
 
 
+class _PinnedMemory(bytearray):
+    """Memory of the computer that the device can write to."""
+
+
+def _alloc_pinned_memory(size):
+    _refuse_in_capture('new memory')
+    if size == 0:
+        raise ValueError('no memory of 0 bytes')
+    return _PinnedMemory(size)
+
+
 class _Device:
     compute_capability = '90'
 
@@ -276,6 +297,6 @@ class _Device:
 
 cuda = SimpleNamespace(
     Device=_Device, Event=_on_host.Event, Graph=_on_host.Graph, Stream=_on_host.Stream,
-    get_current_stream=_on_host.get_current_stream,
+    get_current_stream=_on_host.get_current_stream, alloc_pinned_memory=_alloc_pinned_memory,
     runtime=SimpleNamespace(CUDARuntimeError=_on_host.CUDARuntimeError,
                             getDeviceProperties=lambda device: {'name': b'a stand-in'}))

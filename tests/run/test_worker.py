@@ -1,5 +1,6 @@
 """What is drawn beside the training on a GPU, and without it: the samples, the health of a run, the metrics."""
 import errno
+import math
 import os
 import signal
 import sys
@@ -131,19 +132,18 @@ def test_samples_and_health_are_those_of_a_copy_on_the_cpu_and_need_no_kernel_of
     captured, on_cpu = captured_gan(cupy, recipe, 8, images=images()), small_gan(np, recipe)
     of_run = recipe._replace(batch_size=8, z_dim=5)
     batches = Minibatches(images(), of_run, 0, cupy)
-    z, first = np.random.default_rng(1).standard_normal((3, 5), np.float32), None
+    z, first = np.random.default_rng(1).standard_normal((3, 5), np.float32), []
     for number in 1, 2:
         captured.step(number)
         with monkeypatch.context() as patch:      # what computes, or makes an array of zeros; copies are allowed
             patch.setattr(fake_cupy, '_launch', lambda host: pytest.fail('that would be a kernel of CuPy'))
             seen = Health(captured.gan, batches, captured.state).measure(number)
-            sampler = captured.sampler
-            drawn = draw(sampler, z, recipe.black)
+            drawn = draw(captured.snapshot()(), z, recipe.black)
         on_cpu.load_state(captured.state())
         assert seen == Health(on_cpu, batches.on(np), on_cpu.state).measure(number) and np.isfinite(list(seen.values())).all()
         np.testing.assert_array_equal(drawn, draw(on_cpu.sampler, z, recipe.black))
-        first = first or (sampler, drawn)
-    np.testing.assert_array_equal(draw(first[0], z, recipe.black), first[1])     # it stays as of its step
+        first = first or [captured.snapshot(), drawn]
+    np.testing.assert_array_equal(draw(first[0](), z, recipe.black), first[1])   # as of its step, however late it is called
     assert (first[1] != drawn).any()
 
 
@@ -162,10 +162,31 @@ def test_metrics_are_those_of_the_log_which_is_fetched_once_for_all(cupy, monkey
         if number in (3, 7):
             cupy.count.clear()
             assert run.flush() == expected[-3 if number == 3 else -4:]
-            assert cupy.count == {'syncs': 1}
+            assert cupy.count == {'copies': 1, 'syncs': 1}
     assert len({*map(len, expected)}) == 2        # with the penalty, and without
     assert [list(row.values()) for row in metrics(tmp_path / 'run')] == [
         [float(f'{row[name]:.9g}') for name in run.columns if name in row] for row in expected]
+
+
+@needs_compiler
+def test_a_look_takes_the_metrics_that_are_on_their_way_and_the_gpu_goes_on(cupy, monkeypatch, tmp_path):
+    monkeypatch.setattr(captured_step.CapturedGAN, 'log_every', 4)
+    monkeypatch.setattr(captured_step.CapturedGAN, 'lag', 2)
+    captured, sent = captured_gan(cupy, RECIPES['dcgan']), []
+    send = captured.send
+    captured.send = lambda *arrays: sent.append(captured.newest) or send(*arrays)
+    run = Run.start(tmp_path / 'run', {'recipe': 'dcgan', 'steps_per_epoch': 9}, captured.state(), {})
+    losses = []
+    for number in range(1, 8):
+        run.log(number, captured.step(number))
+        losses.append(float(to_numpy(captured.log)[number - 1, 0]))
+        if number == 4:
+            looked = run.flush(4 - captured.lag)
+            assert sent == [2]                    # a look makes the GPU wait for nothing that comes later
+    assert sent == [2, 6]
+    rest = run.flush()
+    assert [row['loss_D'] for row in looked + rest] == losses and len(looked) == 2 and sent == [2, 6, 7]
+    assert [float(row['loss_D']) for row in metrics(tmp_path / 'run')] == pytest.approx(losses)
 
 
 # ---- a run
@@ -217,6 +238,17 @@ def test_grids_are_drawn_while_training_goes_on_and_the_last_is_in_the_gif(train
     assert frames == 2
     np.testing.assert_array_equal(last, expected)
     assert len(metrics(run)) == 2
+
+
+@needs_compiler
+def test_looks_stay_behind_but_for_the_first_and_the_last(train, monkeypatch, tmp_path):
+    monkeypatch.setattr(captured_step.CapturedGAN, 'log_every', 4)
+    monkeypatch.setattr(captured_step.CapturedGAN, 'lag', 3)
+    flush, looks = Run.flush, []
+    monkeypatch.setattr(Run, 'flush', lambda run, last=math.inf: looks.append(last) or flush(run, last))
+    assert train(10) == 0
+    assert [last for last in looks if last < math.inf] == [1, 1, 5, 10]
+    assert [int(row['step']) for row in metrics(tmp_path / 'run')] == list(range(1, 11))
 
 
 @needs_compiler

@@ -3,8 +3,8 @@
     engine = start(gan, batches)      the fastest there is for this GAN, on the device where it is
     engine.step(number)               GAN.step on minibatch `number`; returns the metrics
     engine.state()                    GAN.state, as of the last step
-    engine.sampler                    the network that draws samples: GAN.sampler or, where engine.beside, a copy of it on the CPU,
-                                      as of the last step, from which they can be drawn beside the next ones
+    engine.snapshot()                 a function that returns the network that draws samples: GAN.sampler or, where engine.beside, a
+                                      copy of it on the CPU, as of the last step; it may be called, and samples drawn, beside the next
     engine.close()                    until then, this engine alone trains the GAN
 
 On a CPU they are lanes (lanes.py), one for each core, of layers that multiply less (conversion.py, layers.py, toomcook.py);
@@ -44,11 +44,11 @@ def somebody_s_own(gan):
 
 class Plain:
     """GAN.step, as the core has it."""
-    log_every = 10                  # steps between two looks at the metrics, which wait for the device
+    log_every, lag = 10, 0          # steps between two looks at the metrics, which wait for the device; those that one leaves out
     beside = False
 
     def __init__(self, gan, batches, about='training with the plain core'):
-        self.gan, self.batches, self.about, self.sampler = gan, batches, about, gan.sampler
+        self.gan, self.batches, self.about = gan, batches, about
 
     @one_thread()
     def step(self, number):
@@ -56,6 +56,9 @@ class Plain:
 
     def state(self):
         return self.gan.state()
+
+    def snapshot(self):
+        return lambda: self.gan.sampler
 
     def close(self):
         pass

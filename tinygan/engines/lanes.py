@@ -39,7 +39,7 @@ class Lanes:
     memory. During a step BLAS has one thread. Raises UserError when another lane has ended: a system that runs out of
     memory kills processes.
     """
-    log_every, beside = 10, False
+    log_every, lag, beside = 10, 0, False
 
     def __init__(self, gan, batches, N, cores=None):
         self.batches, self.lane, self.pipes, self.children = batches, 0, [], []
@@ -59,6 +59,9 @@ class Lanes:
 
     def state(self):
         return self.original.state()
+
+    def snapshot(self):
+        return lambda: self.sampler
 
     def __deepcopy__(self, memo):                 # of a layer, whose copy stays in the same lanes
         return self

@@ -133,10 +133,11 @@ class Run:
             self.write_checkpoint(self.best, self.rows[-1]['step'], state)
             self.lowest = frechet
 
-    def flush(self):
-        """Fetch and write the rows logged since the last flush, and return them. Raises Diverged."""
-        rows = [{name: value if name == 'step' else float(value) for name, value in row.items()} for row in self.rows]
-        self.rows = []
+    def flush(self, last=math.inf):
+        """Fetch and write the rows that have not been yet, up to step `last`, and return them. Raises Diverged."""
+        rows = [{name: value if name == 'step' else float(value) for name, value in row.items()}
+                for row in self.rows if row['step'] <= last]
+        self.rows = self.rows[len(rows):]
         with open(self.folder / 'metrics.csv', 'a') as file:
             for row in rows:
                 file.write(','.join(f'{row[name]:.9g}' if name in row else '' for name in self.columns) + '\n')

@@ -21,7 +21,7 @@ LOSSES = {bce_with_logits: (CROSS_ENTROPY, 1.0), minimax_generator: (CROSS_ENTRO
           wasserstein: (WASSERSTEIN, 1.0), hinge: (HINGE, 1.0)}
 METRICS = {'loss_D': 'D', 'D_x': 'D', 'D_G_z1': 'D', 'loss_G': 'G', 'D_G_z2': 'G', 'penalty': 'P'}    # and whose turn has them
 NAMES = {'fp32': 'float32', 'tf32': 'TF32', 'bf16': 'bfloat16'}           # of precisions, of products
-LOG_ROWS = 128                                    # steps whose metrics can be read before newer ones take their place
+LOG_ROWS = 256                                    # steps whose metrics can be read before newer ones take their place
 
 
 class CapturedGAN:
@@ -32,7 +32,7 @@ class CapturedGAN:
     noise and epsilon are not NumPy's, though pure functions of (seed, number) as well. The numbers of the steps
     must follow one another, from `first` on. Raises NotCovered for a GAN that has no kernels.
     """
-    log_every = 100                 # steps between two looks at the metrics, which wait for the GPU
+    log_every, lag = 100, 50        # steps between two looks at the metrics; those that one leaves out, so that the GPU has work left
     beside = True                   # while the GPU trains, the CPU is idle
 
     def __init__(self, gan, batches, precision, first=1):
@@ -67,7 +67,7 @@ class CapturedGAN:
         self.step_count, self.G_count, self.D_count = self.counts[:1], self.counts[1:2], self.counts[2:]
         self.G_corrections, self.D_corrections = cupy.zeros(2, np.float32), cupy.zeros(2, np.float32)
         self.log = cupy.zeros((LOG_ROWS, len(METRICS)), np.float32)
-        self.newest, self.fetched = first - 1, (first - 1, None)          # the last step; that of a copy of the log, and the copy
+        self.newest, self.sent, self.fetched = first - 1, (first - 1, None), (first - 1, None)          # a step, and the log as of it
         self.dataset, self.epoch = upload(cupy, self.images, shape), None
         self.endless = self.dataset is None
         self.per_epoch = 1 if self.endless else self.images.steps_per_epoch(N)
@@ -90,23 +90,33 @@ class CapturedGAN:
                 self.graphs[turns] = self.graphs[turns] or self.capture(turns)
                 self.graphs[turns].launch()
         self.newest = number
+        if (number + self.lag) % self.log_every == 0:                     # the next look goes as far
+            self.sent = number, self.send(self.log)
         return {name: Metric(self, number, i) for i, (name, turn) in enumerate(METRICS.items()) if turn in turns}
+
+    def send(self, *arrays):
+        """A function that waits for copies of arrays, on the CPU and as they are after the last step."""
+        with self.stream:
+            return self.device.send(*arrays)
 
     def fetch(self, number):
         """A copy of the log that has the metrics of that step: the last one, if it does. LookupError if none does any more."""
         if number > self.fetched[0]:
-            self.fetched = self.newest, to_numpy(self.log)
+            step, receive = self.sent if number <= self.sent[0] else (self.newest, self.send(self.log))
+            self.fetched = step, *receive()
         if number <= self.fetched[0] - LOG_ROWS:
             raise LookupError(f'the metrics of step {number} have made room for those of step {self.fetched[0]}')
         return self.fetched[1]
 
-    @property
-    def sampler(self):
-        """A copy of GAN.sampler on the CPU, as of the last step. Layers on the GPU would need kernels that no step needs."""
-        sampler = copy.deepcopy(self.twin)
-        sampler.parameters[...] = to_numpy(self.gan.sampler.parameters)
-        sampler.statistics[...] = to_numpy(self.gan.sampler.statistics)
-        return sampler
+    def snapshot(self):
+        """GAN.sampler as of the last step, on the CPU: its layers on the GPU would need kernels that no step needs."""
+        receive = self.send(self.gan.sampler.parameters, self.gan.sampler.statistics)
+
+        def network():
+            sampler = copy.deepcopy(self.twin)
+            sampler.parameters[...], sampler.statistics[...] = receive()
+            return sampler
+        return network
 
     def feed(self, number):
         """The order of a new epoch; of a dataset without end, the images themselves."""
