@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import weakref
 from pathlib import Path
 
@@ -285,18 +286,18 @@ def guarded_regions(spans):
 
 class Stream:
     """Work is done at once, whatever its stream, unless that is capturing."""
-    _current = []
+    _current = threading.local()                # each thread has its own
     null = None
 
     def __init__(self, null=False, non_blocking=False):
         self.ptr, self.capture, self.done, self.copies = 0 if null else id(self), None, 0, []
 
     def __enter__(self):
-        self._current.append(self)
+        self._current.streams = [*entered(), self]
         return self
 
     def __exit__(self, *_):
-        self._current.pop()
+        self._current.streams = entered()[:-1]
 
     def synchronize(self):
         if self.is_capturing():
@@ -393,7 +394,11 @@ class Capture:
 
 
 def get_current_stream(device_id=-1):
-    return Stream._current[-1] if Stream._current else Stream.null
+    return (entered() or [Stream.null])[-1]
+
+
+def entered():
+    return getattr(Stream._current, 'streams', [])
 
 
 class Graph:

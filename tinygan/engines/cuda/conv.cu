@@ -141,6 +141,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) forward(
         const Number* x, const Number* w, int N, int groups, int kind, Number* out, const float* b, const Number* y,
         const Number* pre, const float* mu, const float* rstd, int channels, int activation, float slope, float2* parts,
         int sums, float* shares, int* arrived) {
+    begin();
     const unsigned M = N * OH * OW, DEEP = K * K * C;
     const Rows rows(M, groups);
     const After after = {kind, out, b, y, pre, mu, rstd, channels, activation, slope, sums};
@@ -158,6 +159,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) forward(
 // The same where y is one number for each image, the whole of which is a patch: there is a block for each
 extern "C" __global__ void __launch_bounds__(THREADS) score(
         const Number* x, const Number* w, const float* b, Number* y, int activation, float slope) {
+    begin();
     const int WIDTH = W_ALIGNED ? WIDTH_C : 1;
     __shared__ float sums[THREADS];
     float sum = 0;
@@ -185,6 +187,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) score(
 // dw = cols.T @ dy, or dw += that. Slices of the sum leave their shares one behind the other.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) weight_grad(
         const Number* x, const Number* dy, float* dw, int N, int adds) {
+    begin();
     const int M = K * K * C, DEPTH = 8 * CHUNK;
     const unsigned DEEP = N * OH * OW;
     dw += blockIdx.z * M * F;
@@ -216,6 +219,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) input_grad(
         const Number* dy, const Number* w, int N, int groups, int kind, Number* out, const float* b, const Number* y,
         const Number* pre, const float* mu, const float* rstd, int channels, int activation, float slope, float2* parts,
         int sums) {
+    begin();
     const int UH = (H + S - 1) / S, UW = (W + S - 1) / S, EACH = (K + S - 1) / S;
     const int REACH = EACH + (CLASSES == 1 && P % S);              // one more: those of the last class may end one later
     const int DEPTH = depth_of(REACH * REACH * F, WIDTH_W);

@@ -64,6 +64,14 @@ template<int N> __device__ __forceinline__ void wait_for_copies() {
     asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
 #endif
 }
+
+// The beginning of every kernel: it may have been launched while the one before it in its stream still ran (launch.py), and waits
+// for that one's end. Then the next may be launched.
+__device__ __forceinline__ void begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 #endif
 
 // What layers hand one another, forward and backward, and the weights: a number as products read it, so that they need not

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ...arrays import to_numpy
+from .launch import launch_overlapping
 
 MULTIPROCESSORS = 132                             # of an H100: sums are divided into as many blocks as keep those busy
 THREADS = 512                                     # of a block that goes down rows, as in norm.cu
@@ -24,6 +25,7 @@ class Device:
     def __init__(self, cupy, precision):
         self.cupy, self.precision = cupy, precision
         self.side, self.forked, self.done = cupy.cuda.Stream(), cupy.cuda.Event(), cupy.cuda.Event()
+        self.overlaps, self.running = int(cupy.cuda.Device().compute_capability) >= 90, set()      # streams where a kernel was last
         self.number = np.uint16 if precision == 'bf16' else np.float32            # Number in device.cuh
         self.depth = 128 // np.dtype(self.number).itemsize                        # of a tile, as depth_of in product.cuh
         self.shares, self.side_shares = cupy.empty(SHARES, np.float32), cupy.empty(SHARES, np.float32)
@@ -37,12 +39,15 @@ class Device:
         """What is launched in here waits for all launches before it. Those after it do not wait for it, up to join."""
         self.forked.record(self.cupy.cuda.get_current_stream())
         self.side.wait_event(self.forked)
+        self.running.discard(self.side.ptr)
         with self.side:
             yield
 
     def join(self):
+        stream = self.cupy.cuda.get_current_stream()
         self.done.record(self.side)
-        self.cupy.cuda.get_current_stream().wait_event(self.done)
+        stream.wait_event(self.done)
+        self.running.discard(stream.ptr)
 
     def compile(self, name, **constants):
         """launch(kernel, grid, block, *arguments) for the kernels of a .cu file, compiled with these constants."""
@@ -53,8 +58,18 @@ class Device:
         def launch(kernel, grid, block, *arguments):
             if kernel not in kernels:
                 kernels[kernel] = module.get_function(kernel)
-            kernels[kernel](grid, block, tuple(map(c_type, arguments)))
+            self.launch(kernels[kernel], grid, block, tuple(map(c_type, arguments)))
         return launch
+
+    def launch(self, kernel, grid, block, arguments):
+        """In the current stream. Where a kernel is the last thing in it, this one may overlap with that one's end."""
+        stream = self.cupy.cuda.get_current_stream()
+        if self.overlaps and stream.ptr in self.running:
+            addresses = [argument.data.ptr if isinstance(argument, self.cupy.ndarray) else argument for argument in arguments]
+            launch_overlapping(kernel.kernel.ptr, grid, block, addresses, stream.ptr)
+        else:
+            kernel(grid, block, arguments)
+        self.running.add(stream.ptr)
 
     def each(self, kernel, count, *arguments):
         """Launch a pointwise kernel with a thread for each of `count` numbers."""

@@ -27,6 +27,7 @@ __device__ void normal(float* four, int i, int step, int purpose, unsigned seed_
 
 // z ~ N(0, 1): a thread makes four of the n numbers
 extern "C" __global__ void noise(Number* z, int n, const int* step, unsigned seed_low, unsigned seed_high) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (4 * i >= n) return;
     float four[4];
@@ -37,6 +38,7 @@ extern "C" __global__ void noise(Number* z, int n, const int* step, unsigned see
 // y = x + noise of standard deviation sd; x and y may be the same array
 extern "C" __global__ void add_noise(const Number* x, Number* y, int n, float sd, const int* step,
                                      unsigned seed_low, unsigned seed_high, int purpose) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (4 * i >= n) return;
     float four[4];
@@ -53,6 +55,7 @@ __device__ int chosen(const int* order, int step, int steps_per_epoch, int N, in
 // x = the minibatch, of images uint8 (H, W, C) of `numbers` each
 extern "C" __global__ void minibatch(const unsigned char* images, const int* order, Number* x, int N, int numbers, int W, int C,
                                      const int* step, int steps_per_epoch, float scale, float black) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= N * numbers) return;
     const int image = chosen(order, *step, steps_per_epoch, N, i / numbers);
@@ -64,6 +67,7 @@ extern "C" __global__ void minibatch(const unsigned char* images, const int* ord
 // Over the last `classes` of the `width` numbers in each row of z: a 1 for the label of the image, and 0s
 extern "C" __global__ void put_labels(const int* labels, const int* order, Number* z, int N, int width, int classes,
                                       const int* step, int steps_per_epoch) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x, n = i / classes, c = i % classes;
     if (n >= N) return;
     const int image = chosen(order, *step, steps_per_epoch, N, n);

@@ -59,6 +59,7 @@ __device__ double2 total(const float2* parts, int count, int C, int group) {
 extern "C" __global__ void __launch_bounds__(THREADS) statistics(
         int rows, int C, const float2* parts, int count, int groups, float* mu, float* rstd, float* running_mean,
         float* running_var, float eps, float momentum) {
+    begin();
     const int c = channel();
     const float pivot = running_mean[c];
     for (int group = groups - 1; group >= 0; group--) {
@@ -92,6 +93,7 @@ template<int WIDTH> __device__ void normalise_rows(
 extern "C" __global__ void __launch_bounds__(THREADS) normalise(
         int rows, int C, const Number* x, Number* y, const float* mu, const float* rstd, const float* gamma, const float* beta,
         int activation, float slope) {
+    begin();
     if (C % 4) normalise_rows<1>(rows, C, x, y, mu, rstd, gamma, beta, activation, slope);
     else normalise_rows<4>(rows, C, x, y, mu, rstd, gamma, beta, activation, slope);
 }
@@ -102,6 +104,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) normalise(
 extern "C" __global__ void __launch_bounds__(THREADS) activation_sums(
         int rows, int C, const Number* y, const Number* x, Number* dy, const float* mu, const float* rstd, int channels,
         int activation, float slope, float2* parts) {
+    begin();
     const int place = blockIdx.z * channels + channel() % channels;
     const float mean = mu[place], scale = rstd[place];
     const Slope slope_at(activation, slope);
@@ -119,6 +122,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) activation_sums(
 // The sums of d and of d * xhat, of each group and of all: those are dbeta (or db, without BatchNorm) and dgamma
 extern "C" __global__ void __launch_bounds__(THREADS) sums_of_parts(
         int C, const float2* parts, int count, int groups, float2* sums, float* dgamma, float* dbeta) {
+    begin();
     const int c = channel();
     double2 all = make_double2(0, 0);
     for (int group = 0; group < groups; group++) {
@@ -151,6 +155,7 @@ template<int WIDTH> __device__ void normalise_grad_rows(
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise_grad(
         int rows, int C, const Number* x, Number* d, const float* mu, const float* rstd, const float* gamma, const float2* sums) {
+    begin();
     if (C % 4) normalise_grad_rows<1>(rows, C, x, d, mu, rstd, gamma, sums);
     else normalise_grad_rows<4>(rows, C, x, d, mu, rstd, gamma, sums);
 }
@@ -158,6 +163,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) normalise_grad(
 // The gradient of weights, from the shares of it that slices of a sum have left one behind the other, always added in the same
 // order; it may be added to what is there. blockDim is (numbers, slices at a time).
 extern "C" __global__ void __launch_bounds__(THREADS) add_slices(const float* shares, int slices, float* dw, int n, int adds) {
+    begin();
     __shared__ float sums[THREADS];
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     float sum = 0;

@@ -4,6 +4,7 @@
 // (seed, step, image)
 extern "C" __global__ void between(const Number* real, const Number* fake, Number* mixed, int numbers, int n, const int* step,
                                    unsigned seed_low, unsigned seed_high) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     uint4 bits = philox(make_uint4(i / numbers, *step, EPSILON, 0), make_uint2(seed_low, seed_high));
@@ -18,6 +19,7 @@ const int R1 = 0, WGAN_GP = 1;
 extern "C" __global__ void __launch_bounds__(256) penalty(
         Number* g, int numbers, int rule, float weight, double* shares, int* arrived, float* log, int log_rows, int* step,
         int ends_step) {
+    begin();
     const int n = blockIdx.x, N = gridDim.x;
     g += n * numbers;
     double square = 0, sum = 0;

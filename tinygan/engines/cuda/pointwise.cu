@@ -2,6 +2,7 @@
 
 // The mean of each channel, x (N, pixels, C) -> y (N, C), and its backward; n counts the numbers that are written
 extern "C" __global__ void pool(const Number* x, Number* y, int pixels, int C, int n) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     float sum = 0;
@@ -10,6 +11,7 @@ extern "C" __global__ void pool(const Number* x, Number* y, int pixels, int C, i
 }
 
 extern "C" __global__ void pool_grad(const Number* dy, Number* dx, int pixels, int C, int n) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) dx[i] = dy[i / C / pixels * C + i % C] / pixels;
 }
@@ -18,12 +20,14 @@ extern "C" __global__ void pool_grad(const Number* dy, Number* dx, int pixels, i
 // `classes` of the `width` numbers of row n of `labels`; behind the last row, the first is next.
 extern "C" __global__ void join_planes(const Number* x, const Number* labels, Number* y, int pixels, int C, int classes, int rows,
                                        int width, int n) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x, pixel = i / (C + classes), c = i % (C + classes);
     if (i >= n) return;
     y[i] = c < C ? x[pixel * C + c] : labels[(pixel / pixels % rows + 1) * width - classes + c - C];
 }
 
 extern "C" __global__ void cut_planes(const Number* dy, Number* dx, int C, int classes, int n) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) dx[i] = dy[i / C * (C + classes) + i % C];
 }
@@ -81,6 +85,7 @@ __device__ void operator+=(Both& sums, const Both& more) { sums.real += more.rea
 extern "C" __global__ void discriminator_loss(
         const Number* score, Number* dscore, int N, int kind, float real, float fake, float weight, float rests_at,
         int* t, float* corrections, double beta1, double beta2, float* log, int log_rows, int* step, int ends_step) {
+    begin();
     Both sums = {loss_and_grad(score + N, dscore + N, N, kind, real, weight), loss_and_grad(score, dscore, N, kind, fake, weight)};
     sums = block_sum(sums);
     if (threadIdx.x != 0) return;
@@ -96,6 +101,7 @@ extern "C" __global__ void discriminator_loss(
 extern "C" __global__ void generator_loss(
         const Number* score, Number* dscore, int N, int kind, float target, float weight,
         int* t, float* corrections, double beta1, double beta2, float* log, int log_rows, int* step) {
+    begin();
     const double2 sums = block_sum(loss_and_grad(score, dscore, N, kind, target, weight));
     if (threadIdx.x != 0) return;
     float* row = log + *step % log_rows * COLUMNS;
@@ -107,6 +113,7 @@ extern "C" __global__ void generator_loss(
 // Adam, as in ../optim.py, with m and v moved by rate = 1 - beta toward what is new. Products take the weights from w.
 extern "C" __global__ void adam(float* theta, Number* w, float* m, float* v, const float* g, int n, const float* corrections,
                                 float lr, float rate1, float rate2, float eps) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n || corrections[0] == 0) return;
     m[i] += rate1 * (g[i] - m[i]);
@@ -117,12 +124,14 @@ extern "C" __global__ void adam(float* theta, Number* w, float* m, float* v, con
 
 // y = x, as products take it
 extern "C" __global__ void convert(const float* x, Number* y, int n) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) y[i] = x[i];
 }
 
 // Average.step, as in ../optim.py
 extern "C" __global__ void follow(float* average, const float* theta, int n, float rate, const int* t) {
+    begin();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) average[i] += fmaxf(rate, 10.f / (9 + *t)) * (theta[i] - average[i]);
 }

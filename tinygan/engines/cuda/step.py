@@ -146,6 +146,7 @@ class CapturedGAN:
     def play(self, turns):
         """All kernels of a step, in order: GAN.step."""
         N = self.N
+        self.device.running.clear()
         with self.device.beside():
             self.take_real(self.x[N:])
         self.device.each('noise', -(-self.z.size // 4), self.z, self.z.size, self.step_count, *key(self.seed))

@@ -1,0 +1,96 @@
+"""Launches that overlap: what reaches CUDA's driver, and which kernels of a step they are."""
+import ctypes
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cuda_on_host
+import fake_cupy
+import numpy as np
+import pytest
+from test_cuda import captured_gan, needs_compiler
+
+from tinygan.engines.cuda import device as gpu, launch
+from tinygan.recipes import RECIPES
+
+# cuda.h's types as its documentation lists them, and a driver that adds what it is asked for to `seen`
+DRIVER = '''
+#include <cstring>
+struct Attribute { int id; char pad[8 - sizeof(int)]; union { char pad[64]; int allowed; } value; };
+struct Config { unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared; void* stream; Attribute* attributes; unsigned count; };
+extern "C" double seen[16];
+double seen[16];
+extern "C" int cuLaunchKernelEx(const Config* c, void* function, void** arguments, void** extra) {
+    double a[] = {(double)c->grid_x, (double)c->grid_y, (double)c->grid_z, (double)c->block_x, (double)c->block_y, (double)c->block_z,
+                  (double)c->shared, (double)(size_t)c->stream, (double)c->count, (double)c->attributes->id,
+                  (double)c->attributes->value.allowed, (double)(size_t)function, (double)*(size_t*)arguments[0],
+                  (double)*(int*)arguments[1], (double)*(float*)arguments[2], *(double*)arguments[3]};
+    memcpy(seen, a, sizeof a);
+    return extra ? -1 : c->grid_x == 13 ? 700 : 0;
+}'''
+
+
+@needs_compiler
+def test_the_driver_is_asked_in_its_own_words(tmp_path, monkeypatch):
+    (tmp_path / 'driver.cpp').write_text(DRIVER)
+    subprocess.run([cuda_on_host.COMPILER, '-shared', '-fPIC', '-o', tmp_path / 'driver.so', tmp_path / 'driver.cpp'], check=True)
+    library = ctypes.CDLL(str(tmp_path / 'driver.so'))
+    monkeypatch.setattr(launch, 'driver', lambda: library)
+    arguments = 2**40 + 8, np.int32(-5), np.float32(0.5), np.float64(0.1)
+    launch.launch_overlapping(2**41, (7, 6), (64, 2, 3), arguments, 2**42)
+    seen = (ctypes.c_double * 16).in_dll(library, 'seen')
+    assert list(seen) == [7, 6, 1, 64, 2, 3, 0, 2**42, 1, 6, 1, 2**41, 2**40 + 8, -5, 0.5, 0.1]
+    with pytest.raises(RuntimeError, match='error 700 '):
+        launch.launch_overlapping(2**41, (13,), (1,), arguments, 2**42)
+
+
+def test_every_kernel_waits_for_the_one_before_it_first():
+    sources = [path.read_text() for path in Path(gpu.__file__).parent.glob('*.cu')]
+    kernels = [kernel for text in sources for kernel in re.findall(r'extern "C" __global__[^{]*\{\n.*\n', text)]
+    assert len(kernels) == sum(text.count('__global__') for text in sources) > 20
+    assert all(kernel.endswith('{\n    begin();\n') for kernel in kernels)
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    """The stand-in as a GPU that lets launches overlap. What happens in its streams goes into a list; nothing is computed."""
+    happened, cuda = [], fake_cupy.cuda
+
+    def note(what):
+        happened.append((cuda.get_current_stream().ptr, what))
+    monkeypatch.setitem(sys.modules, 'cupy', fake_cupy)
+    monkeypatch.setattr(cuda.Device, 'compute_capability', '90')
+    monkeypatch.setattr(cuda_on_host.RawKernel, 'kernel', property(lambda self: SimpleNamespace(ptr=self.name)), raising=False)
+    monkeypatch.setattr(cuda_on_host.RawKernel, '__call__', lambda self, *arguments: note('in turn'))
+    monkeypatch.setattr(gpu, 'launch_overlapping', lambda *arguments: note('overlapping'))
+    monkeypatch.setattr(cuda.Stream, 'wait_event', lambda self, event: happened.append((self.ptr, 'wait')))
+    return happened
+
+
+@pytest.mark.parametrize('name', ['dcgan', 'wgan_gp', 'conditional'])
+def test_all_but_the_first_kernels_after_a_wait_for_another_stream_overlap(hopper, name):
+    captured = captured_gan(fake_cupy, RECIPES[name], precision='bf16')
+    for _ in 1, 2:
+        hopper.clear()
+        with captured.stream:
+            captured.play('DG')
+        waited, overlapping = dict.fromkeys({stream for stream, _ in hopper}, True), 0
+        for stream, what in hopper:
+            if what != 'wait':
+                assert what == ('in turn' if waited[stream] else 'overlapping')
+                overlapping += what == 'overlapping'
+            waited[stream] = what == 'wait'
+        assert overlapping > len(hopper) / 2
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_gpu_overlaps_where_it_can(monkeypatch):
+    xp = pytest.importorskip('cupy')
+    if int(xp.cuda.Device().compute_capability) < 90:
+        pytest.skip('this GPU has no launches that overlap')
+    launches = []
+    monkeypatch.setattr(gpu, 'launch_overlapping', lambda *arguments: launches.append(launch.launch_overlapping(*arguments)))
+    captured_gan(xp, RECIPES['dcgan'], precision='bf16').step(1)
+    assert len(launches) > 25

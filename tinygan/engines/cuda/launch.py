@@ -1,0 +1,39 @@
+"""A launch that CuPy has no words for: of a kernel that is made ready while the one before it in its stream still runs.
+
+CUDA calls this programmatic dependent launch; GPUs have it since Hopper (compute capability 9.0). Between two kernels a GPU is idle
+for about a microsecond, and a training step has some fifty, many of which take no longer than three.
+"""
+import ctypes
+
+import numpy as np
+
+OVERLAPPING = 6                                   # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION of cuda.h
+
+
+class Attribute(ctypes.Structure):
+    """CUlaunchAttribute of cuda.h, whose value is one of many things in 64 bytes."""
+    _fields_ = [('id', ctypes.c_uint), ('padding', ctypes.c_uint), ('value', ctypes.c_uint), ('others', ctypes.c_uint * 15)]
+
+
+class Config(ctypes.Structure):
+    """CUlaunchConfig of cuda.h."""
+    _fields_ = [('grid', ctypes.c_uint * 3), ('block', ctypes.c_uint * 3), ('shared_memory', ctypes.c_uint),
+                ('stream', ctypes.c_void_p), ('attributes', ctypes.POINTER(Attribute)), ('count', ctypes.c_uint)]
+
+
+def launch_overlapping(function, grid, block, arguments, stream):
+    """Launch a function, an address as are arrays among its arguments and the stream. It must begin with begin() of device.cuh,
+    which waits for the end of the kernel before it. RuntimeError if the driver refuses."""
+    values = [np.asarray(argument) for argument in arguments]
+    addresses = (ctypes.c_void_p * len(values))(*[value.ctypes.data for value in values])
+    config = Config(sizes(grid), sizes(block), 0, stream, ctypes.pointer(Attribute(OVERLAPPING, 0, 1)), 1)
+    if error := driver().cuLaunchKernelEx(ctypes.byref(config), ctypes.c_void_p(function), addresses, None):
+        raise RuntimeError(f'a kernel could not be launched: error {error} of the CUDA driver')
+
+
+def driver():
+    return ctypes.CDLL('libcuda.so.1')
+
+
+def sizes(of):
+    return (ctypes.c_uint * 3)(*of, *[1] * (3 - len(of)))
