@@ -74,7 +74,7 @@ show 10
 # One test at a time to each worker, in the order of the files, which begin with the most telling ones. A worker has a
 # CUDA context of its own, so that a fault spoils no other's.
 part tests tests.txt 80 python3 -m pytest -m gpu -v -n 8 --dist load --maxschedchunk 1 -p no:cacheprovider -p no:benchmark \
-    --tb=short -rfEs tests/engines/test_cuda.py tests/engines/test_gpu.py
+    --tb=short -rfEs tests/engines/test_cuda.py tests/engines/test_launch.py tests/engines/test_gpu.py
 show 1 '^=+ .*(passed|failed|skipped|error)'
 if grep -qE '^=+ .*(passed|failed|skipped|error)' "$scratch/part"; then
     show 14 '^(FAILED|ERROR)'

@@ -65,11 +65,11 @@ template<int N> __device__ __forceinline__ void wait_for_copies() {
 #endif
 }
 
-// The beginning of every kernel: it may have been launched while the one before it in its stream still ran (launch.py), and waits
-// for that one's end. Then the next may be launched.
+// The beginning of every kernel: as launch.py says, its blocks may start while the last of the kernel before it in its stream still
+// run. Here they wait until those have ended, and what they wrote can be read.
 __device__ __forceinline__ void begin() {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 #endif

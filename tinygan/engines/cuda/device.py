@@ -1,4 +1,5 @@
 """The GPU as network.py and step.py use it: kernels compiled and launched, a second stream, memory that blocks share."""
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +26,8 @@ class Device:
     def __init__(self, cupy, precision):
         self.cupy, self.precision = cupy, precision
         self.side, self.forked, self.done = cupy.cuda.Stream(), cupy.cuda.Event(), cupy.cuda.Event()
-        self.overlaps, self.running = int(cupy.cuda.Device().compute_capability) >= 90, set()      # streams where a kernel was last
+        self.overlaps = int(cupy.cuda.Device().compute_capability) >= 90 and sys.platform == 'linux'
+        self.running = set()                      # streams in which a kernel is the last thing, as far as we know
         self.number = np.uint16 if precision == 'bf16' else np.float32            # Number in device.cuh
         self.depth = 128 // np.dtype(self.number).itemsize                        # of a tile, as depth_of in product.cuh
         self.shares, self.side_shares = cupy.empty(SHARES, np.float32), cupy.empty(SHARES, np.float32)
@@ -62,7 +64,7 @@ class Device:
         return launch
 
     def launch(self, kernel, grid, block, arguments):
-        """In the current stream. Where a kernel is the last thing in it, this one may overlap with that one's end."""
+        """In the current stream; if a kernel is the last thing there, overlapping with its end."""
         stream = self.cupy.cuda.get_current_stream()
         if self.overlaps and stream.ptr in self.running:
             addresses = [argument.data.ptr if isinstance(argument, self.cupy.ndarray) else argument for argument in arguments]

@@ -1,7 +1,7 @@
-"""A launch that CuPy has no words for: of a kernel that is made ready while the one before it in its stream still runs.
+"""A launch that CuPy has no words for: of a kernel whose blocks may start while the last of the kernel before it still run.
 
-CUDA calls this programmatic dependent launch; GPUs have it since Hopper (compute capability 9.0). Between two kernels a GPU is idle
-for about a microsecond, and a training step has some fifty, many of which take no longer than three.
+CUDA calls this programmatic dependent launch; GPUs have it since Hopper (compute capability 9.0). A step has some fifty kernels, many
+of which take no more than three microseconds, and without this the GPU is idle between any two.
 """
 import ctypes
 
@@ -22,8 +22,8 @@ class Config(ctypes.Structure):
 
 
 def launch_overlapping(function, grid, block, arguments, stream):
-    """Launch a function, an address as are arrays among its arguments and the stream. It must begin with begin() of device.cuh,
-    which waits for the end of the kernel before it. RuntimeError if the driver refuses."""
+    """Launch a function in a stream whose last work is a kernel; it must begin with begin() of device.cuh. Function, stream and
+    arrays among the arguments are addresses, as CUDA's driver knows them. RuntimeError if it refuses."""
     values = [np.asarray(argument) for argument in arguments]
     addresses = (ctypes.c_void_p * len(values))(*[value.ctypes.data for value in values])
     config = Config(sizes(grid), sizes(block), 0, stream, ctypes.pointer(Attribute(OVERLAPPING, 0, 1)), 1)
