@@ -19,12 +19,17 @@ from tinygan.recipes import RECIPES
 DRIVER = '''
 #include <cstring>
 struct Attribute { int id; char pad[8 - sizeof(int)]; union { char pad[64]; int allowed; } value; };
-struct Config { unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared; void* stream; Attribute* attributes; unsigned count; };
+struct Config {
+    unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared;
+    void* stream;
+    Attribute* attributes;
+    unsigned count;
+};
 extern "C" double seen[16];
 double seen[16];
 extern "C" int cuLaunchKernelEx(const Config* c, void* function, void** arguments, void** extra) {
-    double a[] = {(double)c->grid_x, (double)c->grid_y, (double)c->grid_z, (double)c->block_x, (double)c->block_y, (double)c->block_z,
-                  (double)c->shared, (double)(size_t)c->stream, (double)c->count, (double)c->attributes->id,
+    double a[] = {(double)c->grid_x, (double)c->grid_y, (double)c->grid_z, (double)c->block_x, (double)c->block_y,
+                  (double)c->block_z, (double)c->shared, (double)(size_t)c->stream, (double)c->count, (double)c->attributes->id,
                   (double)c->attributes->value.allowed, (double)(size_t)function, (double)*(size_t*)arguments[0],
                   (double)*(int*)arguments[1], (double)*(float*)arguments[2], *(double*)arguments[3]};
     memcpy(seen, a, sizeof a);

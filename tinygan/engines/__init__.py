@@ -4,7 +4,7 @@
     engine.step(number)               GAN.step on minibatch `number`; returns the metrics
     engine.state()                    GAN.state, as of the last step
     engine.snapshot()                 a function that returns the network that draws samples: GAN.sampler or, where engine.beside, a
-                                      copy of it on the CPU, as of the last step; it may be called, and samples drawn, beside the next
+                                      copy of it on the CPU, as of the last step, to be called beside the next ones
     engine.close()                    until then, this engine alone trains the GAN
 
 On a CPU they are lanes (lanes.py), one for each core, of layers that multiply less (conversion.py, layers.py, toomcook.py);

@@ -1,7 +1,7 @@
 """A launch that CuPy has no words for: of a kernel whose blocks may start while the last of the kernel before it still run.
 
 CUDA calls this programmatic dependent launch; GPUs have it since Hopper (compute capability 9.0). A step has some fifty kernels, many
-of which take no more than three microseconds, and without this the GPU is idle between any two.
+of which take no more than three microseconds, and otherwise the GPU is idle between any two.
 """
 import ctypes
 

@@ -32,7 +32,7 @@ class CapturedGAN:
     noise and epsilon are not NumPy's, though pure functions of (seed, number) as well. The numbers of the steps
     must follow one another, from `first` on. Raises NotCovered for a GAN that has no kernels.
     """
-    log_every, lag = 100, 50        # steps between two looks at the metrics; those that one leaves out, so that the GPU has work left
+    log_every, lag = 100, 50        # steps between two looks at the metrics; those that a look leaves out: the GPU still makes them
     beside = True                   # while the GPU trains, the CPU is idle
 
     def __init__(self, gan, batches, precision, first=1):
@@ -67,7 +67,8 @@ class CapturedGAN:
         self.step_count, self.G_count, self.D_count = self.counts[:1], self.counts[1:2], self.counts[2:]
         self.G_corrections, self.D_corrections = cupy.zeros(2, np.float32), cupy.zeros(2, np.float32)
         self.log = cupy.zeros((LOG_ROWS, len(METRICS)), np.float32)
-        self.newest, self.sent, self.fetched = first - 1, (first - 1, None), (first - 1, None)          # a step, and the log as of it
+        self.newest = first - 1                   # the last step
+        self.sent = self.fetched = self.newest, None                      # a step, and a copy of the log after it
         self.dataset, self.epoch = upload(cupy, self.images, shape), None
         self.endless = self.dataset is None
         self.per_epoch = 1 if self.endless else self.images.steps_per_epoch(N)
