@@ -46,19 +46,19 @@ def train(engine, judge, health, run, last):
                 run.log(step, engine.step(step))  # GAN.step: D learns, then G
                 if measured := schedule.asked(step, 'evaluate'):
                     worker.wait()                 # this takes all cores
-                    sampler = engine.snapshot()
-                    samples = samples_of(sampler(), run.config, 'evaluation', EVALUATED)
+                    samples = samples_of(engine.snapshot()(), run.config, 'evaluation', EVALUATED)
                     run.record_distance(judge.distance(samples), engine.state())
 
                 stop = step == last or bool(signals)              # asked once: a signal may come at any moment
-                whole = stop or measured or step == progress.first
-                if whole or step % engine.log_every == 0:
+                saves, look = stop or schedule.checkpoint(step), step % engine.log_every == 0
+                whole = saves or measured or step == progress.first or look and health.due()
+                if whole or look:
                     rows = run.flush(step if whole else step - engine.lag)
                     progress.show(step, rows)
-                    progress.say(health.look(step, rows))
+                    progress.say(health.look(step, rows, whole))
                 if name := schedule.sample(step):
                     worker.call(save_grid, run, name, engine.snapshot())
-                if schedule.checkpoint(step) or stop:
+                if saves:
                     run.save(step, engine.state())
                 if stop:
                     break
@@ -68,8 +68,8 @@ def train(engine, judge, health, run, last):
     return signals[0] if signals else None
 
 
-def save_grid(run, name, sampler):
-    run.save_sample(name, grid(preview(sampler(), run.config)))
+def save_grid(run, name, snapshot):
+    run.save_sample(name, grid(preview(snapshot(), run.config)))
 
 
 def parse(arguments, program):

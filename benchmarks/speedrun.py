@@ -73,7 +73,7 @@ class Watched:
     def step(self, number):
         metrics = self.engine.step(number)
         if number in self.marks:
-            self.clock.judge(number, self.sampler, self.recipe)
+            self.clock.judge(number, self.snapshot()(), self.recipe)
         return metrics
 
 

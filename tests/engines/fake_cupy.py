@@ -279,13 +279,11 @@ class _PinnedMemory(bytearray):
 
 def _alloc_pinned_memory(size):
     _refuse_in_capture('new memory')
-    if size == 0:
-        raise ValueError('no memory of 0 bytes')
     return _PinnedMemory(size)
 
 
 class _Device:
-    compute_capability = '89'           # since '90', launches go to the driver without CuPy
+    compute_capability = '89'           # at '90', launches go to the driver without CuPy
 
     def __init__(self, device=None):
         if driver_error is not None:
@@ -299,4 +297,4 @@ cuda = SimpleNamespace(
     Device=_Device, Event=_on_host.Event, Graph=_on_host.Graph, Stream=_on_host.Stream,
     get_current_stream=_on_host.get_current_stream, alloc_pinned_memory=_alloc_pinned_memory,
     runtime=SimpleNamespace(CUDARuntimeError=_on_host.CUDARuntimeError,
-                            getDeviceProperties=lambda device: {'name': b'a stand-in'}))
+                            getDeviceProperties=lambda device: {'name': b'a stand-in'}, driverGetVersion=lambda: 13020))

@@ -724,6 +724,6 @@ def test_kernels_compile_for_a_gpu_without_spilling(name, architecture):
     by_cupy = '-ftz=true', '--device-as-default-execution-space'          # CuPy 14 adds these
     log = Nvrtc().compile(gpu.source(name.split()[0], **SIZES[name]), '-std=c++17', '--ptxas-options=-v', *by_cupy,
                           f'--gpu-architecture={architecture}', f'-DTF32={int(architecture == "sm_80")}',
-                          f'-DBF16={int(architecture == "sm_90")}')
+                          f'-DBF16={int(architecture == "sm_90")}', f'-DOVERLAPS={int(architecture == "sm_90")}')
     outside = re.findall(r'(\d+) bytes stack frame, (\d+) bytes spill stores', log)
     assert len(outside) >= 3 and set(outside) == {('0', '0')}, log

@@ -60,20 +60,39 @@ def test_every_kernel_waits_for_the_one_before_it_first():
 
 @pytest.fixture
 def hopper(monkeypatch):
-    """The stand-in as a GPU that lets launches overlap. What happens in its streams goes into a list; nothing is computed."""
-    happened, cuda = [], fake_cupy.cuda
+    """The stand-in as a GPU that lets launches overlap. What happens in its streams goes into a list."""
+    happened, asked, cuda, call = [], [], fake_cupy.cuda, cuda_on_host.RawKernel.__call__
 
-    def note(what):
-        happened.append((cuda.get_current_stream().ptr, what))
+    def note(what, stream):
+        happened.append((stream, what))
+
+    def in_turn(kernel, grid, block, arguments):
+        note('in turn', cuda.get_current_stream().ptr)
+        call(kernel, grid, block, arguments)
+
+    def overlapping(function, grid, block, arguments, stream):
+        kernel, given = asked.pop()
+        assert (function, stream) == (id(kernel), cuda.get_current_stream().ptr)
+        assert arguments == [argument.data.ptr if isinstance(argument, fake_cupy.ndarray) else argument for argument in given]
+        note('overlapping', stream)
+        call(kernel, grid, block, given)
+
+    def launch(device, kernel, grid, block, arguments, launch=gpu.Device.launch):
+        asked.append((kernel, arguments))
+        launch(device, kernel, grid, block, arguments)
     monkeypatch.setitem(sys.modules, 'cupy', fake_cupy)
+    monkeypatch.setattr(gpu, 'SHARES', 2**16)
     monkeypatch.setattr(cuda.Device, 'compute_capability', '90')
-    monkeypatch.setattr(cuda_on_host.RawKernel, 'kernel', property(lambda self: SimpleNamespace(ptr=self.name)), raising=False)
-    monkeypatch.setattr(cuda_on_host.RawKernel, '__call__', lambda self, *arguments: note('in turn'))
-    monkeypatch.setattr(gpu, 'launch_overlapping', lambda *arguments: note('overlapping'))
-    monkeypatch.setattr(cuda.Stream, 'wait_event', lambda self, event: happened.append((self.ptr, 'wait')))
+    monkeypatch.setattr(cuda_on_host.RawKernel, 'kernel', property(lambda self: SimpleNamespace(ptr=id(self))), raising=False)
+    monkeypatch.setattr(cuda_on_host.RawKernel, '__call__', in_turn)
+    monkeypatch.setattr(gpu, 'launch_overlapping', overlapping)
+    monkeypatch.setattr(gpu.Device, 'launch', launch)
+    wait = cuda.Stream.wait_event
+    monkeypatch.setattr(cuda.Stream, 'wait_event', lambda self, event: note('wait', self.ptr) or wait(self, event))
     return happened
 
 
+@needs_compiler
 @pytest.mark.parametrize('name', ['dcgan', 'wgan_gp', 'conditional'])
 def test_all_but_the_first_kernels_after_a_wait_for_another_stream_overlap(hopper, name):
     captured = captured_gan(fake_cupy, RECIPES[name], precision='bf16')
@@ -88,6 +107,31 @@ def test_all_but_the_first_kernels_after_a_wait_for_another_stream_overlap(hoppe
                 overlapping += what == 'overlapping'
             waited[stream] = what == 'wait'
         assert overlapping > len(hopper) / 2
+
+
+@needs_compiler
+def test_a_step_of_launches_that_overlap_is_the_same(hopper, monkeypatch):
+    overlapping = captured_gan(fake_cupy, RECIPES['dcgan'], precision='bf16')
+    monkeypatch.setattr(fake_cupy.cuda.Device, 'compute_capability', '89')
+    in_turn = captured_gan(fake_cupy, RECIPES['dcgan'], precision='bf16')
+    states = []
+    for captured in overlapping, in_turn:
+        hopper.clear()
+        for number in 1, 2:                       # kernel by kernel, captured
+            captured.step(number)
+        assert ('overlapping' in dict(map(reversed, hopper))) == (captured is overlapping)
+        states.append(captured.state())
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name], name)
+
+
+def test_only_hopper_under_a_driver_of_today_is_asked(monkeypatch):
+    def asked(capability='90', driver=12030, platform='linux'):
+        monkeypatch.setattr(fake_cupy.cuda.Device, 'compute_capability', capability)
+        monkeypatch.setattr(fake_cupy.cuda.runtime, 'driverGetVersion', lambda: driver)
+        monkeypatch.setattr(sys, 'platform', platform)
+        return launch.can_overlap(fake_cupy)
+    assert asked() and not (asked('89') or asked('120') or asked(driver=12020) or asked(platform='win32'))
 
 
 @pytest.mark.gpu

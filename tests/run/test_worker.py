@@ -27,6 +27,7 @@ from tinygan.recipes import RECIPES
 from tinygan.run import worker as worker_module
 from tinygan.run.checkpoint import Run, open_checkpoint
 from tinygan.run.generator import draw, load_with_config, preview
+from tinygan.run import health as health_module
 from tinygan.run.health import Health
 from tinygan.run.pictures import grid, to_pillow
 from tinygan.run.worker import Worker
@@ -241,13 +242,27 @@ def test_grids_are_drawn_while_training_goes_on_and_the_last_is_in_the_gif(train
 
 
 @needs_compiler
-def test_looks_stay_behind_but_for_the_first_and_the_last(train, monkeypatch, tmp_path):
+@pytest.mark.parametrize('share, saves, looks', [
+    (math.inf, 0, {1: [1], 4: [], 8: [2, 3, 4, 5], 10: [6, 7, 8, 9, 10]}),
+    (math.inf, 3, {1: [1], 3: [2, 3], 4: [], 6: [4, 5, 6], 8: [], 9: [7, 8, 9], 10: [10]}),
+    (0, 0, {1: [1], 4: [2, 3, 4], 8: [5, 6, 7, 8], 10: [9, 10]})], ids=['as they are', 'with checkpoints', 'and at the networks'])
+def test_looks_stay_behind_but_for_the_first_the_last_those_before_a_checkpoint_and_those_at_the_networks(
+        train, monkeypatch, tmp_path, share, saves, looks):
+    """Health looks at the networks when the losses of all steps so far are known: what it saw then was sound."""
     monkeypatch.setattr(captured_step.CapturedGAN, 'log_every', 4)
     monkeypatch.setattr(captured_step.CapturedGAN, 'lag', 3)
-    flush, looks = Run.flush, []
-    monkeypatch.setattr(Run, 'flush', lambda run, last=math.inf: looks.append(last) or flush(run, last))
-    assert train(10) == 0
-    assert [last for last in looks if last < math.inf] == [1, 1, 5, 10]
+    monkeypatch.setattr(health_module, 'SHARE', share)
+    look, seen, sound = Health.look, {}, []
+
+    def looking(health, step, rows, whole):
+        seen[step] = [row['step'] for row in rows]
+        said = look(health, step, rows, whole)
+        if health.sound[0] == step:
+            sound.append(step)
+        return said
+    monkeypatch.setattr(Health, 'look', looking)
+    assert train(10, '--checkpoint-every', str(saves)) == 0
+    assert seen == looks and sound == ([1] if share else [1, 4, 8, 10])
     assert [int(row['step']) for row in metrics(tmp_path / 'run')] == list(range(1, 11))
 
 

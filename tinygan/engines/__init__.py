@@ -44,7 +44,8 @@ def somebody_s_own(gan):
 
 class Plain:
     """GAN.step, as the core has it."""
-    log_every, lag = 10, 0          # steps between two looks at the metrics, which wait for the device; those that one leaves out
+    log_every = 10                  # steps between two looks at the metrics, which wait for the device
+    lag = 0                         # steps, the last ones, that a look may leave out
     beside = False
 
     def __init__(self, gan, batches, about='training with the plain core'):

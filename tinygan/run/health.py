@@ -47,13 +47,18 @@ class Health:
         self.sound = step, state()                # a step, and GAN.state after it, when all of it was finite
         self.seen, self.next_look = {}, 0
 
+    def due(self):
+        """Is it time to look at the networks, too?"""
+        return time.monotonic() >= self.next_look
+
     @one_thread()
-    def look(self, step, rows):
-        """What has not been said yet about the rows of metrics since the last look, and about the networks: a list of lines."""
+    def look(self, step, rows, whole=True):
+        """What has not been said yet about the rows of metrics since the last look and, if those of no step are missing and it is
+        time, about the networks: a list of lines."""
         for name, values in self.recent.items():  # a row has only those of the updates that were made
             values.extend(row[name] for row in rows if name in row)
         begun, start = all(len(values) == values.maxlen for values in self.recent.values()), time.monotonic()
-        if start >= self.next_look:
+        if whole and self.due():
             state = self.state()
             self.check(step, 'weight', state.values())
             self.sound = step, state

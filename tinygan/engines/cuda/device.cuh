@@ -65,10 +65,10 @@ template<int N> __device__ __forceinline__ void wait_for_copies() {
 #endif
 }
 
-// The beginning of every kernel: as launch.py says, its blocks may start while the last of the kernel before it in its stream still
-// run. Here they wait until those have ended, and what they wrote can be read.
+// The beginning of every kernel, which may have been launched while the one before it in its stream was ending (launch.py): its blocks
+// wait until what that one wrote can be read.
 __device__ __forceinline__ void begin() {
-#if __CUDA_ARCH__ >= 900
+#if OVERLAPS
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }

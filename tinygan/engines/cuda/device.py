@@ -1,12 +1,11 @@
 """The GPU as network.py and step.py use it: kernels compiled and launched, a second stream, memory that blocks share."""
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from ...arrays import to_numpy
-from .launch import launch_overlapping
+from .launch import can_overlap, launch_overlapping
 
 MULTIPROCESSORS = 132                             # of an H100: sums are divided into as many blocks as keep those busy
 THREADS = 512                                     # of a block that goes down rows, as in norm.cu
@@ -26,8 +25,8 @@ class Device:
     def __init__(self, cupy, precision):
         self.cupy, self.precision = cupy, precision
         self.side, self.forked, self.done = cupy.cuda.Stream(), cupy.cuda.Event(), cupy.cuda.Event()
-        self.overlaps = int(cupy.cuda.Device().compute_capability) >= 90 and sys.platform == 'linux'
-        self.running = set()                      # streams in which a kernel is the last thing, as far as we know
+        self.overlaps = can_overlap(cupy)
+        self.running = set()                      # streams that have waited for no other one since our last launch there
         self.number = np.uint16 if precision == 'bf16' else np.float32            # Number in device.cuh
         self.depth = 128 // np.dtype(self.number).itemsize                        # of a tile, as depth_of in product.cuh
         self.shares, self.side_shares = cupy.empty(SHARES, np.float32), cupy.empty(SHARES, np.float32)
@@ -53,7 +52,8 @@ class Device:
 
     def compile(self, name, **constants):
         """launch(kernel, grid, block, *arguments) for the kernels of a .cu file, compiled with these constants."""
-        options = '-std=c++17', *(f'-D{kind.upper()}={int(kind == self.precision)}' for kind in ('tf32', 'bf16'))
+        options = ('-std=c++17', f'-DOVERLAPS={int(self.overlaps)}',
+                   *(f'-D{kind.upper()}={int(kind == self.precision)}' for kind in ('tf32', 'bf16')))
         module = self.cupy.RawModule(code=source(name, **constants), options=options)
         kernels = {}
 
@@ -64,7 +64,7 @@ class Device:
         return launch
 
     def launch(self, kernel, grid, block, arguments):
-        """In the current stream; if a kernel is the last thing there, overlapping with its end."""
+        """In the current stream; if the last thing there was such a launch, overlapping with the end of that kernel."""
         stream = self.cupy.cuda.get_current_stream()
         if self.overlaps and stream.ptr in self.running:
             addresses = [argument.data.ptr if isinstance(argument, self.cupy.ndarray) else argument for argument in arguments]
@@ -97,8 +97,8 @@ class Device:
         self.pointwise('add_slices', (ceil(n, width),), (width, together), shares, slices, dw, n, adds)
 
     def send(self, *arrays):
-        """Copy arrays to the CPU as they are after all launches so far, beside those that follow: a function that waits for the
-        copies. They lie in pinned memory: one to other memory is waited for at once."""
+        """Copy arrays to the CPU after all launches so far, and before those that follow, without waiting: a function does that, and
+        returns the copies. They lie in pinned memory, since copies to other memory are waited for at once."""
         pinned = self.cupy.cuda.alloc_pinned_memory
         copies = [np.ndarray(array.shape, array.dtype, pinned(max(array.nbytes, 1))) for array in arrays]
         for array, copied in zip(arrays, copies):

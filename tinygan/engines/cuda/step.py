@@ -32,7 +32,8 @@ class CapturedGAN:
     noise and epsilon are not NumPy's, though pure functions of (seed, number) as well. The numbers of the steps
     must follow one another, from `first` on. Raises NotCovered for a GAN that has no kernels.
     """
-    log_every, lag = 100, 50        # steps between two looks at the metrics; those that a look leaves out: the GPU still makes them
+    log_every = 100                 # steps between two looks at the metrics
+    lag = 50                        # steps, the last ones, that a look may leave out: the GPU still has those to do
     beside = True                   # while the GPU trains, the CPU is idle
 
     def __init__(self, gan, batches, precision, first=1):
@@ -147,7 +148,7 @@ class CapturedGAN:
     def play(self, turns):
         """All kernels of a step, in order: GAN.step."""
         N = self.N
-        self.device.running.clear()
+        self.device.running.clear()               # others may have used the stream meanwhile
         with self.device.beside():
             self.take_real(self.x[N:])
         self.device.each('noise', -(-self.z.size // 4), self.z, self.z.size, self.step_count, *key(self.seed))
@@ -216,7 +217,7 @@ class CapturedGAN:
         return self.gan.state()
 
     def close(self):
-        pass
+        self.stream.synchronize()                 # nothing is on its way any more to memory that others may get
 
 
 class Metric:
