@@ -65,8 +65,8 @@ template<int N> __device__ __forceinline__ void wait_for_copies() {
 #endif
 }
 
-// The beginning of every kernel, which may have been launched while the one before it in its stream was ending (launch.py): its blocks
-// wait until what that one wrote can be read.
+// The beginning of every kernel, which may have been launched while the one before it in its stream was ending (launch.py): its
+// blocks wait until what that one wrote can be read.
 __device__ __forceinline__ void begin() {
 #if OVERLAPS
     asm volatile("griddepcontrol.wait;" ::: "memory");

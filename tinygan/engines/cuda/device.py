@@ -97,7 +97,7 @@ class Device:
         self.pointwise('add_slices', (ceil(n, width),), (width, together), shares, slices, dw, n, adds)
 
     def send(self, *arrays):
-        """Copy arrays to the CPU after all launches so far, and before those that follow, without waiting: a function does that, and
+        """Copy arrays to the CPU after all launches so far and before those that follow, without waiting: a function does that, and
         returns the copies. They lie in pinned memory, since copies to other memory are waited for at once."""
         pinned = self.cupy.cuda.alloc_pinned_memory
         copies = [np.ndarray(array.shape, array.dtype, pinned(max(array.nbytes, 1))) for array in arrays]

@@ -1,7 +1,7 @@
 """A launch that CuPy has no words for: of a kernel whose blocks are put in place while the kernel before it is ending.
 
-CUDA calls this programmatic dependent launch. A step has some fifty kernels, many of which take no more than three microseconds, and
-otherwise the GPU is idle between any two.
+CUDA calls this programmatic dependent launch. A step has some fifty kernels, many of which take no more than three microseconds,
+and otherwise the GPU is idle between any two.
 """
 import ctypes
 import sys
