@@ -3,7 +3,6 @@
 The training loop is `train`, Algorithm 1 of Goodfellow et al. 2014; the rest is options, data and the run folder.
 """
 import argparse
-import itertools
 import os
 import platform
 import shlex
@@ -18,18 +17,19 @@ import tinygan
 from tinygan import data, engines
 from tinygan.data.minibatches import Minibatches
 from tinygan.errors import Parser, UserError, colour, count, count_or_never, listed, number, one_line_errors, path, seed
-from tinygan.judge.frozen import check_digits, check_shape, shipped
+from tinygan.judge.frozen import check_digits, judge_of
 from tinygan.losses import LOSSES
 from tinygan.penalties import PENALTIES
 from tinygan.recipes import RECIPES, find_recipe, make_gan
-from tinygan.run.checkpoint import Run, check_unused
+from tinygan.run.checkpoint import Run, check_unused, unused_folder
 from tinygan.run.device import PRECISIONS, find_precision, select_device
 from tinygan.run.generator import preview, samples_of
 from tinygan.run.health import Health
+from tinygan.run.mpirun import agree, count_of, joined, prepared
 from tinygan.run.pictures import grid
 from tinygan.run.progress import Progress, signals_caught
 from tinygan.run.schedule import Schedule
-from tinygan.run.settings import DEFAULTS, RECIPE, identity, new_config, old_config, recipe_of
+from tinygan.run.settings import DEFAULTS, RECIPE, identity, last_step, new_config, old_config, recipe_of
 from tinygan.run.worker import Worker
 
 EVALUATED = 2000                                  # samples: fewer than `tinygan evaluate` draws, and so a larger distance
@@ -119,7 +119,7 @@ def parse(arguments, program):
     add('--evaluate-every', type=count_or_never, metavar='STEPS',
         help=f'measure the Frechet distance of {EVALUATED} samples from MNIST; keep the best G in best.npz')
     add('--dry-run', action='store_true', help='try everything in three steps; keeps nothing but the cache of images')
-    parser.set_defaults(program=program)
+    parser.set_defaults(program=program, ranks=None)
     options = parser.parse_args(arguments)
     if options.resume and options.out:
         parser.error('--resume continues in the run\'s own folder: leave out --out')
@@ -144,7 +144,8 @@ def begin(folder, options, xp):
     if data.is_path(config['data']) and not options.batch_size and len(images) < config['batch_size']:
         config['batch_size'] = len(images)
         print(f'minibatches of {len(images)}: there are no more images')
-    config |= {'data': images.name, **identity(images, config)}
+    config |= {'data': images.name, 'processes': count_of(options.ranks), **identity(images, config)}
+    agree(options.ranks, config)
     gan = gan_of(config, xp)
     versions = {'tinygan': tinygan.__version__, 'python': platform.python_version(), 'numpy': np.__version__,
                 xp.__name__: xp.__version__, 'platform': platform.platform()}
@@ -174,6 +175,10 @@ def resume(folder, options, xp):
     if not (same or options.new_images):
         raise UserError(f'{options.resume}: the {len(images)} images of {config["data"]} are not those that the run began with; '
                         '--new-images goes on with them')
+    now['processes'] = count_of(options.ranks)
+    if now['processes'] != config['processes']:
+        print(f'{now["processes"]} processes instead of {config["processes"]}: the last digits may differ from those of an unbroken run')
+    agree(options.ranks, config | now)
     gan = gan_of(config | now, xp)
     try:
         gan.load_state(state)
@@ -188,11 +193,6 @@ def resume(folder, options, xp):
             run.save(run.step, state)
         run.write_config()
     return gan, images, judge, run
-
-
-def last_step(config):
-    last = config['epochs'] * config['steps_per_epoch']
-    return min(last, config['max_steps'] or last)
 
 
 def images_of(config, options):
@@ -211,20 +211,6 @@ def images_of(config, options):
     return images
 
 
-def judge_of(config, run=None):
-    """Judge 1, if --evaluate-every asks for it. UserError when it cannot look at what the recipe makes, or a run was measured by
-    another one."""
-    if not config['evaluate_every']:
-        return None
-    judge = shipped('judge 1')
-    check_shape(find_recipe(config['recipe']).shape, f'recipe {config["recipe"]}')
-    if run and run.best.exists() and config['judge'] != str(judge):
-        raise UserError(f'{run.folder} was measured by another judge than {judge}, and their distances do not compare: '
-                        '--evaluate-every 0 goes on without')
-    config['judge'] = str(judge)
-    return judge
-
-
 def gan_of(config, xp):
     gan = make_gan(recipe_of(config), config['seed'], xp)
     end = f', until step {config["max_steps"]}' if config['max_steps'] else ''
@@ -235,26 +221,40 @@ def gan_of(config, xp):
     return gan
 
 
-def start_engine(gan, batches, run, xp):
+def start_engine(gan, batches, run, xp, ranks=None):
     """What takes the run's steps, and a line about it."""
     config = run.config
     precision = 'fp32' if xp is np else find_precision(config['precision'], xp)  # a GPU's run may go on on a CPU
-    engine = engines.start(gan, batches, run.step + 1, config['plain'], precision)
+    engine = engines.start(gan, batches, run.step + 1, config['plain'], precision, ranks)
     if engine.about:
         print(engine.about, flush=True)
     return engine
 
 
-def unused_folder(recipe):
-    """runs/fast, or the first of runs/fast-2, runs/fast-3 ... that is not there yet."""
-    names = (f'runs/{recipe}' + (f'-{i}' if i > 1 else '') for i in itertools.count(1))
-    return next(name for name in names if not Path(name).exists())
-
-
 def main(arguments=None, program='python train_mnist.py'):
-    options = parse(arguments, program)
-    if not options.dry_run:
-        return run_training(options)
+    with joined() as ranks:                       # None, unless mpirun has started several processes
+        if ranks and ranks.index:
+            return follow(arguments, program, ranks)
+        options = parse(arguments, f'mpirun -n {ranks.count} {program}' if ranks else program)
+        options.ranks = ranks
+        return try_out(options) if options.dry_run else run_training(options)
+
+
+def follow(arguments, program, ranks):
+    """Another process of several: it has no run of its own, but its part of each step of the first one's."""
+    def prepare(config):
+        images = images_of(config, parse(arguments, program))
+        if (now := identity(images, config)) != {name: config.get(name) for name in now}:
+            raise UserError(f'the {len(images)} images of {config["data"]} are not those of process 0')
+        batches = Minibatches(images, recipe_of(config), config['seed'])
+        return engines.start(make_gan(recipe_of(config), config['seed']), batches, ranks=ranks)
+
+    if engine := prepared(ranks, prepare):
+        engine.serve()
+
+
+def try_out(options):
+    """Of a dry run nothing is kept."""
     with tempfile.TemporaryDirectory() as options.out:
         options.max_steps = 3
         code = run_training(options)
@@ -267,7 +267,7 @@ def main(arguments=None, program='python train_mnist.py'):
 def run_training(options):
     folder = options.resume or options.out or unused_folder(options.recipe or RECIPE)
     print(f'run {"that is not kept" if options.dry_run else folder}', flush=True)
-    xp, device_line = select_device(options.device)
+    xp, device_line = select_device(options.device, count_of(options.ranks))
     print(device_line, flush=True)
     find_precision(options.precision, xp)         # refuses a precision that the device lacks
     gan, images, judge, run = resume(folder, options, xp) if options.resume else begin(folder, options, xp)
@@ -280,7 +280,7 @@ def run_training(options):
     if run.step:
         print(f'going on after step {run.step}', flush=True)
     batches = Minibatches(images, recipe_of(run.config), run.config['seed'], xp)
-    engine = start_engine(gan, batches, run, xp)
+    engine = start_engine(gan, batches, run, xp, options.ranks)
     caught = train(engine, judge, Health(gan, batches, engine.state, run.step, run.check_finite), run, last)
     if not options.dry_run:
         print(f'{run.folder}: step {run.step} saved; samples/, samples.gif and curves.png show how it went')

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from runs import SAMPLES, mean_and_std, real_digits, samples_of  # noqa: E402
 from tinygan import data, losses  # noqa: E402
 from tinygan.data.minibatches import Minibatches
+from tinygan.engines.divided import Divided
 from tinygan.engines.lanes import Lanes
 from tinygan.judge.frozen import shipped
 from tinygan.run.pictures import grid, save_png
@@ -122,7 +123,7 @@ def speed(rounds=7, steps=20):
         recipe = recipe_of(new_config(train_mnist.parse(flags, 'claims.py')))
         images = data.ImageSet(train[0], labels=train[1], class_names=map(str, range(10)))
         gan = make_gan(recipe)
-        running[name] = Lanes(gan, Minibatches(images, recipe), recipe.batch_size, cores=1)
+        running[name] = Divided(gan, Minibatches(images, recipe), Lanes(1))
     for number in range(rounds):
         for name, engine in running.items():
             start = perf_counter()

@@ -22,7 +22,9 @@ import numpy as np
 
 from tinygan import layers
 from tinygan.engines import Plain
-from tinygan.engines.lanes import Lanes
+from tinygan.engines.divided import Divided
+from tinygan.engines.lanes import Lanes, divide
+from tinygan.engines.threads import core_count
 from tinygan.gan import draw_z
 from tinygan.recipes import RECIPES, make_gan
 
@@ -35,11 +37,15 @@ def contender(name, recipe, batches):
     """A function that takes a training step on minibatch `number` and returns the losses."""
     gan = make_gan(recipe)
     if name.startswith('tinygan'):
-        engine = Plain(gan, batches) if name.endswith('plain') else Lanes(gan, batches, recipe.batch_size)
+        engine = Plain(gan, batches) if name.endswith('plain') else in_lanes(gan, batches, recipe)
         return lambda number: [float(value) for key, value in engine.step(number).items() if 'loss' in key]
     from torch_gan import VARIANTS, TorchGAN
     torch_gan = TorchGAN(gan, **VARIANTS[name.removeprefix('torch, ')])
     return lambda number: torch_gan.step(*batches(number))
+
+
+def in_lanes(gan, batches, recipe):
+    return Divided(gan, batches, Lanes(divide(recipe.batch_size, core_count())))
 
 
 def minibatches(recipe):
@@ -100,7 +106,7 @@ def measure(recipe, rounds):
 
 def time_per_layer(recipe, steps=5):
     """Milliseconds a step spends in each layer's forward and backward, all its calls together, in the first lane."""
-    rows, engine = {}, Lanes(make_gan(recipe), minibatches(recipe), recipe.batch_size)
+    rows, engine = {}, in_lanes(make_gan(recipe), minibatches(recipe), recipe)
     engine.step(0)
     for name in 'G', 'D':
         faster, core = (getattr(gan, name).layers for gan in (engine.gan, engine.original))

@@ -29,21 +29,21 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
     'a picture that was changed within its size and time passes for the old one':
         ('data/folder', ', status.st_ctime_ns', '', 'data/test_own.py -k changed_is_read'),
     'the gradient of the first lane is taken for that of all':
-        ('engines/lanes', 'for by_lane in self.gradients[network])', 'for by_lane in 2 * [self.gradients[network][0]])',
+        ('engines/conversion', 'for of_one in gradients)', 'for of_one in 2 * [gradients[0]])',
          'engines/test_lanes.py -k one_computes'),
     'lanes add up where a mean is due':
         ('engines/lanes', 'flat /= self.count', 'pass', 'engines/test_lanes.py -k one_computes'),
     'every lane normalises by itself':
-        ('engines/layers', 'var, = self.lanes.mean(channel_dot(xhat, xhat, C) / M)', 'var = channel_dot(xhat, xhat, C) / M',
+        ('engines/layers', 'var, = self.group.mean(channel_dot(xhat, xhat, C) / M)', 'var = channel_dot(xhat, xhat, C) / M',
          'engines/test_lanes.py -k one_computes'),
     'D rests by the loss of its own lane':
-        ('engines/conversion', 'return lanes.mean(own)[0], dscore', 'return own, dscore', 'engines/test_lanes.py -k rests'),
+        ('engines/conversion', 'return group.mean(own)[0], dscore', 'return own, dscore', 'engines/test_lanes.py -k rests'),
     'the pieces of a vector forget how many steps Adam has made':
         ('engines/conversion', 'whole.t += 1', 'pass', 'engines/test_lanes.py -k one_computes'),
     'the gradient by which G learns is left out':
         ('engines/layers', '(self.dx_is_read or self.frozen)', 'self.dx_is_read', 'engines/test_lanes.py -k one_computes'),
     'every lane updates the running statistics':
-        ('engines/layers', 'if self.lanes.is_first:', 'if True:', 'engines/test_lanes.py -k one_computes'),
+        ('engines/layers', 'if self.group.keeps_statistics:', 'if True:', 'engines/test_lanes.py -k one_computes'),
     'a lane outlives the first':
         ('engines/lanes', 'pipe.close()                  # or', 'pass  # or', 'engines/test_lanes.py -k killed'),
     'patches overlap less than they should':

@@ -26,16 +26,11 @@ def one_line_errors(program):
             flush(sys.stdout)
             raise
         flush(sys.stdout)
-    except UserError as error:
-        message = str(error)
     except BrokenPipeError:
         drop(sys.stdout)
         sys.exit(1)
-    except OSError as error:                      # no space left, no permission, not a directory ...
-        reason = error.strerror or ' '.join(map(str, error.args))        # NumPy's have a text alone
-        message = ': '.join(str(part) for part in (error.filename, reason) if part)
-    except MemoryError as error:
-        message = f'not enough memory: {error}'
+    except (UserError, OSError, MemoryError) as error:
+        message = line_of(error)
     except KeyboardInterrupt:                     # before training began there is nothing to save
         print(f'{program}: interrupted', file=sys.stderr)
         sys.exit(130)
@@ -43,8 +38,19 @@ def one_line_errors(program):
         return
     with contextlib.suppress(OSError):
         flush(sys.stdout)
-    print(f'{program}: error: {" ".join(message.split())}', file=sys.stderr)
+    print(f'{program}: error: {message}', file=sys.stderr)
     sys.exit(2)
+
+
+def line_of(error):
+    """What a UserError, OSError or MemoryError says, in one line."""
+    message = str(error)
+    if isinstance(error, OSError):                # no space left, no permission, not a directory ...
+        reason = error.strerror or ' '.join(map(str, error.args))        # NumPy's have a text alone
+        message = ': '.join(str(part) for part in (error.filename, reason) if part)
+    if isinstance(error, MemoryError):
+        message = f'not enough memory: {error}'
+    return ' '.join(message.split())
 
 
 def flush(stream):

@@ -12,6 +12,7 @@ from commands import counting_threads, threads
 from tinygan.data import ImageSet
 from tinygan.data.minibatches import Minibatches
 from tinygan.engines import Plain, convert, start, toomcook
+from tinygan.engines.divided import Divided
 from tinygan.engines.lanes import Lanes
 from tinygan.engines.toomcook import Values
 from tinygan.gan import generate
@@ -161,7 +162,7 @@ def test_somebody_s_own_layer_may_lie_at_the_bottom_of_a_network(rng):
 
 def test_a_gan_s_networks_leave_out_what_nobody_reads_and_d_passes_on_what_g_learns_from(rng):
     recipe = RECIPES['dcgan']._replace(batch_size=8)
-    with closing(Lanes(make_gan(recipe), Minibatches(images(recipe), recipe), 8, cores=1)) as lanes:
+    with closing(Divided(make_gan(recipe), Minibatches(images(recipe), recipe), Lanes(1))) as lanes:
         D, x = lanes.gan.D, np.zeros((2, 28, 28, 1), 'f')
         dy = np.ones_like(D(x))
         assert D.backward(dy) is None and D.freeze().backward(dy).shape == x.shape
@@ -179,7 +180,7 @@ def test_a_forward_that_breaks_off_leaves_no_older_one_behind(rng):
 
 def test_a_network_in_lanes_can_be_looked_at_and_goes_on():
     recipe = RECIPES['dcgan']._replace(batch_size=8)
-    with closing(Lanes(make_gan(recipe), Minibatches(images(recipe), recipe), 8, cores=2)) as lanes:
+    with closing(Divided(make_gan(recipe), Minibatches(images(recipe), recipe), Lanes(2))) as lanes:
         lanes.step(1)
         assert lanes.gan.G.summary(100).splitlines()[-1].endswith('(N, 28, 28, 1)') and repr(lanes.gan.D)
         gc.collect()
@@ -189,7 +190,7 @@ def test_a_network_in_lanes_can_be_looked_at_and_goes_on():
 def test_samples_are_drawn_from_what_was_learnt():
     recipe = RECIPES['fast']._replace(batch_size=8)
     batches, z = Minibatches(images(recipe), recipe), np.random.default_rng(0).standard_normal((3, 16)).astype('f')
-    for engine in Lanes(make_gan(recipe), batches, 8, cores=2), Plain(make_gan(recipe), batches):
+    for engine in Divided(make_gan(recipe), batches, Lanes(2)), Plain(make_gan(recipe), batches):
         before = generate(engine.snapshot()(), z)
         engine.step(1)
         state = engine.state()
@@ -236,7 +237,7 @@ def test_ten_steps_of_the_engine_are_ten_of_the_plain_core(name, monkeypatch):
     networks = {key: partial(getattr(recipe, key), width=4, dtype=np.float64) for key in ('generator', 'discriminator')}
     plain, fast = (make_gan(recipe._replace(**networks)) for _ in range(2))
     batches = Minibatches(images(recipe), recipe)
-    with closing(Lanes(fast, batches, 8, cores=2)) as lanes:
+    with closing(Divided(fast, batches, Lanes(2))) as lanes:
         for number in range(1, 11):
             expected = {key: float(value) for key, value in Plain(plain, batches).step(number).items()}
             assert lanes.step(number) == pytest.approx(expected, rel=1e-6), number
@@ -253,7 +254,7 @@ def test_an_engine_is_chosen_for_a_gan():
     assert type(plain) is Plain and plain.about == 'training with the plain core'
     for cores, about in (1, None), (2, 'minibatches are split among 2 processes'):
         with threadpoolctl.threadpool_limits(cores, 'blas'), closing(start(make_gan(recipe), batches)) as lanes:
-            assert lanes.count == cores and (lanes.about or '').startswith(about or '')
+            assert lanes.group.count == cores and (lanes.about or '').startswith(about or '')
 
 
 @pytest.mark.parametrize('part', [lambda gan: gan.optim_G, lambda gan: gan.optim_D, lambda gan: gan.average, lambda gan: gan.D,

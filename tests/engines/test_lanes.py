@@ -14,7 +14,9 @@ from commands import threads
 
 from tinygan import optim
 from tinygan.engines import Plain, conversion
+from tinygan.engines.divided import Divided
 from tinygan.engines.lanes import Lanes, divide
+from tinygan.engines.group import Group
 from tinygan.errors import UserError
 from tinygan.gan import GAN
 from tinygan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, Linear, ReLU, Reshape, Tanh
@@ -63,8 +65,7 @@ def in_lanes():
     made = []
 
     def divided(gan, count=2, batches=minibatch):
-        made.append(Lanes(gan, batches, N, count))
-        assert made[-1].count == count
+        made.append(Divided(gan, batches, Lanes(count)))
         return made[-1]
     yield divided
     for each in made:
@@ -170,41 +171,45 @@ def test_images_are_divided_into_equal_parts_and_not_too_small_ones(images, core
 
 def test_where_processes_cannot_be_forked_there_is_one_lane(monkeypatch):
     monkeypatch.delattr(os, 'fork')
-    with closing(Lanes(small_gan(), minibatch, N, 2)) as engine:
-        assert engine.count == 1 and engine.about is None and not engine.children
+    with closing(Divided(small_gan(), minibatch, Lanes(divide(N, 2)))) as engine:
+        assert engine.group.count == 1 and engine.about is None and not engine.group.children
         for one, other in zip(train(engine), train_plain(small_gan()), strict=True):
             assert one == pytest.approx(other, rel=1e-9)
-        assert list(engine.mean(2, 3)) == [2, 3] and engine.is_first
+        assert list(engine.group.mean(2, 3)) == [2, 3] and engine.group.keeps_statistics
 
 
-def test_the_shares_of_all_lanes_cover_a_long_vector_once(in_lanes):
-    for size in 1, 10, 11, 47, 60:
-        for count in 1, 2, 3:
-            vector, group = np.zeros(size), in_lanes(small_gan(), 3)
-            for lane in range(count):
-                group.lane, group.count = lane, count
-                for piece in group.share(size, at_once=10):
-                    vector[piece] += 1
-                    assert len(vector[piece]) <= 10
+def test_the_shares_of_all_cover_a_long_vector_once(monkeypatch):
+    monkeypatch.setattr(conversion, 'IN_CACHE', 10)
+    for size in 0, 1, 10, 11, 47, 60:
+        for count in 1, 2, 3, 64:
+            vector, group = np.zeros(size), Group()
+            for group.index in range(count):
+                group.count = count
+                share = vector[group.share(size)]
+                assert size // count <= len(share) <= size // count + 1
+                for piece in conversion.pieces(len(share)):
+                    share[piece] += 1
+                    assert len(share[piece]) <= 10
             assert (vector == 1).all()
 
 
 def test_an_error_in_a_step_is_raised_and_the_next_step_works(in_lanes):
-    engine = in_lanes(small_gan(), batches=lambda number: spoil(*minibatch(number)) if number == 2 else minibatch(number))
+    engine = in_lanes(small_gan(), batches=lambda number: (spoil if number == 2 else minibatch)(number))
     train(engine, [1])
     with pytest.raises(ValueError):
         engine.step(2)
-    assert not engine.children
+    assert not engine.group.children
     train(engine, [3])
-    assert len(engine.children) == 1
+    assert len(engine.group.children) == 1
 
 
-def spoil(x, z, number, noise):
+def spoil(number):
+    x, z, number, noise = minibatch(number)
     return x, z[:, :2], number, noise
 
 
 def test_images_that_cannot_be_divided_are_refused_and_none_is_left_out(in_lanes):
-    with pytest.raises(ValueError, match='11 images cannot be divided among 2 lanes'):
+    with pytest.raises(ValueError, match='11 images cannot be divided among 2 processes'):
         in_lanes(small_gan(), batches=lambda number: minibatch(number, 11)).step(2)
 
 
@@ -214,16 +219,14 @@ def test_a_fork_that_fails_leaves_nothing_half_done(in_lanes, monkeypatch):
     monkeypatch.setattr(os, 'fork', lambda: next(forks)())
     with pytest.raises(ZeroDivisionError):
         train(engine, [1])
-    assert not engine.children and not engine.pipes
+    assert not engine.group.children and not engine.group.pipes
     monkeypatch.undo()
     assert train(engine, [1]) == train(in_lanes(small_gan(), 3), [1])
 
 
 def test_an_error_of_another_lane_alone_is_not_waited_for(in_lanes, capfd):
-    engine = in_lanes(small_gan())
-    x, z, number, noise = minibatch(1)
-    broken = list(z[:N // 2]) + [row[:2] for row in z[N // 2:]]       # the second lane's half has another shape
-    engine.parts = lambda *_: [(x[:6], np.array(broken[:6]), 1, None), (x[6:], np.array(broken[6:]), 1, None)]
+    first = os.getpid()
+    engine = in_lanes(small_gan(), batches=lambda number: (minibatch if os.getpid() == first else spoil)(number))
     with pytest.raises(UserError, match='part of the minibatch'):
         engine.step(1)
     assert 'ValueError' in capfd.readouterr().err                     # which it was, the lane has said itself
@@ -232,7 +235,7 @@ def test_an_error_of_another_lane_alone_is_not_waited_for(in_lanes, capfd):
 def test_a_killed_lane_is_one_clear_error_and_the_next_step_works(in_lanes):
     engine = in_lanes(small_gan())
     train(engine, [1])
-    os.kill(engine.children[0], signal.SIGKILL)
+    os.kill(engine.group.children[0], signal.SIGKILL)
     with pytest.raises(UserError, match='too little memory'):
         train(engine, [1])
     assert train(engine, [1])
@@ -258,9 +261,9 @@ def test_the_other_lanes_end_with_the_first(how):
         import sys, time
         sys.path[:] = {sys.path!r}
         from test_lanes import *
-        engine = Lanes(small_gan(), minibatch, N, 3)
+        engine = Divided(small_gan(), minibatch, Lanes(3))
         train(engine, [1])
-        print(*engine.children, flush=True)
+        print(*engine.group.children, flush=True)
         {end}
         """
     first = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
@@ -283,7 +286,7 @@ def test_signals_are_for_the_first_lane_to_decide(in_lanes):
     engine = in_lanes(small_gan())
     train(engine, [1])
     for signum in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
-        os.kill(engine.children[0], signum)
+        os.kill(engine.group.children[0], signum)
     assert train(engine, [1])
 
 
@@ -291,9 +294,9 @@ def test_signals_are_for_the_first_lane_to_decide(in_lanes):
 def test_blas_has_one_thread_in_a_step_and_all_of_them_after_it(count):
     seen = []
     with threadpoolctl.threadpool_limits(2, 'blas'):
-        with closing(Lanes(small_gan(), minibatch, N, count)) as engine:
+        with closing(Divided(small_gan(), minibatch, Lanes(count))) as engine:
             step = engine.gan.step
             engine.gan.step = lambda *part: seen.append(threads()) or step(*part)
             train(engine, [1])
-            assert engine.count == count and threads() == {2}
+            assert threads() == {2}
     assert seen == [{1}]

@@ -298,6 +298,6 @@ def test_a_signal_during_a_grid_ends_the_run_in_order(train, monkeypatch, tmp_pa
 
 
 def test_without_kernels_and_on_a_cpu_grids_are_drawn_in_line():
-    from tinygan.engines import Lanes, Plain
+    from tinygan.engines import Divided, Plain
     from tinygan.engines.cuda import CapturedGAN
-    assert [engine.beside for engine in (Plain, Lanes, CapturedGAN)] == [False, False, True]
+    assert [engine.beside for engine in (Plain, Divided, CapturedGAN)] == [False, False, True]

@@ -7,20 +7,21 @@
                                       copy of it on the CPU, as of the last step, to be called beside the next ones
     engine.close()                    until then, this engine alone trains the GAN
 
-On a CPU they are lanes (lanes.py), one for each core, of layers that multiply less (conversion.py, layers.py, toomcook.py);
-on a GPU kernels of our own (cuda/). Every engine agrees with GAN.step but for rounding, and tests hold it to that.
+On a CPU they are layers that multiply less (conversion.py, layers.py, toomcook.py), in a process for each core that takes part of
+the minibatch (divided.py, lanes.py; ranks.py for several machines); on a GPU kernels of our own (cuda/). Every engine agrees with GAN.step but for rounding, and tests hold it to that.
 """
 import numpy as np
 
 from .conversion import convert
 from .cuda import CapturedGAN, NotCovered
-from .lanes import Lanes
-from .threads import one_thread
+from .divided import Divided
+from .lanes import Lanes, divide
+from .threads import core_count, one_thread
 
 OURS = 'tinygan.gan', 'tinygan.layers', 'tinygan.network', 'tinygan.optim', 'tinygan.recipes.labels', 'tinygan.recipes.vae'
 
 
-def start(gan, batches, first=1, plain=False, precision='fp32'):
+def start(gan, batches, first=1, plain=False, precision='fp32', ranks=None):
     """An engine for a GAN and its minibatches, whose first step has the number `first`. Plain is GAN.step itself;
     precision is that of products on a GPU. engine.about is a line about what was chosen, or None."""
     if plain:
@@ -28,7 +29,7 @@ def start(gan, batches, first=1, plain=False, precision='fp32'):
     if isinstance(gan.G.parameters, np.ndarray):
         if foreign := somebody_s_own(gan):
             return Plain(gan, batches, f'{foreign} is not ours: training with the plain core')
-        return Lanes(gan, batches, batches.N)
+        return Divided(gan, batches, ranks or Lanes(divide(batches.N, core_count())))
     try:
         return CapturedGAN(gan, batches, precision, first)
     except NotCovered as what:

@@ -1,8 +1,8 @@
 """The core's layers, faster on a CPU, on the same parameters.
 
 They multiply less (toomcook.py), gather patches faster (patches.py), leave out gradients that nobody reads, and free what
-is no longer needed. Where each core has a part of the minibatch, its lane (lanes.py), BatchNorm's statistics are means over
-all lanes.
+is no longer needed. Where several processes divide the minibatch (divided.py), BatchNorm's statistics are means over all of
+them.
 """
 import numpy as np
 
@@ -108,11 +108,11 @@ class BatchNorm2d(layers.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         C, M = self.num_features, x.size // self.num_features
-        mu, = self.lanes.mean(channel_sum(rows(x), C) / M)
+        mu, = self.group.mean(channel_sum(rows(x), C) / M)
         xhat = rows(x) - repeated(mu, x)
-        var, = self.lanes.mean(channel_dot(xhat, xhat, C) / M)
-        if self.lanes.is_first:
-            self.follow(mu, var, M * self.lanes.count)
+        var, = self.group.mean(channel_dot(xhat, xhat, C) / M)
+        if self.group.keeps_statistics:
+            self.follow(mu, var, M * self.group.count)
         rstd = 1 / np.sqrt(var + self.eps)
         xhat *= repeated(rstd, x)
         self.cache = xhat, rstd
@@ -129,7 +129,7 @@ class BatchNorm2d(layers.BatchNorm2d):
             self.dbeta += dbeta
         if not to_input:
             return None
-        mean_dy, mean_dy_xhat = self.lanes.mean(dbeta / M, dgamma / M)
+        mean_dy, mean_dy_xhat = self.group.mean(dbeta / M, dgamma / M)
         dx = repeated(self.gamma * rstd, dy) * (dy - repeated(mean_dy, dy) - xhat * repeated(mean_dy_xhat, dy))
         return dx.reshape(shape)
 

@@ -22,6 +22,7 @@ import numpy as np
 from ..data import is_path
 from ..data.mnist import DIGEST
 from ..errors import UserError
+from ..recipes import find_recipe
 from ..run.generator import finite
 from .classifier import look, restore
 from .measures import frechet_distance
@@ -91,3 +92,17 @@ def check_digits(data, digest, maker):
     if is_path(data) and digest != DIGEST:
         raise UserError(f'{maker} shows images of your own, and the judges that ship know only MNIST\'s digits: the distance from '
                         'those would mean nothing')
+
+
+def judge_of(config, run=None):
+    """Judge 1, if --evaluate-every asks for it. UserError when it cannot look at what the recipe makes, or a run was measured by
+    another one."""
+    if not config['evaluate_every']:
+        return None
+    judge = shipped('judge 1')
+    check_shape(find_recipe(config['recipe']).shape, f'recipe {config["recipe"]}')
+    if run and run.best.exists() and config['judge'] != str(judge):
+        raise UserError(f'{run.folder} was measured by another judge than {judge}, and their distances do not compare: '
+                        '--evaluate-every 0 goes on without')
+    config['judge'] = str(judge)
+    return judge

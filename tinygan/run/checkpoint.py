@@ -11,6 +11,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -210,6 +211,12 @@ def read_metrics(path, step):
 
 def checkpoints(folder):
     return Path(folder) / 'checkpoint.npz', Path(folder) / 'checkpoint.previous.npz'
+
+
+def unused_folder(recipe):
+    """runs/fast, or the first of runs/fast-2, runs/fast-3 ... that is not there yet."""
+    names = (f'runs/{recipe}' + (f'-{i}' if i > 1 else '') for i in itertools.count(1))
+    return next(name for name in names if not Path(name).exists())
 
 
 def check_unused(folder):

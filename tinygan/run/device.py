@@ -8,12 +8,16 @@ INSTALL_CUPY = "install CuPy with pip install 'cupy-cuda12x[ctk]' (CUDA 12) or '
 PRECISIONS = 'fp32', 'tf32', 'bf16'               # of products on a GPU
 
 
-def select_device(device):
+def select_device(device, processes=1):
     """The array module for device 'cpu', 'gpu' or 'auto', and one line that says what was chosen and why.
 
     'cpu' never imports CuPy; 'gpu' raises UserError unless the GPU really computes; 'auto' tries it and
     falls back to NumPy.
     """
+    if processes > 1:
+        if device == 'gpu':
+            raise UserError('--device gpu: only one process can train on a GPU: start it without mpirun')
+        return np, f'cpu: NumPy, in {processes} processes'
     if device == 'cpu':
         return np, 'cpu: NumPy, as asked'
     try:

@@ -7,7 +7,7 @@ OF_RECIPE = ('batch_size', 'lr', 'lr_d', 'beta1', 'beta2', 'average', 'instance_
              'penalty_weight', 'penalty_every', 'critic_steps', 'epochs')
 RECIPE = 'fast'                                   # where none is named
 DEFAULTS = {'seed': 0, 'background': 'white', 'flip': False, 'plain': False, 'precision': None, 'max_steps': None,
-            'sample_every': None, 'checkpoint_every': None, 'evaluate_every': None, 'judge': None}
+            'sample_every': None, 'checkpoint_every': None, 'evaluate_every': None, 'judge': None, 'processes': 1}
 CHANGEABLE = 'epochs', 'max_steps', 'sample_every', 'checkpoint_every', 'evaluate_every', 'precision', 'plain'
 
 
@@ -42,6 +42,11 @@ def identity(images, config):
     if find_recipe(config['recipe']).classes:
         known |= {'labels': images.labels_digest, 'class_names': list(images.class_names)}
     return known
+
+
+def last_step(config):
+    last = config['epochs'] * config['steps_per_epoch']
+    return min(last, config['max_steps'] or last)
 
 
 def of_recipe(recipe):
