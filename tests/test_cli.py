@@ -33,7 +33,7 @@ def test_a_run_fills_its_folder(trained):
     versions = config.pop('versions')
     assert config == {'recipe': 'dcgan', 'data': 'digits', 'seed': 5, 'precision': None, 'plain': False, 'judge': None,
                       'background': 'white', 'flip': False, 'images': None, 'max_steps': STEPS, 'sample_every': None,
-                      'checkpoint_every': None, 'evaluate_every': None,
+                      'checkpoint_every': None, 'evaluate_every': None, 'processes': 1,
                       'batch_size': 8, 'lr': 2e-4, 'lr_d': None,
                       'beta1': 0.5, 'beta2': 0.999, 'average': 0, 'instance_noise': 0, 'z_dim': 100, 'loss': 'bce', 'epochs': 10,
                       'penalty': None, 'penalty_weight': 10, 'penalty_every': 1, 'critic_steps': 1, 'steps_per_epoch': 7500}

@@ -14,6 +14,7 @@ import numpy as np
 from .group import Group, pack, unpack
 
 END = 'END'                         # of the program
+MOMENT = 2                          # seconds
 
 
 class Ranks(Group):
@@ -113,6 +114,17 @@ class Ranks(Group):
         for level, part in zip(reversed(self.levels), reversed(parts)):
             finish(send(level, vector[own].copy(), [vector[part], cut(part, level)]))
             own = part
+
+    def leave(self):
+        """The first ends the program. Have all come to that end, within a moment?"""
+        if self.index == 0:
+            self.tell(END)
+        while not (self.index == 0 or self.ended):
+            self.hear()
+        here, begin = self.comm.Ibarrier(), time.perf_counter()
+        while not (all_here := here.Test()) and time.perf_counter() - begin < MOMENT:
+            time.sleep(0.001)
+        return all_here
 
     def close(self):
         if self.started:

@@ -15,7 +15,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-from ..engines.ranks import END, Ranks
+from ..engines.ranks import Ranks
 from ..errors import UserError, line_of
 
 LAUNCHED = {'PMI_SIZE': 'PMI_RANK', 'OMPI_COMM_WORLD_SIZE': 'OMPI_COMM_WORLD_RANK'}           # what MPICH and Open MPI set
@@ -25,7 +25,7 @@ LAUNCHED = {'PMI_SIZE': 'PMI_RANK', 'OMPI_COMM_WORLD_SIZE': 'OMPI_COMM_WORLD_RAN
 def joined():
     """The Ranks of which this process is one, or None if it was started alone. UserError if they cannot find each other.
 
-    The first ends all: by telling them or, after an error, with an exit code other than 0, upon which mpirun kills the others.
+    The first ends all, after an error too. Those that are then in the middle of a step, mpirun kills: they do not listen.
     """
     count, first = next(((int(os.environ[size]), os.environ.get(rank) == '0') for size, rank in LAUNCHED.items()
                          if size in os.environ), (1, True))
@@ -39,17 +39,12 @@ def joined():
             raise
         sys.exit(0)                               # the first one says it
     ranks = Ranks(MPI.COMM_WORLD, MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED))
-    with sentinel(count) if first else in_silence():
-        try:
+    try:
+        with sentinel(count) if first else in_silence():
             yield ranks
-        except SystemExit as end:
-            if end.code:
-                raise                             # else it was --help
-        if first:
-            ranks.tell(END)
-        while not (first or ranks.ended):
-            ranks.hear()
-    MPI.Finalize()
+    finally:
+        if ranks.leave():
+            MPI.Finalize()
 
 
 def find_mpi(count):
