@@ -38,9 +38,10 @@ def joined():
         if first:
             raise
         sys.exit(0)                               # the first one says it
-    ranks = Ranks(MPI.COMM_WORLD, MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED))
+    near = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED)        # the ranks of this machine
+    ranks = Ranks(MPI.COMM_WORLD, near)
     try:
-        with sentinel(count) if first else in_silence():
+        with (contextlib.nullcontext() if near.rank else sentinel(count)), (contextlib.nullcontext() if first else in_silence()):
             yield ranks
     finally:
         if ranks.leave():
@@ -67,7 +68,7 @@ def find_mpi(count):
 @contextlib.contextmanager
 def sentinel(count):
     """If this process is killed, or mpirun kills it because another one has ended, a line says what can be done: from a process that
-    nobody kills, and that ends with this one."""
+    nobody kills, and that ends with this one. There is one on each machine, as not all may be heard."""
     text = (f'error: one of the {count} processes has ended, perhaps for want of memory, and the others with it: '
             '--resume goes on from the last checkpoint')
     child = subprocess.Popen(['sh', '-c', 'cat; echo "$0" >&2', text], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
