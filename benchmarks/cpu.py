@@ -167,13 +167,16 @@ def resident(pid):
 
 
 def machine():
-    import torch
     cpu = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), '')
     blas = np.show_config(mode='dicts')['Build Dependencies']['blas']
     return {'cpu': cpu, 'cores': os.cpu_count(), 'numpy': np.__version__, 'blas': f"{blas['name']} {blas['version']}",
-            'OPENBLAS_CORETYPE': os.environ.get('OPENBLAS_CORETYPE', 'unset'), 'torch': torch.__version__,
-            'torch threads': torch.get_num_threads(), 'python': platform.python_version(), 'commit': commit(),
-            'date': time.strftime('%Y-%m-%d')}
+            'OPENBLAS_CORETYPE': os.environ.get('OPENBLAS_CORETYPE', 'unset'), 'python': platform.python_version(),
+            'commit': commit(), 'date': time.strftime('%Y-%m-%d')}
+
+
+def torch_of_it():
+    import torch
+    return {'torch': torch.__version__, 'torch threads': torch.get_num_threads()}
 
 
 def commit():
@@ -194,7 +197,7 @@ def main():
     peaks = {name: peak_memory(options.recipe, name) for name in NAMES if 'compiled' not in name}      # nobody shares pages yet
     work, times = gflop(recipe), measure(recipe, options.rounds)
     floor = work * times.pop('sgemm')
-    result = {'machine': machine(), 'recipe': options.recipe, 'batch': recipe.batch_size, 'rounds': options.rounds,
+    result = {'machine': machine() | torch_of_it(), 'recipe': options.recipe, 'batch': recipe.batch_size, 'rounds': options.rounds,
               'gflop a step': round(work, 2), 'sgemm gflop/s': round(work / np.median(floor), 1), 'contenders': {}}
     print(json.dumps(result['machine'], indent=1))
     print(f"\nrecipe {options.recipe}, batch {recipe.batch_size}, {options.rounds} rounds of {STEPS} steps: {work:.1f} GFLOP a "

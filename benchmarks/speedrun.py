@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from cpu import TORCH, contender, machine, minibatches
+from cpu import TORCH, contender, machine, torch_of_it, minibatches
 from runs import SAMPLES, judges, train_mnist
 from tinygan.__main__ import sample_noise
 from tinygan.data.minibatches import Minibatches
@@ -126,7 +126,7 @@ def child(*arguments):
 
 def run(seeds, names):
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {'samples': SAMPLES, 'ms a step': {}, 'runs': {}}
-    result['machine'], variants = machine(), {}
+    result['machine'], variants = machine() | torch_of_it(), {}
     for name in names:
         recipe, _ = MARKS[name]
         if name != OURS:                          # timed but once

@@ -79,6 +79,6 @@ def keep_freed_memory():
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-    mallopt(M_MMAP_THRESHOLD, 2**25)              # more it does not take
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+    mallopt(M_MMAP_MAX, 0)                        # no pages for one array alone, however large: they would go with it
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

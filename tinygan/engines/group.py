@@ -9,12 +9,13 @@ class Group:
         hold(gan)              the GAN that they will train
         start(engine)          before the first step: all go on from the same state, and all but the first serve
         tell(number), hear()   the first says which step is next, or None at the end; the others hear it
-        collect(network)       every process's gradients for this one's share of the parameters: (count, its size)
+        collect(network)       what adds up to all gradients of this one's share of the parameters: an array of each process
         spread(network)        all have what each has made of its share
         gather()               the first has what each has made of its share of all that GAN.vectors names
         close()                the others need not serve any longer
 
-    All add up in the order of the processes: so many end in the same bits, whatever connects them.
+    All add up in the order of the processes, so that as many end in the same bits whatever connects them. (Only Ranks of several
+    machines add up those of each machine first.)
     """
     count, index = 1, 0             # how many there are, and which of them this is; 0 is the first, which leads
     keeps_statistics = True         # BatchNorm's running ones: one process for each memory does
