@@ -8,9 +8,10 @@ and ratios taken round by round; speed-up is over one process.
 
 The model is arithmetic, not a measurement: no step was taken on two machines. How long one computes for its part of the images is
 measured here, in lanes; to that the model adds messages, as NETWORKS and `communication` assume them. It charges a machine for all
-of Adam instead of its share, but not for what its own ranks send each other, nor for telling every rank the step's number. Whether
-the order of magnitude is right shows in the messages of a step between two ranks on this machine, which are timed, beside the
-model's between two machines.
+of Adam instead of its share, but not for what its own ranks send each other, nor for telling every rank the step's number. The
+messages of a step between two ranks on this machine are timed: beside the model's between two machines, to see whether the order of
+magnitude is right, and as the latency and bandwidth of a model of more cores in one machine. That one knows nothing of cores that
+share memory or slow each other down.
 """
 import argparse
 import importlib.util
@@ -49,9 +50,10 @@ MPIRUN = shutil.which('mpirun', path=Path(sys.executable).parent) or shutil.whic
 
 
 def measure(recipe, N, cores, most, rounds, steps):
-    """A row for each contender: so many lanes or ranks on one of so many machines, which has its part of the minibatch."""
+    """A row for each contender: so many lanes or ranks, on one of so many machines, or one core of so many, which has its part of
+    the minibatch."""
     alone = [(kind, n, 1) for n in COUNTS if n <= min(most, N) for kind in ('lanes', 'ranks') if (kind, n) != ('ranks', 1)]
-    parts = [('lanes', cores, k) for k in COUNTS if recipe in MODELLED and N // k >= cores]
+    parts = [('lanes', n, k) for n in {1, cores} for k in COUNTS if recipe in MODELLED and N // k >= n]
     times, order = {party: [] for party in alone + parts}, np.random.default_rng(0)
     for _ in range(rounds):
         for i in order.permutation(len(times)):
@@ -155,18 +157,23 @@ def communication(k, sent, ranks, latency, bandwidth):
 
 
 def model(compute, sent, ranks, network):
-    """A row for each number of machines in {machines: ms that each computes}."""
+    """A row for each number of machines, or of cores, in {number: ms that each computes}. network is (latency, bandwidth)."""
     rows = []
     for k, ms in compute.items():
-        messages = sum(communication(k, sent, ranks, *NETWORKS[network])) * 1e3
-        rows.append({'network': network, 'machines': k, 'compute ms': ms, 'ms a step': round(ms + messages, 2),
+        messages = sum(communication(k, sent, ranks, *network)) * 1e3
+        rows.append({'number': k, 'compute ms': ms, 'ms a step': round(ms + messages, 2),
                      'speed-up': round(compute[1] / (ms + messages), 2), 'messages': round(messages / (ms + messages), 3)})
     return rows
 
 
+def memory(sent, means, vectors):
+    """The latency and bandwidth within a machine, by the seconds that the messages of a step take between two ranks."""
+    return means / sent['means'], sent['bytes of vectors'] / 2 / vectors
+
+
 def stops_paying(rows):
-    """The largest number of machines whose step is at least PAYS times as short as that of half as many."""
-    ms = {row['machines']: row['ms a step'] for row in rows}
+    """The largest number whose step is at least PAYS times as short as that of half as many."""
+    ms = {row['number']: row['ms a step'] for row in rows}
     return max((k for k in ms if k // 2 in ms and ms[k // 2] >= PAYS * ms[k]), default=1)
 
 
@@ -200,22 +207,27 @@ def main():
               'two ranks': [], 'measured': [], 'model': [], 'pays': []}
     print(json.dumps(result['machine'], indent=1))
     show('Counted: what each process sends in a step', [{'recipe': recipe, **size} for recipe, size in sizes.items()])
+    networks = {recipe: dict(NETWORKS) for recipe in MODELLED}
     for recipe in MODELLED:
-        ways = child(2, 'pass_messages', recipe), *(communication(2, sizes[recipe], 1, *each) for each in NETWORKS.values())
-        for what, *seconds in zip(('means', 'vectors'), *ways):
-            ms = dict(zip(('two ranks here', *NETWORKS), np.round(np.multiply(seconds, 1e3), 3).tolist()))
-            result['two ranks'].append({'recipe': recipe, 'ms a step for': what, **ms})
+        here = child(2, 'pass_messages', recipe)
+        ways = {'two ranks here': here} | {name: communication(2, sizes[recipe], 1, *each) for name, each in NETWORKS.items()}
+        networks[recipe]['memory'] = memory(sizes[recipe], *here)
+        for i, what in enumerate(('means', 'vectors')):
+            result['two ranks'].append({'recipe': recipe, 'ms a step for': what,
+                                        **{name: round(seconds[i] * 1e3, 3) for name, seconds in ways.items()}})
     show('Measured between two ranks of this machine, and modelled between two machines', result['two ranks'])
     for recipe, N in SETTINGS:
         found = measure(recipe, N, cores, options.most, options.rounds, options.steps)
         result['measured'] += found
         show('Measured', [row for row in found if row['machines'] == 1])
-        compute = {row['machines']: row['ms a step'] for row in found if (row['group'], row['processes']) == ('lanes', cores)}
-        for network in NETWORKS if recipe in MODELLED else ():
-            rows = [{'recipe': recipe, 'N': N, **row} for row in model(compute, sizes[recipe], cores, network)]
+        for network, speed in networks.get(recipe, {}).items():
+            each = 1 if network == 'memory' else cores
+            compute = {row['machines']: row['ms a step'] for row in found if (row['group'], row['processes']) == ('lanes', each)}
+            about = {'recipe': recipe, 'N': N, 'network': network, 'cores each': each}
+            rows = [about | row for row in model(compute, sizes[recipe], each, speed)]
             result['model'] += rows
-            result['pays'].append({'recipe': recipe, 'N': N, 'network': network, 'machines': stops_paying(rows)})
-            show(f'Modelled, {cores} cores a machine (left out: more machines than images)', rows)
+            result['pays'].append(about | {'number': stops_paying(rows)})
+            show(f'Modelled, by {network}: a number of ' + (f'machines of {cores} cores' if each > 1 else 'cores'), rows)
     show(f'Modelled: the last doubling that makes a step {PAYS} times as short ends at', result['pays'])
     if options.out:
         Path(options.out).write_text(json.dumps(result, indent=1) + '\n')

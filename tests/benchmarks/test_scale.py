@@ -18,11 +18,6 @@ NETWORK = 0.01, 1e5                 # seconds that a message takes, and bytes a 
 
 
 @pytest.fixture
-def networks(monkeypatch):
-    monkeypatch.setattr(scale, 'NETWORKS', {'slow': NETWORK, 'perfect': (0, float('inf'))})
-
-
-@pytest.fixture
 def small(monkeypatch):
     """Names of two small recipes: D has a BatchNorm in one, and none in the other."""
     G = partial(models.dcgan_generator, width=2)
@@ -41,21 +36,26 @@ def test_messages_take_what_a_calculation_by_hand_says(k, ranks, means, vectors)
     assert scale.communication(k, SENT, ranks, *NETWORK) == pytest.approx((means, vectors))
 
 
-def test_the_model_adds_messages_to_what_a_machine_computes(networks):
-    one, two = scale.model({1: 1000, 2: 600}, SENT, 1, 'slow')
-    assert one == {'network': 'slow', 'machines': 1, 'compute ms': 1000, 'ms a step': 1000, 'speed-up': 1, 'messages': 0}
-    assert two == {'network': 'slow', 'machines': 2, 'compute ms': 600, 'ms a step': 780, 'speed-up': 1.28, 'messages': 0.231}
+def test_the_model_adds_messages_to_what_a_machine_computes():
+    one, two = scale.model({1: 1000, 2: 600}, SENT, 1, NETWORK)
+    assert one == {'number': 1, 'compute ms': 1000, 'ms a step': 1000, 'speed-up': 1, 'messages': 0}
+    assert two == {'number': 2, 'compute ms': 600, 'ms a step': 780, 'speed-up': 1.28, 'messages': 0.231}
 
 
-def test_without_messages_the_speed_up_is_that_of_computing(networks):
-    rows = scale.model({1: 1000, 2: 500, 4: 400}, SENT, 2, 'perfect')
+def test_latency_and_bandwidth_are_those_that_make_two_ranks_take_what_was_measured():
+    latency, bandwidth = scale.memory(SENT, 0.08, 0.04)
+    assert (latency, bandwidth) == (0.02, 2e5)
+
+
+def test_without_messages_the_speed_up_is_that_of_computing():
+    rows = scale.model({1: 1000, 2: 500, 4: 400}, SENT, 2, (0, float('inf')))
     assert [(row['speed-up'], row['messages']) for row in rows] == [(1, 0), (2, 0), (2.5, 0)]
 
 
 @pytest.mark.parametrize('ms, machines', [
     ([1000, 769, 600], 2), ([1000, 770, 770], 1), ([1000, 500, 250], 4), ([1000, 1100, 800], 4), ([1000], 1)])
 def test_machines_pay_while_twice_as_many_make_a_step_so_much_shorter(ms, machines):
-    assert scale.stops_paying([{'machines': 2 ** i, 'ms a step': each} for i, each in enumerate(ms)]) == machines
+    assert scale.stops_paying([{'number': 2 ** i, 'ms a step': each} for i, each in enumerate(ms)]) == machines
 
 
 def test_the_vectors_of_a_step_are_the_gradients_and_the_parameters_of_both_networks(small):
@@ -74,7 +74,8 @@ def test_batchnorm_takes_two_means_forward_and_one_backward_and_the_metrics_one(
 
 
 def test_contenders_take_turns_and_ratios_are_taken_round_by_round(monkeypatch):
-    asked, ms = [], {(1, 1, 1): [10, 30], (1, 2, 1): [8, 10], (2, 2, 1): [4, 20], (1, 2, 2): [5, 7], (1, 2, 4): [3, 3]}
+    asked, ms = [], {(1, 1, 1): [10, 30], (1, 2, 1): [8, 10], (2, 2, 1): [4, 20], (1, 2, 2): [5, 7], (1, 2, 4): [3, 3],
+                 (1, 1, 2): [6, 6], (1, 1, 4): [5, 5], (1, 1, 8): [4, 4]}
 
     def child(ranks, what, recipe, N, k, n, steps):
         asked.append((ranks, n, k))
@@ -82,7 +83,7 @@ def test_contenders_take_turns_and_ratios_are_taken_round_by_round(monkeypatch):
     monkeypatch.setattr(scale, 'child', child)
     rows = {(row['group'], row['processes'], row['machines']): row
             for row in scale.measure('dcgan', 8, cores=2, most=3, rounds=2, steps=1)}
-    assert set(asked[:5]) == set(asked[5:]) == set(ms)
+    assert set(asked[:8]) == set(asked[8:]) == set(ms)
     ranks = rows['ranks', 2, 1]
     assert (ranks['ms a step'], ranks['min'], ranks['max']) == (12, 4, 20)
     assert (ranks['speed-up'], ranks['ranks / lanes']) == (2, 1.25)
