@@ -87,6 +87,23 @@ def test_the_distances_of_the_readme_are_those_that_were_measured_by_the_judges_
     assert first in README and second.removeprefix('second judge 1 ') in README
 
 
+def test_the_times_of_several_processes_are_those_that_were_measured_and_modelled():
+    found = json.loads((ROOT / 'benchmarks' / 'results' / 'scale.json').read_text())
+    measured = {(row['recipe'], row['N'], row['group'], row['processes']): row for row in found['measured'] if row['machines'] == 1}
+    modelled = {(row['recipe'], row['N'], row['network'], row['number']): row for row in found['model']}
+    pays = {(row['recipe'], row['N'], row['network']): row['number'] for row in found['pays']}
+    rows = re.findall(r'^\| `(\w+)`, (\d+) \| (.*) \|$', README[README.index('## Several machines'):], re.M)
+    assert len(rows) == len({key[:2] for key in measured})
+    for recipe, N, cells in rows:
+        key, cells = (recipe, int(N)), [cell.strip() for cell in cells.split('|')]
+        one, lanes, ranks = (measured[*key, *group] for group in (('lanes', 1), ('lanes', 2), ('ranks', 2)))
+        assert cells[:3] == [f'{one["ms a step"]:.0f}', f'{lanes["ms a step"]:.0f}',
+                             f'{ranks["ms a step"]:.0f}; {ranks["ranks / lanes"]:.2f}']
+        for network, cell in zip(('10 Gbit/s', '100 Gbit/s'), cells[3:], strict=True):
+            few, many = (modelled.get((*key, network, number)) for number in (4, 16))
+            assert cell == (few and f'*{few["ms a step"]:.0f}, {many["ms a step"]:.0f}; {pays[*key, network]}*' or '')
+
+
 def lines_of_code(path):
     """Lines that hold code: neither blank, nor a comment alone, nor of a docstring."""
     tree = ast.parse(path.read_text())

@@ -81,7 +81,8 @@ class Ranks(Group):
         return self.parts(size)[-1]
 
     def parts(self, size):
-        """Of a vector of that size: all of it, what the ranks at the end of each level share, and at last what this one has alone."""
+        """Of a vector of that size: all of it, which the ranks of the first level have among them; what this one and those of the
+        next level have among them; and at last its own share."""
         parts = [slice(0, size)]
         for level in self.levels:
             ends = parts[-1].start + np.cumsum([0, *cut(parts[-1], level)])
