@@ -177,8 +177,9 @@ def resume(folder, options, xp):
                         '--new-images goes on with them')
     now['processes'] = count_of(options.ranks)
     if now['processes'] != config['processes']:
-        print(f'{now["processes"]} processes instead of {config["processes"]}: the last digits may differ from those of an unbroken run')
-    agree(options.ranks, config | now)
+        print(f'processes: {now["processes"]}, not {config["processes"]}: the last digits may differ from those of an unbroken run')
+    if run.step < last_step(config | now):
+        agree(options.ranks, config | now)
     gan = gan_of(config | now, xp)
     try:
         gan.load_state(state)

@@ -18,7 +18,10 @@ def missing():
     if importlib.util.find_spec('mpi4py') is None or not MPIRUN:
         return "needs mpi4py and an MPI: pip install -e '.[mpi]'"
     hello = [MPIRUN, '-n', '2', sys.executable, '-c', 'from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2']
-    done = subprocess.run(hello, env={**os.environ, **OPEN_MPI}, capture_output=True, text=True, timeout=60)
+    try:
+        done = subprocess.run(hello, env={**os.environ, **OPEN_MPI}, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return 'mpirun hangs here'
     return f'mpirun does not work here: {done.stderr.strip()[:200]}' if done.returncode else None
 
 

@@ -8,10 +8,12 @@
     engine.close()                    until then, this engine alone trains the GAN
 
 On a CPU they are layers that multiply less (conversion.py, layers.py, toomcook.py), in a process for each core that takes part of
-the minibatch (divided.py, lanes.py; ranks.py for several machines); on a GPU kernels of our own (cuda/). Every engine agrees with GAN.step but for rounding, and tests hold it to that.
+the minibatch (divided.py, lanes.py; ranks.py for several machines); on a GPU kernels of our own (cuda/). Every engine agrees with
+GAN.step but for rounding, and tests hold it to that.
 """
 import numpy as np
 
+from ..errors import UserError
 from .conversion import convert
 from .cuda import CapturedGAN, NotCovered
 from .divided import Divided
@@ -28,6 +30,8 @@ def start(gan, batches, first=1, plain=False, precision='fp32', ranks=None):
         return Plain(gan, batches)
     if isinstance(gan.G.parameters, np.ndarray):
         if foreign := somebody_s_own(gan):
+            if ranks:
+                raise UserError(f'{foreign} is not ours, and may need the whole minibatch: start it without mpirun')
             return Plain(gan, batches, f'{foreign} is not ours: training with the plain core')
         return Divided(gan, batches, ranks or Lanes(divide(batches.N, core_count())))
     try:

@@ -14,8 +14,8 @@ class Group:
         gather()               the first has what each has made of its share of all that GAN.vectors names
         close()                the others need not serve any longer
 
-    All add up in the order of the processes, so that as many end in the same bits whatever connects them. (Only Ranks of several
-    machines add up those of each machine first.)
+    All add up in the order of the processes, so that the same number gives the same bits. (But Ranks of several machines first add
+    up those of each.)
     """
     count, index = 1, 0             # how many there are, and which of them this is; 0 is the first, which leads
     keeps_statistics = True         # BatchNorm's running ones: one process for each memory does

@@ -6,6 +6,7 @@ optimiser stands between the two. In as many bytes, each rank has only its share
 bit for bit, whatever MPI does. Of several machines, each first adds up the gradients of its own ranks, so that the network carries
 them once and not for every core.
 """
+import math
 import os
 import time
 
@@ -14,15 +15,15 @@ import numpy as np
 from .group import Group, pack, unpack
 
 END = 'END'                         # of the program
-MOMENT = 2                          # seconds
 
 
 class Ranks(Group):
     """The ranks of comm, a communicator of mpi4py; those on this one's machine are in `near`. The first leads: it says what all do
-    next, and the others hear it. No wait is left to MPI, which would keep Python from hearing a signal."""
+    next, and the others hear it. No wait in training is left to MPI, which would keep Python from hearing a signal."""
 
     def __init__(self, comm, near):
         self.comm, self.index, self.count, self.ended = comm, comm.rank, comm.size, False
+        self.near, self.end = near, comm.Dup()    # where no barrier meets what is left of a step that was broken off
         if len(set(comm.allgather(near.size))) > 1:               # then no rank has its like on every other machine
             near = comm.Split(comm.rank)
         self.levels = [level for level in (near, comm.Split(near.rank)) if level.size > 1]
@@ -116,16 +117,13 @@ class Ranks(Group):
             finish(send(level, vector[own].copy(), [vector[part], cut(part, level)]))
             own = part
 
-    def leave(self):
-        """The first ends the program. Have all come to that end, within a moment?"""
+    def leave(self, patience):
+        """The first ends the program. Have all come to that end, within so many seconds?"""
         if self.index == 0:
             self.tell(END)
         while not (self.index == 0 or self.ended):
             self.hear()
-        here, begin = self.comm.Ibarrier(), time.perf_counter()
-        while not (all_here := here.Test()) and time.perf_counter() - begin < MOMENT:
-            time.sleep(0.001)
-        return all_here
+        return all_in(self.end, patience)
 
     def close(self):
         if self.started:
@@ -136,6 +134,14 @@ class Ranks(Group):
 def cut(part, level):
     """How many entries of a part of a vector each rank of a level has."""
     return np.diff((part.stop - part.start) * np.arange(level.size + 1) // level.size)
+
+
+def all_in(comm, patience=math.inf):
+    """Have all ranks of comm come to this call, within so many seconds?"""
+    here, begin = comm.Ibarrier(), time.perf_counter()
+    while not (all_here := here.Test()) and time.perf_counter() - begin < patience:
+        time.sleep(0.001)
+    return all_here
 
 
 def finish(request):

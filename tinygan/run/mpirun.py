@@ -3,21 +3,25 @@
 All run the same program. The first one leads: it has the run's folder, it prints, logs and saves. The others take their parts of
 its steps (engines/ranks.py), and do nothing else. Nobody begins before all agree on what is trained.
 """
+import atexit
 import contextlib
 import hashlib
+import math
 import os
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
 
-from ..engines.ranks import Ranks
+from ..engines.ranks import Ranks, all_in
 from ..errors import UserError, line_of
 
+MOMENT = 2                          # seconds
 LAUNCHED = {'PMI_SIZE': 'PMI_RANK', 'OMPI_COMM_WORLD_SIZE': 'OMPI_COMM_WORLD_RANK'}           # what MPICH and Open MPI set
 
 
@@ -25,7 +29,7 @@ LAUNCHED = {'PMI_SIZE': 'PMI_RANK', 'OMPI_COMM_WORLD_SIZE': 'OMPI_COMM_WORLD_RAN
 def joined():
     """The Ranks of which this process is one, or None if it was started alone. UserError if they cannot find each other.
 
-    The first ends all, after an error too. Those that are then in the middle of a step, mpirun kills: they do not listen.
+    The first ends all, after an error too. If some do not hear it, as they are in the middle of a step, MPI aborts them.
     """
     count, first = next(((int(os.environ[size]), os.environ.get(rank) == '0') for size, rank in LAUNCHED.items()
                          if size in os.environ), (1, True))
@@ -34,18 +38,27 @@ def joined():
         return
     try:
         MPI = find_mpi(count)
-    except UserError:
+    except UserError as error:
         if first:
             raise
-        sys.exit(0)                               # the first one says it
+        time.sleep(MOMENT)                        # in which the first one has said it, unless only this machine lacks MPI
+        print(f'error: on {socket.gethostname()}: {error}', file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)      # upon which mpirun ends all
     near = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED)        # the ranks of this machine
-    ranks = Ranks(MPI.COMM_WORLD, near)
+    ranks, patience = Ranks(MPI.COMM_WORLD, near), MOMENT
     try:
-        with (contextlib.nullcontext() if near.rank else sentinel(count)), (contextlib.nullcontext() if first else in_silence()):
+        with contextlib.ExitStack() as stack:
+            if near.rank == 0:
+                stack.enter_context(sentinel(count))
+            if not first:
+                stack.enter_context(in_silence(MPI))
             yield ranks
+        patience = math.inf                       # where there is no error, even a rank that is late comes
     finally:
-        if ranks.leave():
+        if ranks.leave(patience):
             MPI.Finalize()
+        else:
+            atexit.register(MPI.COMM_WORLD.Abort, 2)              # then, the error has been said
 
 
 def find_mpi(count):
@@ -67,10 +80,10 @@ def find_mpi(count):
 
 @contextlib.contextmanager
 def sentinel(count):
-    """If this process is killed, or mpirun kills it because another one has ended, a line says what can be done: from a process that
-    nobody kills, and that ends with this one. There is one on each machine, as not all may be heard."""
-    text = (f'error: one of the {count} processes has ended, perhaps for want of memory, and the others with it: '
-            '--resume goes on from the last checkpoint')
+    """If this process is killed, or mpirun kills it because another one has ended, a line says what can be done: from a process in
+    a session of its own, which ends with this one. There is one on each machine, as not all may be heard."""
+    text = (f'error: one of the {count} processes was ended from outside, and all with it; --resume goes on from the last '
+            'checkpoint, if there is one')
     child = subprocess.Popen(['sh', '-c', 'cat; echo "$0" >&2', text], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                              start_new_session=True)
     try:
@@ -82,7 +95,7 @@ def sentinel(count):
 
 
 @contextlib.contextmanager
-def in_silence():
+def in_silence(MPI):
     """What the first process says need not be said twice, and what a signal means is for it to decide. But an error that only this
     process has is heard, and ends all."""
     for signum in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
@@ -90,12 +103,12 @@ def in_silence():
     try:
         with open(os.devnull, 'w') as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
             yield
-    except (UserError, OSError, MemoryError) as error:
-        print(f'error: on {socket.gethostname()}: {line_of(error)}', file=sys.stderr)
-        os._exit(1)                               # not later, when all are waited for
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
+    except BaseException as error:
+        known = isinstance(error, (UserError, OSError, MemoryError))
+        said = f'error: on {socket.gethostname()}: {line_of(error)}' if known else traceback.format_exc()
+        print(said, file=sys.stderr, flush=True)
+        time.sleep(0.2)                           # in which mpirun passes it on
+        MPI.COMM_WORLD.Abort(1)
 
 
 def count_of(ranks):
@@ -111,9 +124,9 @@ def agree(ranks, config):
     N = config['batch_size']
     if N % ranks.count:
         fewer = max(count for count in range(1, ranks.count) if N % count == 0)
-        raise UserError(f'minibatches of {N} cannot be divided among {ranks.count} processes: choose another --batch-size, or start '
-                        f'{fewer}')
+        raise UserError(f'minibatches of {N} cannot be divided among {ranks.count} processes: {fewer} can have them')
     ranks.tell((config, *same_everywhere()))
+    all_in(ranks.near)
     for rank in range(1, ranks.count):
         if problem := ranks.receive(rank):
             raise UserError(f'process {rank}, {problem}')
@@ -126,13 +139,17 @@ def prepared(ranks, prepare):
     if told is None:
         return None
     config, *theirs = told
+    if ranks.near.rank:
+        all_in(ranks.near)                        # one on each machine goes ahead: then the images are in a cache
     try:
         for name, mine, first_one_s in zip(('options', 'sources'), same_everywhere(), theirs):
             if mine != first_one_s:
-                raise UserError(f'it has other {name} than process 0: {mine}, not {first_one_s}')
+                raise UserError(f'it has other {name}: {mine}, and process 0 has {first_one_s}')
         made, problem = prepare(config), None
     except (UserError, OSError, MemoryError) as error:
         made, problem = None, f'on {socket.gethostname()}: {line_of(error)}'
+    if not ranks.near.rank:
+        all_in(ranks.near)
     ranks.comm.send(problem, 0)
     return made
 
