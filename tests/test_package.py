@@ -57,7 +57,7 @@ def test_its_metadata_say_what_an_index_shows(wheel):
         assert any(name.endswith('/licenses/LICENSE') for name in file.namelist())
     assert metadata['License-Expression'] == 'MIT' and metadata['Requires-Python'] == '>=3.11'
     assert metadata['Description-Content-Type'] == 'text/markdown' and metadata.get_payload().startswith('# tinygan\n')
-    assert set(metadata.get_all('Provides-Extra')) == {'test', 'cuda12', 'cuda13'}
+    assert set(metadata.get_all('Provides-Extra')) == {'cuda12', 'cuda13', 'mpi', 'test'}
     assert metadata['Summary'] and metadata['Keywords'] and metadata.get_all('Classifier')
 
 

@@ -49,7 +49,7 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
         ('engines/lanes', 'pipe.close()                  # or', 'pass  # or', 'engines/test_lanes.py -k killed'),
     'ranks: an optimiser steps before all gradients are added up':
         ('engines/ranks', 'own, sizes = sum(of_all[1:], of_all[0]), cut', 'own, sizes = of_all[0], cut',
-         'engines/test_ranks.py::test_ranks_of_several_machines_add_up_their_own_first[4-2-2]'),
+         'engines/test_ranks.py::test_ranks_of_several_machines_add_up_their_own_first[4-2]'),
     'ranks: the others begin with networks of their own':
         ('engines/ranks', 'finish(self.comm.Ibcast(vector))', 'pass', 'engines/test_ranks.py::test_ranks_make_to_the_bit_what_as_many_lanes_make[2]'),
     'ranks: the first saves its own share alone':

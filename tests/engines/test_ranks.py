@@ -97,15 +97,14 @@ def test_ranks_make_to_the_bit_what_as_many_lanes_make(tmp_path, count):
 
 
 @needs_mpi
-@pytest.mark.parametrize('count, per_machine, times', [(4, 2, 2), (3, 2, 1)])
-def test_ranks_of_several_machines_add_up_their_own_first(tmp_path, count, per_machine, times):
-    """As if these were two machines; in the second case, one with two ranks and one with the third."""
-    made, *again = (by_ranks(tmp_path / f'{i}.npz', count, SMALL, per_machine) for i in range(times))
+@pytest.mark.parametrize('count, per_machine', [(4, 2), (3, 2)])
+def test_ranks_of_several_machines_add_up_their_own_first(tmp_path, count, per_machine):
+    """As if these were two machines; in the second case, one with two ranks and one with the third. They do the same twice."""
+    made, again = (by_ranks(tmp_path / f'{len(names)}.npz', count, names, per_machine) for names in (SMALL, ['bce']))
     for name in SMALL:
         check(made, name)
-    for key, value in made.items():
-        for other in again:
-            np.testing.assert_array_equal(other[key], value, err_msg=key)
+    for key, value in again.items():
+        np.testing.assert_array_equal(value, made[key], err_msg=key)
 
 
 @needs_mpi
@@ -135,10 +134,9 @@ else:
     begun.close()
     train(resumed, [4, 5])
     states.append(resumed.state())
-    assert all(np.array_equal(states[1][name], vector) for name, vector in states[0].items())
     resumed.close()
-    print('the same')
+    print(*(name for name, vector in states[0].items() if not np.array_equal(states[1][name], vector)), 'differ')
 '''
     done = subprocess.run([MPIRUN, '-n', '3', sys.executable, '-c', code], env={**os.environ, **OPEN_MPI}, capture_output=True,
                           text=True, timeout=60)
-    assert done.stdout == 'the same\n' and done.returncode == 0, done.stderr
+    assert done.stdout == 'differ\n' and done.returncode == 0, done.stdout + done.stderr

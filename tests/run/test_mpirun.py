@@ -59,8 +59,8 @@ def test_the_first_alone_speaks_and_a_run_that_signals_end_twice_becomes_the_unb
 
     step = 0
     for signum, code, *options in (signal.SIGINT, 130, '--out', 'run'), (signal.SIGTERM, 143, '--resume', 'run'):
-        process = begin(tmp_path, 2, *options, '--sample-every', '1')
-        wait_for((tmp_path / 'run' / 'samples' / f'step_{step + 2:06d}.png').exists, process)
+        process = begin(tmp_path, 2, *options)
+        wait_for(lambda: (tmp_path / 'run' / 'metrics.csv').exists() and len(metrics(tmp_path / 'run')) > step, process)
         process.send_signal(signum)
         out, err = ended(process, code)
         step = load(tmp_path / 'run')[1]
