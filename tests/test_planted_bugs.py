@@ -51,7 +51,8 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
         ('engines/ranks', 'own, sizes = sum(of_all[1:], of_all[0]), cut', 'own, sizes = of_all[0], cut',
          'engines/test_ranks.py::test_ranks_of_several_machines_add_up_their_own_first[4-2]'),
     'ranks: the others begin with networks of their own':
-        ('engines/ranks', 'finish(self.comm.Ibcast(vector))', 'pass', 'engines/test_ranks.py::test_ranks_make_to_the_bit_what_as_many_lanes_make[2]'),
+        ('engines/ranks', 'finish(self.comm.Ibcast(vector))', 'pass',
+         'engines/test_ranks.py::test_ranks_make_to_the_bit_what_as_many_lanes_make[2]'),
     'ranks: the first saves its own share alone':
         ('engines/ranks', 'vector in self.gan.vectors().values():', 'vector in list(self.gan.vectors().values())[:4]:',
          'engines/test_ranks.py -k loaded'),
