@@ -25,7 +25,8 @@ OURS = 'tinygan.gan', 'tinygan.layers', 'tinygan.network', 'tinygan.optim', 'tin
 
 def start(gan, batches, first=1, plain=False, precision='fp32', ranks=None):
     """An engine for a GAN and its minibatches, whose first step has the number `first`. Plain is GAN.step itself;
-    precision is that of products on a GPU. engine.about is a line about what was chosen, or None."""
+    precision is that of products on a GPU. ranks are the processes that divide each minibatch, if mpirun has started several:
+    UserError when the GAN has a part that may need all of it. engine.about is a line about what was chosen, or None."""
     if plain:
         return Plain(gan, batches)
     if isinstance(gan.G.parameters, np.ndarray):

@@ -23,7 +23,8 @@ class Ranks(Group):
 
     def __init__(self, comm, near):
         self.comm, self.index, self.count, self.ended = comm, comm.rank, comm.size, False
-        self.near, self.end = near, comm.Dup()    # where no barrier meets what is left of a step that was broken off
+        self.near = near
+        self.end = comm.Dup()                     # where no barrier meets what is left of a step that was broken off
         if len(set(comm.allgather(near.size))) > 1:               # then no rank has its like on every other machine
             near = comm.Split(comm.rank)
         self.levels = [level for level in (near, comm.Split(near.rank)) if level.size > 1]
