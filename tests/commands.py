@@ -1,4 +1,5 @@
 """What the tests of the command line share: processes that run it, and looks at what they leave behind."""
+import contextlib
 import csv
 import json
 import os
@@ -14,6 +15,8 @@ from tinygan import __main__
 from tinygan.run.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 120                                       # seconds, for a process that ends by itself
+started = []                                      # processes, of which a test leaves none behind
 STEPS = 8                                         # of the run `trained`
 SMALL = '--device', 'cpu', '--data', 'digits', '--batch-size', '8', '--recipe', 'dcgan'
 NO_NETWORK = {'https_proxy': 'http://127.0.0.1:9', 'no_proxy': '', 'TINYGAN_DATA': ''}
@@ -47,6 +50,24 @@ def load(folder):
     return newest_checkpoint(folder)[1:]
 
 
+def begun(command, **options):
+    """A process, which is killed at the end of the test, should it still be there."""
+    started.append(subprocess.Popen(command, **options))
+    return started[-1]
+
+
+def leave_none():
+    """End the processes that a test has begun, and close their pipes. True if none was left that nobody had waited for."""
+    while started:
+        process = started.pop()
+        process.kill()
+        with process:
+            pass
+    with contextlib.suppress(ChildProcessError, AttributeError):                 # there is none at all; macOS
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    return True
+
+
 def start(folder, program, *arguments, patch=None, environment={}, **options):
     """A process that runs a real command line in the folder, after a patch, Python code, if there is one."""
     name, arguments = str(ROOT / program), list(map(str, arguments))
@@ -58,15 +79,12 @@ def start(folder, program, *arguments, patch=None, environment={}, **options):
         arguments = [*(['-m', 'tinygan'] if program == 'tinygan' else [name]), *arguments]
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), **environment}
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    return subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment, **pipes | options)
+    return begun([sys.executable, *arguments], cwd=folder, env=environment, **pipes | options)
 
 
 def finish(process, check=0):
     """What a process wrote to stdout and stderr until it ended, as it should, with exit code `check`."""
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        process.kill()
+    out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == check, f'{out}{err}'
     assert 'Traceback' not in err
     return out, err
@@ -142,7 +160,7 @@ def same_run(one, other):
 
 
 def wait_for(condition, process):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + LIMIT
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline, 'it ended, or never came so far'
         time.sleep(0.01)

@@ -1,12 +1,14 @@
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import STEPS, train
+from commands import LIMIT, STEPS, leave_none, train
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,12 +42,29 @@ def command(tmp_path):
         start = ['-m', 'tinygan'] if program == 'tinygan' else [str(ROOT / program)]
         environment = {**os.environ, 'PYTHONPATH': str(ROOT), **environment}
         done = subprocess.run([sys.executable, *start, *map(str, arguments)], cwd=tmp_path, env=environment,
-                              capture_output=True, text=True, timeout=120)
+                              capture_output=True, text=True, timeout=LIMIT)
         if check is not None:
             assert done.returncode == check, done.stderr
             assert 'Traceback' not in done.stderr
         return done
     return run
+
+
+@pytest.fixture(scope='session', autouse=True)
+def children_hear_signals():
+    """What a process ignores, as in `nohup pytest &`, its children ignore as well; what it has a handler for, they do not."""
+    with contextlib.ExitStack() as stack:
+        for number in signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
+                stack.callback(signal.signal, number, signal.SIG_IGN)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    yield
+    assert leave_none(), 'a process that this test started has ended, and nobody has waited for it'
 
 
 @pytest.fixture(scope='session', autouse=True)

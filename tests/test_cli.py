@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 import train_mnist
-from commands import (DIVERGING, MEASURED, ROOT, SMALL, STEPS, TINY_DATA, contents, finish, load, metrics, one_line,
-                      same_arrays, same_run, start, train, wait_for)
+from commands import (DIVERGING, LIMIT, MEASURED, ROOT, SMALL, STEPS, TINY_DATA, begun, contents, finish, load, metrics,
+                      one_line, same_arrays, same_run, start, train, wait_for)
 from PIL import Image
 
 from tinygan.arrays import random_stream
@@ -324,13 +324,10 @@ def test_a_signal_saves_first_and_the_run_goes_on_as_if_nothing_had_been(tmp_pat
 
 def test_without_a_stderr_ctrl_c_saves_too(tmp_path):
     code = f'cd {tmp_path}; exec {sys.executable} {ROOT}/train_mnist.py {" ".join(map(str, SMALL))} --out run 2>&-'
-    process = subprocess.Popen(['bash', '-c', code], stdout=subprocess.DEVNULL)
+    process = begun(['bash', '-c', code], stdout=subprocess.DEVNULL)
     wait_for((tmp_path / 'run' / 'samples' / 'step_000002.png').exists, process)
     process.send_signal(signal.SIGINT)
-    try:
-        assert process.wait(60) == 130
-    finally:
-        process.kill()
+    assert process.wait(LIMIT) == 130
     assert load(tmp_path / 'run')[1] >= 2
 
 
@@ -378,9 +375,8 @@ def test_a_run_whose_output_nobody_reads_on_saves_and_ends(tmp_path):
     while 'step 10/' not in process.stdout.readline():
         assert process.poll() is None
     process.stdout.close()
-    assert process.wait(60) == 128 + signal.SIGTERM
+    assert process.wait(LIMIT) == 128 + signal.SIGTERM
     assert process.stderr.read() == ''
-    process.stderr.close()
     assert load(tmp_path / 'run')[1] == len(metrics(tmp_path / 'run')) > 10
 
 

@@ -12,9 +12,10 @@ import termios
 
 import numpy as np
 import pytest
-from commands import (DIVERGING, MEASURED, NO_NETWORK, ROOT, SMALL, STEPS, TINY_DATA, contents, finish, one_line, start, train,
+from commands import (DIVERGING, LIMIT, MEASURED, NO_NETWORK, ROOT, SMALL, STEPS, TINY_DATA, contents, finish, one_line, start, train,
                       wait_for)
 
+import train_mnist
 from tinygan.__main__ import main
 from tinygan.data.digits import Digits
 from tinygan.errors import UserError, one_line_errors
@@ -68,11 +69,13 @@ from tinygan.errors import UserError, one_line_errors
     ('--z-dim 10000000000000000000000', ['--z-dim', 'at least 1 and below 2147483648']),
     *((f'{flag}=', [f'{flag}: it is empty']) for flag in ('--resume', '--out', '--data', '--data-dir')),
 ])
-def test_a_mistake_is_answered_with_one_line_and_nothing_is_made(command, tmp_path, arguments, parts):
+def test_a_mistake_is_answered_with_one_line_and_nothing_is_made(tmp_path, monkeypatch, capsys, arguments, parts):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'file').write_text('in the way')
-    done = command('train_mnist.py', *arguments.split(), check=2)
-    assert one_line(done.stderr, *parts)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end, one_line_errors('train_mnist.py'):
+        train_mnist.main(arguments.split())
+    assert end.value.code == 2 and one_line(capsys.readouterr().err, *parts)
     assert set(contents(tmp_path)) == {'file'} and not (tmp_path / 'new').exists()
 
 
@@ -214,7 +217,7 @@ def terminal(tmp_path):
             while chunk := os.read(master, 4096):
                 text += written.decode(chunk)
         os.close(master)
-        return text, process.wait()
+        return text, process.wait(LIMIT)
     return run
 
 

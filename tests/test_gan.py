@@ -7,7 +7,7 @@ import pytest
 
 from tinygan import gradcheck, losses
 from tinygan.arrays import random_stream
-from tinygan.gan import GAN, draw_epsilon, draw_image_noise, draw_z, generate
+from tinygan.gan import GAN, draw_epsilon, draw_z, generate
 from tinygan.gradcheck import TOLERANCE, check_gan, numeric_gradient, relative_error
 from tinygan.layers import BatchNorm2d
 from tinygan.penalties import PENALTIES, GradientPenalty

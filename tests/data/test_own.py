@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from commands import LIMIT, begun
 from PIL import Image, ImageOps, features
 from PIL.PngImagePlugin import PngInfo
 
@@ -739,7 +740,7 @@ RUN = """
 import os, sys, time
 from tinygan.data.own import read_own
 def wait(file_descriptor):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     open(sys.argv[2], 'w').close()
     while not all(os.path.exists(path) for path in sys.argv[2:]):
         assert time.monotonic() < deadline
@@ -753,9 +754,9 @@ def test_two_runs_that_build_the_same_array_at_the_same_time_both_end_well(tmp_p
     data, marks = several(tmp_path / 'data', 3), [str(tmp_path / 'first'), str(tmp_path / 'second')]
     root = pathlib.Path(module.__file__).parent.parent.parent
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    for run in [subprocess.Popen([sys.executable, '-c', RUN, data, *order], cwd=root, **pipes)
+    for run in [begun([sys.executable, '-c', RUN, data, *order], cwd=root, **pipes)
                 for order in (marks, marks[::-1])]:
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate(timeout=LIMIT)
         assert run.returncode == 0 and out == '[0, 1, 2]\n' and err.startswith('reading 3 pictures'), err
     name, = kept(cache)
     assert name.endswith('.npy') and shades(read_folder(data, (2, 2, 1))) == [0, 1, 2]

@@ -10,7 +10,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 import threadpoolctl
-from commands import threads
+from commands import begun, threads
 
 from tinygan import optim
 from tinygan.engines import Plain, conversion
@@ -266,7 +266,7 @@ def test_the_other_lanes_end_with_the_first(how):
         print(*engine.group.children, flush=True)
         {end}
         """
-    first = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+    first = begun([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
     children = first.stdout.readline().split()
     assert len(children) == 2
     try:
@@ -277,9 +277,6 @@ def test_the_other_lanes_end_with_the_first(how):
         for pid in map(int, children):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        first.kill()
-        first.wait()
-        first.stdout.close()
 
 
 def test_signals_are_for_the_first_lane_to_decide(in_lanes):

@@ -73,9 +73,13 @@ def test_ctrl_c_ends_both_trainings_at_once(monkeypatch):
             tell()
     monkeypatch.setattr(bugs, 'train', train)
     start = time.monotonic()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)            # nohup pytest & would not hear it
     threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        bugs.compare('norm-mean', None, 3000, 'no.png')
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bugs.compare('norm-mean', None, 3000, 'no.png')
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 5
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import begun, leave_none
 
 from tinygan.run import checkpoint
 from tinygan.run.checkpoint import Run, newest_checkpoint, open_checkpoint
@@ -83,18 +84,18 @@ def refusal(folder):
 
 def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
     folder = tmp_path / 'run'
-    for begun in ('run = steps(Run.start(folder, CONFIG, state(0), {}), 1, 2)', 'run = resume(folder)',
-                  'run = resume(folder); run = resume(folder)'):           # as a cell of a notebook, run twice
-        script = f'import sys; sys.path.insert(0, "tests/run"); from test_checkpoint import *; folder = sys.argv[1]; {begun}'
-        with subprocess.Popen([sys.executable, '-c', f'{script}; print(flush=True); sys.stdin.read()', folder],
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as other:
-            assert other.stdout.readline() == b'\n'
-            before = contents(folder)
-            for train in resume, lambda folder: Run.start(folder, CONFIG, state(0), {'tinygan': '0'}):
-                with pytest.raises(UserError, match='is being trained by another process'):
-                    train(folder)
-            assert contents(folder) == before and loaded_step(folder) == 2
-            other.kill()
+    for go in ('run = steps(Run.start(folder, CONFIG, state(0), {}), 1, 2)', 'run = resume(folder)',
+               'run = resume(folder); run = resume(folder)'):              # as a cell of a notebook, run twice
+        script = f'import sys; sys.path[:0] = "tests", "tests/run"; from test_checkpoint import *; folder = sys.argv[1]; {go}'
+        other = begun([sys.executable, '-c', f'{script}; print(flush=True); sys.stdin.read()', folder],
+                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+        assert other.stdout.readline() == b'\n'
+        before = contents(folder)
+        for train in resume, lambda folder: Run.start(folder, CONFIG, state(0), {'tinygan': '0'}):
+            with pytest.raises(UserError, match='is being trained by another process'):
+                train(folder)
+        assert contents(folder) == before and loaded_step(folder) == 2
+        leave_none()
     resume(folder)
 
 

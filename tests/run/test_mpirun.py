@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import DIVERGING, ROOT, SMALL, TINY_DATA, finish, load, metrics, one_line, same_arrays, start, wait_for
+from commands import DIVERGING, ROOT, SMALL, TINY_DATA, begun, finish, load, metrics, one_line, same_arrays, start, wait_for
 from mpi import MPIRUN, OPEN_MPI, needs_mpi
 from test_lanes import gone
 
@@ -27,11 +27,9 @@ def program(*arguments, patch=None):
 
 
 def launch(folder, *command, **environment):
-    """mpirun, which hears Ctrl-C even if pytest was started by a process that does not."""
     environment = {**os.environ, **OPEN_MPI, 'PYTHONPATH': str(ROOT), **environment}
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    return subprocess.Popen([MPIRUN, *command], cwd=folder, env=environment, **pipes,
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    return begun([MPIRUN, *command], cwd=folder, env=environment, **pipes)
 
 
 def begin(folder, count, *arguments, patch=None):
