@@ -111,9 +111,10 @@ def test_batchnorm_in_evaluation_changes_nothing_and_has_no_backward(rng):
         layer.backward(np.ones((4, 3, 3, 2), 'f'))
 
 
-def test_batchnorm_refuses_to_train_on_one_number_per_channel():
+@pytest.mark.parametrize('N', [0, 1])
+def test_batchnorm_refuses_to_train_on_fewer_than_two_numbers_per_channel(N):
     with pytest.raises(ValueError, match='more than one value per channel'):
-        BatchNorm2d(2)(np.zeros((1, 1, 1, 2), 'f'))
+        BatchNorm2d(2)(np.zeros((N, 1, 1, 2), 'f'))
 
 
 def test_batchnorm_refuses_another_number_of_channels():
@@ -194,7 +195,7 @@ def test_weights_start_as_the_dcgan_paper_says(rng):
 def test_shapes_of_the_layers_without_parameters():
     x = np.arange(48, dtype='f').reshape(2, 3, 4, 2)
     np.testing.assert_allclose(GlobalAvgPool2d()(x), x.reshape(2, 12, 2).mean(1))
-    assert Flatten()(x).shape == (2, 24)
+    assert Flatten()(x).shape == (2, 24) and Flatten()(x[:0]).shape == (0, 24)
     assert Reshape(6, 2, 2)(x).shape == (2, 6, 2, 2)
     assert Linear(24, 5)(Flatten()(x)).shape == (2, 5)
 

@@ -58,7 +58,7 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
         ('engines/patches', '(image, S * row, S * pixel, row)', '(image, S * row, (S + 1) * pixel, row)',
          'engines/test_toomcook.py -k patches'),
     'channels are mistaken for pixels':
-        ('engines/layers', 'np.tile(vector, x[0].size // vector.size)', 'np.repeat(vector, x[0].size // vector.size)',
+        ('engines/layers', 'np.tile(vector, math.prod(', 'np.repeat(vector, math.prod(',
          'engines/test_conversion.py -k computes_what'),
     'tiles overwrite each other where they overlap':
         ('engines/toomcook', 'place[rows, columns] += found', 'place[rows, columns] = found',

@@ -155,7 +155,7 @@ class BatchNorm2d(Layer):
     minibatch's own, over (N, H, W); running_mean and running_var follow them, r += momentum * (new - r), the
     variance unbiased, as PyTorch keeps it. In evaluation the running ones are used.
     gamma starts as N(1, 0.02), beta at zero. Raises ValueError when x has another number of channels, and when
-    training on one value per channel, which has no variance; RuntimeError on a backward after a forward in evaluation.
+    training on fewer than two values per channel; RuntimeError on a backward after a forward in evaluation.
     """
     statistic_names = 'running_mean', 'running_var'
 
@@ -167,9 +167,12 @@ class BatchNorm2d(Layer):
 
     def forward(self, x):
         if self.training:
+            M = x.size // self.num_features       # values of a channel
+            if M < 2:
+                raise ValueError('BatchNorm2d needs more than one value per channel to train on')
             mu = x.mean(channels(x))
             var = ((x - mu) ** 2).mean(channels(x))
-            self.follow(mu, var, x.size // self.num_features)
+            self.follow(mu, var, M)
         else:
             mu, var = self.running_mean, self.running_var
         rstd = 1 / array_module(x).sqrt(var + self.eps)
@@ -192,8 +195,6 @@ class BatchNorm2d(Layer):
 
     def follow(self, mu, var, M):
         """The running statistics follow those of M values."""
-        if M < 2:
-            raise ValueError('BatchNorm2d needs more than one value per channel to train on')
         self.running_mean += self.momentum * (mu - self.running_mean)
         self.running_var += self.momentum * (var * (M / (M - 1)) - self.running_var)
 
@@ -277,10 +278,12 @@ class Reshape(Layer):
         self.shape = shape
 
     def forward(self, x):
-        if -1 not in self.shape and math.prod(x.shape[1:]) != math.prod(self.shape):
-            raise ValueError(f'{self} takes {math.prod(self.shape)} entries of each example, not those of x {x.shape}')
+        D = math.prod(x.shape[1:])
+        shape = (D,) if self.shape == (-1,) else self.shape       # of no examples, -1 could be any number
+        if -1 not in shape and math.prod(shape) != D:
+            raise ValueError(f'{self} takes {math.prod(shape)} entries of each example, not those of x {x.shape}')
         self.cache = x.shape
-        return x.reshape(len(x), *self.shape)
+        return x.reshape(len(x), *shape)
 
     def backward(self, dy):
         return dy.reshape(self.cache)

@@ -57,6 +57,15 @@ def test_a_converted_layer_computes_what_the_core_s_does(rng, name):
         np.testing.assert_array_equal(dy, before[1])
 
 
+@pytest.mark.parametrize('name', [name for name in LAYERS if name != 'BatchNorm2d'])
+def test_a_converted_layer_takes_no_images_too(rng, name):
+    make, shape = LAYERS[name]
+    core, x = make(rng=rng), np.zeros((0, *shape[1:]), 'f')
+    fast, y = convert(core), core(x)
+    assert fast(x).shape == y.shape and fast.backward(y).shape == x.shape
+    assert not any(getattr(fast, 'd' + name).any() for name in fast.parameter_names)
+
+
 @pytest.mark.parametrize('name', LAYERS)
 def test_a_converted_layer_passes_the_gradient_check_frozen_adds_nothing_and_stays_float32(rng, name):
     make, shape = LAYERS[name]
@@ -215,8 +224,9 @@ def test_a_converted_layer_refuses_what_the_core_s_refuses(training):
         with pytest.raises(ValueError) as core:
             layer(x)
         assert str(ours.value) == str(core.value)
-    with pytest.raises(ValueError, match='more than one value'):
-        convert(BatchNorm2d(2))(np.zeros((1, 2), 'f'))
+    for N in 0, 1:
+        with pytest.raises(ValueError, match='more than one value'):
+            convert(BatchNorm2d(2))(np.zeros((N, 2), 'f'))
     norm = convert(BatchNorm2d(2)).eval()
     norm(np.zeros((3, 2), 'f'))
     with pytest.raises(RuntimeError, match='forward in training mode'):

@@ -4,6 +4,8 @@ They multiply less (toomcook.py), gather patches faster (patches.py), leave out 
 is no longer needed. Where several processes divide the minibatch (divided.py), BatchNorm's statistics are means over all of
 them.
 """
+import math
+
 import numpy as np
 
 from .. import layers, network
@@ -12,12 +14,12 @@ from . import toomcook
 
 def rows(x):
     """x with all numbers of an image in one row: NumPy is faster at long rows than at as many numbers as there are channels."""
-    return x.reshape(len(x), -1)
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def repeated(vector, x):
     """What a vector has for each channel, for all pixels of such a row."""
-    return np.tile(vector, x[0].size // vector.size)
+    return np.tile(vector, math.prod(x.shape[1:]) // vector.size)
 
 
 def channel_sum(x, C):
@@ -105,8 +107,8 @@ class Linear(Biased, layers.Linear):
 class BatchNorm2d(layers.BatchNorm2d):
 
     def forward(self, x):
-        if not self.training:
-            return super().forward(x)
+        if not self.training or x.size * self.group.count < 2 * self.num_features:
+            return super().forward(x)             # which says what is missing
         C, M = self.num_features, x.size // self.num_features
         mu, = self.group.mean(channel_sum(rows(x), C) / M)
         xhat = rows(x) - repeated(mu, x)

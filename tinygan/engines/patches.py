@@ -6,12 +6,12 @@ from .. import conv
 
 def forward(x, w, S, P):
     cols, (N, OH, OW) = gather(x, len(w), S, P)
-    return (cols @ w.reshape(cols.shape[1], -1)).reshape(N, OH, OW, -1)
+    return (cols @ w.reshape(cols.shape[1], -1)).reshape(N, OH, OW, w.shape[3])
 
 
 def weight_grad(x, dy, K, S, P):
     cols, _ = gather(x, K, S, P)
-    return (cols.T @ dy.reshape(len(cols), -1)).reshape(K, K, x.shape[3], -1)
+    return (cols.T @ dy.reshape(-1, dy.shape[3])).reshape(K, K, x.shape[3], dy.shape[3])
 
 
 def gather(x, K, S, P):
