@@ -135,6 +135,12 @@ def test_an_output_padding_that_is_no_remainder_is_refused(output_padding):
         ConvTranspose2d(1, 1, 4, stride=2, output_padding=output_padding)
 
 
+def test_a_transposed_convolution_that_leaves_no_pixel_is_refused():
+    assert ConvTranspose2d(1, 1, 4, padding=2)(np.ones((1, 2, 2, 1), 'f')).shape == (1, 1, 1, 1)
+    with pytest.raises(ValueError, match='a transposed 4x4 kernel makes 0 pixels of 1 with padding 2'):
+        ConvTranspose2d(1, 1, 4, padding=2)(np.ones((1, 1, 3, 1), 'f'))
+
+
 def test_without_a_generator_no_two_layers_have_the_same_weights():
     assert (Linear(3, 4).w != Linear(3, 4).w).any()
 

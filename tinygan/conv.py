@@ -94,3 +94,11 @@ def output_size(size, K, S, P):
     if size + 2 * P < K:
         raise ValueError(f'a {K}x{K} kernel does not fit into {size} pixels with padding {P}')
     return (size + 2 * P - K) // S + 1
+
+
+def transposed_size(size, K, S, P, output_padding):
+    """The other way round: the fewest pixels along one side that have so many patches, and output_padding more."""
+    found = (size - 1) * S - 2 * P + K + output_padding
+    if found < 1:
+        raise ValueError(f'a transposed {K}x{K} kernel makes {found} pixels of {size} with padding {P}')
+    return found

@@ -82,7 +82,7 @@ class ConvTranspose2d(Weighted):
     x (N, H, W, C) -> y (N, OH, OW, F), OH = (H - 1) S - 2P + K + output_padding. w is (K, K, F, C): the weight of
     the Conv2d from y to x that it transposes, so its forward is that one's input gradient and its backward that
     one's forward. Several sizes of y shrink to the same x when S > 1; output_padding < S chooses among them.
-    Raises ValueError when output_padding is not at least 0 and below the stride.
+    Raises ValueError when output_padding is not at least 0 and below the stride, and when the padding leaves nothing of y.
     """
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, bias=True,
@@ -95,7 +95,7 @@ class ConvTranspose2d(Weighted):
         self.output_padding = output_padding
 
     def output_size(self, size):
-        return (size - 1) * self.stride - 2 * self.padding + self.kernel_size + self.output_padding
+        return conv.transposed_size(size, self.kernel_size, self.stride, self.padding, self.output_padding)
 
     def forward(self, x):
         self.cache = x

@@ -132,7 +132,7 @@ WRONG = [                           # what is right only for some: (exercise, th
     ('softmax', 'thousands', 'logits.max(axis=1, keepdims=True)', 'logits.max()'),
     ('bce', 'thousands', 'target * softplus(-score)', '-target * np.log(1 / (1 + np.exp(-score)))'),
     ('leaky_relu', '', 'self.slope * x', '0.2 * x'),
-    ('conv_transpose', '', ' + self.kernel_size + self.output_padding', ' + self.kernel_size'),
+    ('conv_transpose', '', 'self.padding, self.output_padding)', 'self.padding, 0)'),
     ('adam', 't  ', 'self.t += 1', 'self.s = getattr(self, "s", 0) + 1'),
     ('adam', 'v, in the array', 'v[...] =', 'self.v = v ='),
     ('gan_step', 'above D_rests_at', 'if self.D_rests_at is None or loss_D > self.D_rests_at:', 'if self.D_rests_at is None:'),
