@@ -128,3 +128,10 @@ def test_patches_are_those_of_conv(rng, N, H, W, C, K, S, P, dtype):
         cols, (_, OH, OW) = patches.gather(x, K, S, P)
         np.testing.assert_array_equal(cols, conv.im2col(x, K, S, P))
         assert (OH, OW) == (conv.output_size(x.shape[1], K, S, P), conv.output_size(x.shape[2], K, S, P))
+
+
+@pytest.mark.parametrize('x', [np.arange(6.).reshape(2, 3)[:, None, None], np.arange(12.).reshape(1, 1, 4, 3)[:, :, ::-4]],
+                         ids=['added axes', 'the last pixel'])
+def test_along_a_side_of_length_1_an_array_may_have_any_stride(x):
+    assert x.flags.c_contiguous and x.strides[2] != x.shape[3] * x.itemsize
+    np.testing.assert_array_equal(patches.gather(x, 1, 1, 0)[0], conv.im2col(x, 1, 1, 0))

@@ -22,7 +22,7 @@ def gather(x, K, S, P):
         padded = np.zeros((N, H + 2 * P, W + 2 * P, C), x.dtype)
         padded[:, P:P + H, P:P + W] = x
     else:
-        padded = np.ascontiguousarray(x)
+        padded = x.ravel().reshape(x.shape)       # contiguous, and with the usual strides even where a side is of length 1
     image, row, pixel, _ = padded.strides
     entries = row_of(K * pixel)
     cols = np.ndarray((*shape, K), entries, padded, strides=(image, S * row, S * pixel, row)).copy()
