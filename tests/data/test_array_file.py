@@ -216,6 +216,12 @@ def test_a_damaged_array_is_named_in_one_line(tmp_path, name, keep):
     refusal(path)
 
 
+def test_an_npz_that_leads_to_before_its_beginning_is_damaged(tmp_path):
+    path = npz(tmp_path, images=GRAY)
+    path.write_bytes(b'PK\3\4' + path.read_bytes()[12:])
+    assert 'mine.npz cannot be read (' in refusal(path)
+
+
 def test_an_empty_array_is_no_data(tmp_path):
     assert 'is empty: its shape is (0, 8, 8)' in refusal(npy(tmp_path, np.zeros((0, 8, 8), np.uint8)))
 

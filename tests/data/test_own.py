@@ -346,6 +346,12 @@ def run_in(folder, name='run'):
     return folder / name
 
 
+def test_what_pillow_thinks_of_it_is_not_printed(tmp_path, recwarn):
+    save(flat(), tmp_path / 'a.png')
+    (tmp_path / 'tables').write_bytes(b'II*\0\0\0\0\1')
+    assert len(read_folder(tmp_path, (4, 4, 3))) == 1 and not recwarn.list
+
+
 def test_a_run_s_own_folder_is_no_data(tmp_path, capsys):
     data = several(tmp_path / 'data', 2)
     run_in(data, 'runs/dcgan'), run_in(data, 'runs/dcgan-2')

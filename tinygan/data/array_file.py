@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from . import idx
-from .folder import file_key
+from .folder import file_key, is_of_system
 from ..errors import UserError
 
 PREFERRED = 'x_train', 'X_train', 'images', 'arr_0', 'train_images'          # of the arrays in an .npz
@@ -80,11 +80,13 @@ def damage_told(path):
     """Within the block, whatever is wrong with the bytes of a file is a UserError."""
     try:
         yield
-    except (UserError, OSError, MemoryError):
+    except UserError:
         raise
     except idx.Damaged as problem:
         raise UserError(f'{path} {problem}') from None
     except Exception as error:                    # whatever zipfile and NumPy make of damaged bytes
+        if is_of_system(error):
+            raise
         raise UserError(f'{path} cannot be read ({error})') from None
 
 

@@ -1,7 +1,9 @@
 """Pictures in a folder or in a zip: which there are, and what was passed over."""
+import errno
 import io
 import os
 import stat
+import warnings
 import zipfile
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -143,10 +145,15 @@ def is_picture(file, name, start):
     if not looks_like_picture(start):
         return False
     try:
-        with open_picture(file, name):
+        with warnings.catch_warnings(action='ignore'), open_picture(file, name):
             return True
     except Exception:                             # Pillow meets garbage with almost any exception there is
         return False
+
+
+def is_of_system(error):
+    """Is it the system's fault, and not that of a file's bytes, by which one may seek to nowhere (EINVAL)?"""
+    return isinstance(error, MemoryError) or getattr(error, 'errno', None) not in (None, errno.EINVAL)
 
 
 def file_key(path):

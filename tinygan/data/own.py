@@ -1,7 +1,6 @@
 """Images of your own: whatever --data names, as an array. Pictures are decoded once, into the user's cache, and mapped from
 there; so are arrays that are not already what a network takes."""
 import contextlib
-import errno
 import hashlib
 import os
 import sys
@@ -19,7 +18,7 @@ from . import idx
 from .array_file import NPY, Rows
 from .cache import cache_folder
 from .decode import START, looks_like_picture, pixels
-from .folder import Folder, Zip
+from .folder import Folder, Zip, is_of_system
 from ..errors import UserError, listed, printable
 
 VERSION = 2                                       # of `pixels`: a new one makes every stored array stale
@@ -90,9 +89,9 @@ def in_zip(path):
         with zipfile.ZipFile(path) as file:
             names = file.namelist()
         zipped = None if names and all(name.endswith('.npy') for name in names) else Zip(path)
-    except (OSError, MemoryError):
-        raise
     except Exception as error:                    # whatever zipfile makes of damaged bytes
+        if is_of_system(error):
+            raise
         raise UserError(f'{path} is a damaged zip ({error})') from None
     return with_pictures(zipped) if zipped else Rows(path)
 
@@ -212,8 +211,8 @@ def bytes_of(source, name, shape, background):
     except UnidentifiedImageError:                # whose text has the whole path
         return 'cannot identify image file'
     except Exception as error:                    # Pillow meets garbage with almost any exception there is
-        if getattr(error, 'errno', None) not in (None, errno.EINVAL):            # the system's fault, not the picture's, which
-            raise UserError(f'{name} in {source.path} cannot be read ({error.strerror})') from None     # may seek to nowhere
+        if is_of_system(error):
+            raise UserError(f'{name} in {source.path} cannot be read ({error.strerror})') from None
         return str(error) or type(error).__name__
 
 
