@@ -224,6 +224,15 @@ def test_an_npz_that_leads_to_before_its_beginning_is_damaged(tmp_path):
 
 def test_an_empty_array_is_no_data(tmp_path):
     assert 'is empty: its shape is (0, 8, 8)' in refusal(npy(tmp_path, np.zeros((0, 8, 8), np.uint8)))
+    for shape in (0, 8, 8), (0, 2**32 - 1, 2**32 - 1):
+        put(tmp_path, images=bytes([0, 0, 8, 3]) + struct.pack('>3I', *shape))
+        assert f'images is empty: its shape is {shape}' in refusal(tmp_path / 'images')
+
+
+def test_a_shape_that_overflows_is_answered_in_one_line_alone(tmp_path, recwarn):
+    path = npy(tmp_path, GRAY)
+    path.write_bytes(path.read_bytes().replace(b'(6, 8, 10), }              ', b'(4, 2147483647, 2147483647)}'))
+    assert 'mine.npy cannot be read (' in refusal(path) and not recwarn.list
 
 
 def test_rows_of_another_size_are_cropped_resized_and_kept_as_pictures_are(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Images in an array: .npy, .npz and IDX files."""
 import contextlib
 import re
+import warnings
 import zipfile
 from functools import cached_property
 from pathlib import Path
@@ -79,7 +80,8 @@ class Rows:
 def damage_told(path):
     """Within the block, whatever is wrong with the bytes of a file is a UserError."""
     try:
-        yield
+        with warnings.catch_warnings(action='ignore'):            # NumPy's, about a shape that overflows for instance
+            yield
     except UserError:
         raise
     except idx.Damaged as problem:

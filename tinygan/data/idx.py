@@ -56,6 +56,8 @@ def parse(data):
     if len(data) < 4 or len(data) < (start := 4 + 4 * data[3]):
         raise Damaged(f'is truncated: it holds {len(data)} bytes')
     dtype, shape = np.dtype(TYPES[data[2]]), np.frombuffer(data, '>u4', data[3], offset=4).tolist()
+    if 0 in shape:                                # which NumPy may refuse, where another size is huge
+        raise Damaged(f'is empty: its shape is {tuple(shape)}')
     size = start + math.prod(shape) * dtype.itemsize
     if len(data) != size:
         raise Damaged(f'is truncated: it holds {len(data)} of {size} bytes' if len(data) < size else
