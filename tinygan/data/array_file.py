@@ -12,6 +12,7 @@ from PIL import Image
 from . import idx
 from .folder import file_key, is_of_system
 from ..errors import UserError
+from .npz import open_npz
 
 PREFERRED = 'x_train', 'X_train', 'images', 'arr_0', 'train_images'          # of the arrays in an .npz
 LABELS = 'y_train', 'Y_train', 'labels', 'train_labels', 'y'        # of the array beside it with the class of each image
@@ -118,7 +119,7 @@ def read_labels(path):
         raise UserError(f'{path} has no labels: an .npz has them, with arrays x_train and y_train; so do IDX files, and a folder '
                         'with a subfolder for each class')
     if start[:2] == b'PK':
-        with damage_told(path), np.load(path, allow_pickle=False) as arrays:
+        with damage_told(path), open_npz(path) as arrays:
             for name in LABELS:
                 if name in arrays:
                     return arrays[name], f'{path}, {name}'
@@ -152,7 +153,7 @@ def from_npz(path):
     if len(names) > 1 and names[0] not in PREFERRED:
         found = ', '.join(f'{name} {fitting[name]}' for name in names)
         raise UserError(f'{path} holds several arrays that may be the images ({found}): save the one that you mean with np.save')
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_npz(path) as arrays:
         return arrays[names[0]], f'{path}, {names[0]}'
 
 

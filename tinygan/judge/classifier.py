@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from .. import data
 from ..arrays import random_stream
+from ..data.npz import open_npz
 from ..engines import convert
 from ..engines.threads import on_all_cores, one_thread
 from ..errors import Parser, UserError, count, named, number, one_line_errors, path, seed
@@ -100,7 +101,7 @@ def read_digits(file):
     """((images, labels) to train with, (images, labels) to test with) of an .npz. UserError where it has none."""
     content = Path(file).read_bytes()
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        with open_npz(io.BytesIO(content)) as arrays:
             splits = [(arrays[f'x_{split}'], arrays[f'y_{split}']) for split in ('train', 'test')]
     except Exception as error:                    # whatever zipfile and NumPy make of other bytes
         raise UserError(f'{file} does not hold the arrays x_train, y_train, x_test and y_test ({error})') from None

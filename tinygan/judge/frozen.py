@@ -21,6 +21,7 @@ import numpy as np
 
 from ..data import is_path
 from ..data.mnist import DIGEST
+from ..data.npz import open_npz
 from ..errors import UserError
 from ..recipes import find_recipe
 from ..run.generator import finite
@@ -43,7 +44,7 @@ class Judge:
         if sha256 not in (None, self.sha256):
             raise UserError(f'{file} is not the file of {name}: install tinygan again')
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            with open_npz(io.BytesIO(content)) as arrays:
                 mean, covariance, about = arrays['mean'], arrays['covariance'], json.loads(str(arrays['about']))
                 width, F = about['width'], about['features']
                 if not (F > 1 and 0 <= about['accuracy'] <= 1):

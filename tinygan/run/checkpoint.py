@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.npz import open_npz
 from ..data.ours import is_run, read_config
 from ..errors import UserError
 from ..recipes import find_recipe
@@ -271,7 +272,7 @@ def first_sound(paths, run):
 
 def read(path, content):
     """(config, step, state) of a checkpoint in the bytes of a file. Nothing is unpickled."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+    with open_npz(io.BytesIO(content)) as arrays:
         state = {name: arrays[name] for name in arrays.files}
     about = json.loads(str(state.pop('about')))
     if about['version'] > VERSION:
