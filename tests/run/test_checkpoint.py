@@ -57,7 +57,7 @@ def resume(folder):
 @pytest.fixture
 def run(tmp_path):
     """A run whose checkpoint is of step 2, the one before of step 1."""
-    return steps(Run.start(tmp_path / 'run', CONFIG, state(0), {'tinygan': '0.1'}), 1, 2)
+    return steps(Run.start(tmp_path / 'run', dict(CONFIG), state(0), {'tinygan': '0.1'}), 1, 2)
 
 
 def loaded_step(folder):
@@ -355,7 +355,12 @@ def test_a_checkpoint_is_an_ordinary_npz_of_plain_arrays(run):
 
 # ---- metrics.csv
 
-@pytest.mark.parametrize('content', [b'step;loss_D\n1;2\n', b'\xff\xfe\n', b'step,loss_D\nabc,1\n', b'\xef\xbb\xbfstep\n1\n'])
+@pytest.mark.parametrize('content', [
+    b'', b'step;loss_D\n1;2\n', b'\xff\xfe\n', b'step,loss_D\nabc,1\n', b'\xef\xbb\xbfstep\n1\n', b'step,lost_D\n1,1\n2,1\n',
+    b'step\n1\n', b'step\n2\n2\n', b'step\n0\n2\n', b'step\n1\x0b2\n', b'step,loss_D\n1,1\n2,0.x\n', b'step,loss_D\n1,1\n2,nan\n',
+    b'step,loss_D\n1,1\n2\n', b'step,loss_D\n1,1\n2,1,1\n',
+    b'step,loss_D\n1,"1\n2,1\n', b'step,loss_D\n1,"' + b'1\n2,' * 50_000 + b'1\n'],
+                         ids=lambda content: repr(content)[:40])
 def test_a_damaged_metrics_csv_is_named_in_one_line(run, content):
     (run.folder / 'metrics.csv').write_bytes(content)
     (run.folder / 'samples' / 'step_000099.png').write_bytes(b'of a later step')

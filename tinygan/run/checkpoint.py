@@ -85,7 +85,7 @@ class Run:
         """Remove what came after the checkpoint: rows of metrics.csv, samples, half-written files, and a later best.npz (the one
         before it is lost, so there is none until a distance is lower than all that remain). A damaged newest checkpoint gets
         another name, lest it become the previous one."""
-        rows, self.lowest = read_metrics(self.folder / 'metrics.csv', self.step)
+        rows, self.lowest = read_metrics(self.folder / 'metrics.csv', self.step, self.columns)
         newest, previous = checkpoints(self.folder)
         if self.checkpoint == previous and newest.exists():
             newest.replace(newest.with_name('checkpoint.damaged.npz'))
@@ -197,16 +197,22 @@ class Run:
             plot_curves(path, {name: metrics[name] for name in metrics.dtype.names})
 
 
-def read_metrics(path, step):
-    """The rows of a metrics.csv up to that step, the last of which may be cut short, and the lowest distance in them."""
+def read_metrics(path, step, columns):
+    """The rows of a metrics.csv up to that step, and the lowest distance in them. Its last row may be cut short, and its first one
+    be that of any step. UserError where something else is wrong; a digit that has become another cannot be noticed."""
     if not path.exists():
         return [], math.inf
     try:
-        lines = path.read_text().splitlines(keepends=True)
-        rows = csv.DictReader(line for line in lines if line[-1] == '\n')
-        rows = [row for row in rows if int(row['step']) <= step]
+        table = csv.DictReader(path.read_text().split('\n')[:-1])
+        if not {'step'} <= set(table.fieldnames or ()) <= set(columns):
+            raise ValueError('its first line does not name the columns')
+        rows = [row for row in table if int(row['step']) <= step]
+        if [int(row['step']) for row in rows] != [*range(step - len(rows) + 1, step + 1)]:
+            raise ValueError(f'it lacks rows of the steps until {step}')
+        if not all(math.isfinite(float(value)) for row in rows for value in row.values() if value != ''):
+            raise ValueError('it has numbers that are none')
         return rows, min((float(row['frechet']) for row in rows if row.get('frechet')), default=math.inf)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, csv.Error) as error:
         raise UserError(f'{path} is damaged ({error}); moved away, it stops no run') from None
 
 
@@ -229,7 +235,8 @@ def check_unused(folder):
     names = ['config.json', 'metrics.csv', 'samples.gif', 'curves.png', 'samples', BEST]
     if is_run(folder):                            # and was killed before its first checkpoint, if it has no more than these
         names.remove('config.json')
-        if read_metrics(Path(folder, 'metrics.csv'), math.inf)[0] == []:
+        metrics = Path(folder, 'metrics.csv')
+        if not metrics.exists() or metrics.read_bytes().count(b'\n') < 2:
             names.remove('metrics.csv')
     for path in (Path(folder, name) for name in names):
         if path.is_file() or path.is_dir() and any(path.iterdir()):
