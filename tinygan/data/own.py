@@ -39,7 +39,7 @@ def read_own(path, shape, background='white', labelled=False):
     home = cache_folder('own')
     place, key = (hashlib.sha256(repr(what).encode()).hexdigest()[:16]
                   for what in ((os.path.realpath(path), *shape, background), (VERSION, source.files)))
-    images, digest, left_out = (stored(home, place, key, labelled) or as_they_lie(source, shape) or
+    images, digest, left_out = (stored(home, place, key) or as_they_lie(source, shape) or
                                 make(home, place, key, source, shape, background))
     labels, class_names = classes_of(source, len(images), left_out) if labelled else (None, ())
     warning = doubt(images)
@@ -123,18 +123,18 @@ def counted(passed, most=10):
     return printable(', '.join(kinds[:most] + [f'and {len(kinds) - most} more kinds'] * (len(kinds) > most)))
 
 
-def stored(home, place, key, labelled):
+def stored(home, place, key):
     """(images, digest, left_out) from the cache, if they are there. A file is named after its place, which is what --data names
-    and the shape; its key, which changes with the files; how many were left out; and the digest. Which were left out is only
-    looked up for the labels of the others."""
+    and the shape; its key, which changes with the files; how many were left out; and the digest of all that is in it."""
     for path in home.glob(f'{place}-{key}-*.npy'):
-        with contextlib.suppress(OSError, EOFError, ValueError):  # damaged: made anew
+        with contextlib.suppress(Exception):      # whatever NumPy makes of damaged bytes: they are made anew
             images = np.load(path, mmap_mode='r', allow_pickle=False)
-            _, _, lost, digest = path.stem.split('-')
-            left_out = left_out_of(path, images) if labelled and int(lost) else []
-            if int(lost):
-                print(f'left out, because they cannot be used: {lost} of {int(lost) + len(images)}', file=sys.stderr)
-            return images, digest, left_out
+            _, _, lost, found = path.stem.split('-')
+            left_out, digest = left_out_of(path, images) if int(lost) else [], digest_of(images)
+            if whole_digest(digest, left_out) == found:
+                if int(lost):
+                    print(f'left out, because they cannot be used: {lost} of {int(lost) + len(images)}', file=sys.stderr)
+                return images, digest.hexdigest(), left_out
 
 
 def left_out_of(path, images):
@@ -148,7 +148,7 @@ def as_they_lie(source, shape):
     """(images, digest, left_out) of an array that needs nothing done to it."""
     if isinstance(source, Rows) and (images := source.as_it_lies(shape)) is not None:
         print(source.about(), file=sys.stderr)
-        return images, digest_of(images), []
+        return images, digest_of(images).hexdigest(), []
 
 
 def make(home, place, key, source, shape, background):
@@ -161,7 +161,7 @@ def make(home, place, key, source, shape, background):
             unreadable, digest = write(file, source, shape, background)
             file.flush()
             os.fsync(file.fileno())
-        path = home / f'{place}-{key}-{len(unreadable)}-{digest}.npy'
+        path = home / f'{place}-{key}-{len(unreadable)}-{whole_digest(digest, [*unreadable])}.npy'
         os.replace(part, path)                    # so a file that bears this name is complete
     except OSError as error:
         raise UserError(f'{home} cannot be written ({error.strerror}); set another XDG_CACHE_HOME') from None
@@ -173,7 +173,7 @@ def make(home, place, key, source, shape, background):
     if unreadable:
         more = [f'and {len(unreadable) - 10} more'] * (len(unreadable) > 10)
         print('left out:', *[*unreadable.values()][:10], *more, sep='\n  ', file=sys.stderr)
-    return np.load(path, mmap_mode='r', allow_pickle=False), digest, [*unreadable]
+    return np.load(path, mmap_mode='r', allow_pickle=False), digest.hexdigest(), [*unreadable]
 
 
 def write(file, source, shape, background):
@@ -198,7 +198,7 @@ def write(file, source, shape, background):
         np.lib.format.write_array(file, np.array([*unreadable]), allow_pickle=False)
     file.seek(0)                                  # the header has room for any number
     np.lib.format.write_array_header_1_0(file, {**layout, 'shape': (len(names) - len(unreadable), *shape)})
-    return unreadable, digest.hexdigest()
+    return unreadable, digest
 
 
 def bytes_of(source, name, shape, background):
@@ -220,6 +220,13 @@ def digest_of(images):
     digest = hashlib.sha256()
     for start in range(0, len(images), LOOKED_AT):
         digest.update(images[start:start + LOOKED_AT])
+    return digest
+
+
+def whole_digest(digest, left_out):
+    """The digest of images and of the places of what was left out; that of the images is a hash that can go on."""
+    digest = digest.copy()
+    digest.update(np.array(left_out, '<i8'))
     return digest.hexdigest()
 
 
