@@ -182,8 +182,7 @@ def write(file, source, shape, background):
     layout, unreadable, digest = {'descr': '|u1', 'fortran_order': False}, {}, hashlib.sha256()
     names = source.names
     np.lib.format.write_array_header_1_0(file, {**layout, 'shape': (len(names), *shape)})
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.simplefilter('ignore')           # Pillow's misgivings about images that it can read
+    with warnings.catch_warnings(action='ignore'), ThreadPoolExecutor(os.cpu_count()) as pool:         # Pillow's misgivings
         images = (image for i in range(0, len(names), 128)        # no more than these wait to be written
                   for image in pool.map(lambda name: bytes_of(source, name, shape, background), names[i:i + 128]))
         for i, (name, image) in enumerate(zip(tqdm(names, 'reading', leave=False, disable=None), images)):

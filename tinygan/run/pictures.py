@@ -1,5 +1,6 @@
 """Pictures of what a generator makes: grids, strips, an animation, and the curves of a training run."""
 import os
+import warnings
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def check_ours(path):
         return
     from ..data.decode import is_ours, open_picture
     try:
-        with open_picture(path, path) as picture:
+        with warnings.catch_warnings(action='ignore'), open_picture(path, path) as picture:
             ours = is_ours(picture)
     except Exception:                             # no picture at all
         ours = False
