@@ -21,12 +21,24 @@ def atomically(path, mode='wb', previous=None):
         if previous and target.exists():
             os.replace(target, previous)
         os.replace(temporary, target)
+        sync_names(target.parent)
     except OSError as error:                      # of a full disk it names no file, else the .part
         error.filename = str(path)
         raise
     finally:
         with contextlib.suppress(OSError):        # it never was, or is renamed
             temporary.unlink()
+
+
+def sync_names(folder):
+    """Make what the names in a folder mean survive the end of the power, and so an order of two files: the later one is not there
+    without the earlier."""
+    with contextlib.suppress(OSError):            # Windows opens no folder, and not every network drive syncs one
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def check_free(path):
