@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import threadpoolctl
 
-from tinygan import __main__
+from tinygan import __main__, models
+from tinygan.recipes import RECIPES, networks
 from tinygan.run.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +21,8 @@ LIMIT = 120                                       # seconds, for a process that 
 started = []                                      # processes, of which a test leaves none behind
 STEPS = 8                                         # of the run `trained`
 SMALL = '--device', 'cpu', '--data', 'digits', '--batch-size', '8', '--recipe', 'dcgan'
+NARROW = RECIPES['fast']._replace(batch_size=4, generator=partial(models.dcgan_generator, width=4),      # a step takes milliseconds
+                                  discriminator=partial(networks.critic, width=2, hidden=4))
 NO_NETWORK = {'https_proxy': 'http://127.0.0.1:9', 'no_proxy': '', 'TINYGAN_DATA': ''}
 
 TINY_DATA = '''
