@@ -1,7 +1,5 @@
 """End to end, through the real command line: what a run leaves behind, and what every kind of end leaves behind."""
-import contextlib
 import json
-import random
 import shutil
 import signal
 import subprocess
@@ -198,28 +196,6 @@ def test_a_checkpoint_without_adam_s_memory_is_answered_with_one_line(copy, tmp_
     np.savez(copy / 'checkpoint.npz', **arrays)
     _, err = train(tmp_path, '--resume', copy, check=2)
     assert one_line(err, 'checkpoint.npz', 'G.m')
-
-
-def test_killed_again_and_again_a_run_still_becomes_the_unbroken_one(trained, tmp_path):
-    run, seen, clock = tmp_path / 'run', [], random.Random(0)
-    for attempt in range(60):
-        there = list(run.glob('checkpoint*.npz'))
-        if there:
-            seen.append(load(run)[1])
-        begin = ('--resume', run) if there else ('--out', run, '--seed', '5')
-        process = start(tmp_path, 'train_mnist.py', *SMALL, *begin, '--max-steps', STEPS, '--checkpoint-every', 1)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.3 * 1.12 ** attempt + 0.05 * clock.random())          # on a busy machine all takes longer
-        process.kill()                                # SIGKILL
-        _, err = process.communicate()
-        assert err == '' and process.returncode in (0, -signal.SIGKILL)
-        if process.returncode == 0:
-            break
-    assert process.returncode == 0 and attempt >= 4
-    assert seen == sorted(seen) and set(seen) & set(range(1, STEPS))  # it went on from the middle
-    leftovers = [name for name in contents(run) if name.endswith('.part')]
-    assert leftovers == []
-    assert same_run(run, trained[0])
 
 
 # ---- the distance from MNIST
