@@ -287,8 +287,9 @@ def test_a_kept_array_that_is_damaged_is_made_anew(tmp_path, cache, capsys):
     sound, anew = by_name(folder), 0
     kept, = cache.iterdir()
     content = kept.read_bytes()
-    for seed in range(2 * CASES):
-        kept.write_bytes(damaged(content, seed))
+    accidents = [damaged(content, seed) for seed in range(2 * CASES)]
+    for seed, bad in enumerate([*accidents, *flipped(content, b'<i8')]):       # with one bit more, they are lengths of time
+        kept.write_bytes(bad)
         capsys.readouterr()
         assert by_name(folder) == sound, seed
         anew += 'reading 10 pictures' in capsys.readouterr().err

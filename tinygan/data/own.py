@@ -141,7 +141,7 @@ def left_out_of(path, images):
     """The places, among the names of a source, of what was left out: a second array behind the images in their file."""
     with open(path, 'rb') as file:
         file.seek(images.offset + images.nbytes)
-        return np.lib.format.read_array(file, allow_pickle=False)
+        return np.lib.format.read_array(file, allow_pickle=False).astype('<i8')
 
 
 def as_they_lie(source, shape):
