@@ -26,9 +26,10 @@ def may_write(folder):
 
 def temporary():
     """The user's own folder among the temporary files, which others may neither read nor have put there."""
-    folder = Path(tempfile.gettempdir(), f'cache-{os.getuid()}')
+    user = os.getuid() if hasattr(os, 'getuid') else 0            # Windows, where st_uid is 0: its temporary folder is the user's
+    folder = Path(tempfile.gettempdir(), f'cache-{user}')
     folder.mkdir(mode=0o700, exist_ok=True)
     found = os.lstat(folder)
-    if not (stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()):
+    if not (stat.S_ISDIR(found.st_mode) and found.st_uid == user):
         raise UserError(f'{folder} belongs to somebody else; name a folder for the cache with XDG_CACHE_HOME')
     return folder

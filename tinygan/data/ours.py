@@ -16,7 +16,7 @@ def read_config(folder):
     """What config.json says, or nothing if it is not there or damaged."""
     path = Path(folder, 'config.json')
     try:
-        config = json.loads(path.read_text()) if path.is_file() else {}
+        config = json.loads(path.read_text('utf-8')) if path.is_file() else {}
         return config if isinstance(config, dict) else {}
     except (OSError, ValueError, RecursionError):
         return {}

@@ -140,7 +140,7 @@ class Run:
         rows = [{name: value if name == 'step' else float(value) for name, value in row.items()}
                 for row in self.rows if row['step'] <= last]
         self.rows = self.rows[len(rows):]
-        with open(self.folder / 'metrics.csv', 'a') as file:
+        with open(self.folder / 'metrics.csv', 'a', encoding='utf-8') as file:
             for row in rows:
                 file.write(','.join(f'{row[name]:.9g}' if name in row else '' for name in self.columns) + '\n')
             file.flush()
@@ -203,7 +203,7 @@ def read_metrics(path, step, columns):
     if not path.exists():
         return [], math.inf
     try:
-        table = csv.DictReader(path.read_text().split('\n')[:-1])
+        table = csv.DictReader(path.read_text('utf-8').split('\n')[:-1])
         if not {'step'} <= set(table.fieldnames or ()) <= set(columns):
             raise ValueError('its first line does not name the columns')
         rows = [row for row in table if int(row['step']) <= step]

@@ -14,7 +14,7 @@ def atomically(path, mode='wb', previous=None):
     target = Path(os.path.realpath(path))         # where a link leads, if it is one
     temporary = target.with_name(f'{target.name}.{os.urandom(4).hex()}.part')
     try:
-        with open(temporary, mode) as file:
+        with open(temporary, mode, encoding=None if 'b' in mode else 'utf-8') as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

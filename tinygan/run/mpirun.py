@@ -63,6 +63,8 @@ def joined():
 
 def find_mpi(count):
     """mpi4py's module MPI, which only this function imports."""
+    if sys.platform == 'win32':
+        raise UserError('on Windows a run has one process: start it without mpiexec')
     try:
         import mpi4py
         mpi4py.rc.finalize = False                # at the end of Python, MPI would wait for ranks that are gone
@@ -101,7 +103,8 @@ def in_silence(MPI):
     for signum in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
         signal.signal(signum, signal.SIG_IGN)
     try:
-        with open(os.devnull, 'w') as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
+        with (open(os.devnull, 'w', encoding='utf-8', errors='ignore') as nothing,        # names of files may be no text
+              contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing)):
             yield
     except BaseException as error:
         known = isinstance(error, (UserError, OSError, MemoryError))

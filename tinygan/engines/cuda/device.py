@@ -129,7 +129,7 @@ def divisor(n, most):
 def source(name, **constants):
     """The text of a .cu file with what it needs in front."""
     text = ''.join(f'const int {constant} = {value};\n' for constant, value in constants.items())
-    return text + ''.join(Path(__file__).with_name(file).read_text() for file in FILES[name])
+    return text + ''.join(Path(__file__).with_name(file).read_text('utf-8') for file in FILES[name])
 
 
 def c_type(argument):
