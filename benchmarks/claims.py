@@ -27,7 +27,8 @@ from time import perf_counter
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from runs import SAMPLES, mean_and_std, real_digits, samples_of  # noqa: E402
+from provenance import CORE, CPU, provenance  # noqa: E402
+from runs import SAMPLES, commit_of, mean_and_std, real_digits, samples_of  # noqa: E402
 from tinygan import data, losses  # noqa: E402
 from tinygan.data.minibatches import Minibatches
 from tinygan.engines.divided import Divided
@@ -86,17 +87,17 @@ TIMED = {           # the options of train_mnist.py
 
 def distances(variants, steps, picture):
     """Of runs with each variant's options and seed, after so many steps of the variant; a row of samples of each in a picture."""
-    judge, rows = shipped('judge 1'), []
-    result = {'judge': str(judge), 'samples': SAMPLES, 'real train against real test': judge.distance(real_digits())}
+    judge, rows, trained = shipped('judge 1'), [], {}
+    result = {'trained': trained, 'judge': str(judge), 'samples': SAMPLES,
+              'real train against real test': judge.distance(real_digits())}
     for name, flags in variants.items():
-        found = []
-        for seed in SEEDS:
-            folder = Path('runs/claims', f'{name}-{seed}'.replace(' ', '_'))
+        found, folders = [], [Path('runs/claims', f'{name}-{seed}'.replace(' ', '_')) for seed in SEEDS]
+        for seed, folder in zip(SEEDS, folders):
             images = samples_of(folder, flags, seed, steps[name])
             found.append(judge.distance(images))
             if seed == SEEDS[0]:
                 rows.append(images[:16])
-        result[name] = {'steps': steps[name]} | mean_and_std(found)
+        result[name] = {'commit': commit_of(folders, trained), 'steps': steps[name]} | mean_and_std(found)
         print(f'{name:34} Frechet distance {result[name]["mean"]:6.1f} +- {result[name]["std"]:4.1f}  {found}', flush=True)
     save_png(RESULTS / picture, grid(np.concatenate(rows), columns=16))
     return result
@@ -118,7 +119,7 @@ def speed(rounds=7, steps=20):
     import train_mnist
     from tinygan.run.settings import new_config, recipe_of
     train = data.mnist.load('train')
-    running, seconds = {}, {name: [] for name in TIMED}
+    measured, running, seconds = provenance((*CPU, 'benchmarks/claims.py')), {}, {name: [] for name in TIMED}
     for name, flags in TIMED.items():
         recipe = recipe_of(new_config(train_mnist.parse(flags, 'claims.py')))
         images = data.ImageSet(train[0], labels=train[1], class_names=map(str, range(10)))
@@ -130,7 +131,8 @@ def speed(rounds=7, steps=20):
             for step in range(number * steps, (number + 1) * steps):
                 engine.step(step + 1)
             seconds[name].append((perf_counter() - start) / steps)
-    return {name: {'each round': of_rounds, 'median': float(np.median(of_rounds[1:]))} for name, of_rounds in seconds.items()}
+    return {'provenance': measured} | {
+        name: {'each round': of_rounds, 'median': float(np.median(of_rounds[1:]))} for name, of_rounds in seconds.items()}
 
 
 def gradient_norms(recipe, steps=100):
@@ -153,7 +155,7 @@ def gradient_norms(recipe, steps=100):
 
 
 def gradients():
-    result = {}
+    result = {'provenance': provenance((*CORE, 'benchmarks/claims.py'))}
     for name, recipe in {'LeakyReLU in D': dcgan, 'ReLU in D': RECIPES['relu_in_D'],
                          'LeakyReLU in D, G trained by minimax': dcgan._replace(loss='minimax')}.items():
         norms = gradient_norms(recipe)

@@ -11,8 +11,6 @@ variants are left out.
 import argparse
 import importlib.util
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -20,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from provenance import CPU, provenance, version
 from tinygan import layers
 from tinygan.engines import Plain
 from tinygan.engines.divided import Divided
@@ -166,25 +165,6 @@ def resident(pid):
         return 0
 
 
-def machine():
-    cpu = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), '')
-    blas = np.show_config(mode='dicts')['Build Dependencies']['blas']
-    return {'cpu': cpu, 'cores': os.cpu_count(), 'numpy': np.__version__, 'blas': f"{blas['name']} {blas['version']}",
-            'OPENBLAS_CORETYPE': os.environ.get('OPENBLAS_CORETYPE', 'unset'), 'python': platform.python_version(),
-            'commit': commit(), 'date': time.strftime('%Y-%m-%d')}
-
-
-def torch_of_it():
-    import torch
-    return {'torch': torch.__version__, 'torch threads': torch.get_num_threads()}
-
-
-def commit():
-    """The version that is measured, or None outside a clone."""
-    found = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=Path(__file__).parent, capture_output=True, text=True)
-    return found.stdout.strip() or None
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--recipe', default='dcgan', choices=['dcgan', 'dcgan64', 'tutorial64'])
@@ -194,12 +174,13 @@ def main():
     if importlib.util.find_spec('torch') is None:
         parser.error('PyTorch is not installed: pip install torch==2.13.0')
     recipe = RECIPES[options.recipe]
+    measured = provenance((*CPU, 'benchmarks/cpu.py', 'benchmarks/torch_gan.py'), torch=version('torch'))
     peaks = {name: peak_memory(options.recipe, name) for name in NAMES if 'compiled' not in name}      # nobody shares pages yet
     work, times = gflop(recipe), measure(recipe, options.rounds)
     floor = work * times.pop('sgemm')
-    result = {'machine': machine() | torch_of_it(), 'recipe': options.recipe, 'batch': recipe.batch_size, 'rounds': options.rounds,
+    result = {'provenance': measured, 'recipe': options.recipe, 'batch': recipe.batch_size, 'rounds': options.rounds,
               'gflop a step': round(work, 2), 'sgemm gflop/s': round(work / np.median(floor), 1), 'contenders': {}}
-    print(json.dumps(result['machine'], indent=1))
+    print(json.dumps(measured, indent=1))
     print(f"\nrecipe {options.recipe}, batch {recipe.batch_size}, {options.rounds} rounds of {STEPS} steps: {work:.1f} GFLOP a "
           f"step, sgemm {work / np.median(floor):.0f} GFLOP/s\n")
     print(f'{"":25} {"ms a step":>10} {"min":>7} {"max":>7} {"of sgemm":>9} {"ours / it":>10} {"peak MiB":>9}')

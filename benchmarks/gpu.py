@@ -15,7 +15,6 @@ figures go to benchmarks/results/gpu.json.
 import argparse
 import itertools
 import json
-import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from tinygan.recipes import RECIPES, make_gan  # noqa: E402
 from tinygan.run.files import atomically  # noqa: E402
 from tinygan.run.device import find_precision, select_device  # noqa: E402
 from gpu_account import account, elapsed, numbers_of, play, repeat, turns_of  # noqa: E402
-from gpu_report import LAYERS, machine, ours, show_account, show_times, show_waits, theirs  # noqa: E402
+from gpu_report import LAYERS, measured, ours, show_account, show_times, show_waits, theirs  # noqa: E402
 from gpu_waits import setup_times, ten_epochs  # noqa: E402
 from torch_gpu import LEAD, dataset  # noqa: E402
 from torch_process import Variants, attempt  # noqa: E402
@@ -220,7 +219,7 @@ def find_setting(options):
     return setting
 
 
-def run(setting, options, save):
+def run(setting, options, about, save):
     """Measure everything, and save what has been measured after each part. The figures in the end."""
     rounds = 3 if options.quick else 7
     with Variants(options.quick, options.limit, setting.name, setting.N) as variants:
@@ -229,7 +228,7 @@ def run(setting, options, save):
               'PyTorch is not installed: ours alone', flush=True)
         others = {theirs(name): block for name, block in variants.blocks().items()}
         table = race(setting, others, rounds)
-    result = {**machine(setting.xp), 'recipe': setting.name, 'batch_size': setting.N, 'precision': setting.precision,
+    result = {'provenance': about, 'recipe': setting.name, 'batch_size': setting.N, 'precision': setting.precision,
               'data': setting.images.name, 'checks': checks, 'runs': rounds, 'steps_per_run': STEPS,
               'ms_per_step': {precision: table[ours(precision)] for precision in setting.precisions},
               'eager_layers_ms': table[LAYERS],
@@ -258,9 +257,9 @@ def main(arguments=None):
     def save(result):
         options.out.parent.mkdir(parents=True, exist_ok=True)
         with atomically(options.out, 'w') as file:
-            command = shlex.join(['python', 'benchmarks/gpu.py', *arguments])
-            file.write(json.dumps({**result, 'command': command}, indent=1) + '\n')
-    result = run(find_setting(options), options, save)
+            file.write(json.dumps(result, indent=1) + '\n')
+    setting = find_setting(options)
+    result = run(setting, options, measured(setting.xp, arguments), save)
     print(f'\nall figures: {options.out}')
     return 1 if result['checks'] == 'failed' else 0
 

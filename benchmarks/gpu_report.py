@@ -1,12 +1,5 @@
 """What gpu.py shows on a screen: with its checks at most forty lines. And what it says of the machine."""
-import importlib.metadata
-import os
-import platform
-import subprocess
-import time
-from pathlib import Path
-
-import numpy as np
+from provenance import GPU, provenance, said, version
 
 LAYERS = 'ours, plain layers'
 
@@ -19,46 +12,20 @@ def theirs(variant):
     return f'PyTorch, {variant}'
 
 
-def machine(xp):
+def measured(xp, arguments):
     """On what, with what and when all is measured."""
-    return {'device': xp.cuda.runtime.getDeviceProperties(0)['name'].decode(), 'driver': driver(),
-            'versions': versions(xp), 'date': time.strftime('%Y-%m-%d'), 'commit': commit()}
-
-
-def versions(xp):
-    cuda = xp.cuda.runtime.runtimeGetVersion()
-    try:
-        torch = importlib.metadata.version('torch')
-    except importlib.metadata.PackageNotFoundError:
-        torch = None
-    return {'python': platform.python_version(), 'numpy': np.__version__, 'cupy': xp.__version__,
-            'cuda': f'{cuda // 1000}.{cuda % 1000 // 10}', 'torch': torch}
-
-
-def driver():
-    """The version of NVIDIA's driver, as nvidia-smi knows it."""
-    return first_word('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader')
-
-
-def commit():
-    """Of this source. A copy without its history is told in TINYGAN_COMMIT."""
-    here = str(Path(__file__).resolve().parent)
-    return os.environ.get('TINYGAN_COMMIT') or first_word('git', '-C', here, 'rev-parse', '--short', 'HEAD')
-
-
-def first_word(*command):
-    """What a command says, or None."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.split()[0]
-    except (OSError, IndexError, subprocess.TimeoutExpired):
-        return None
+    cuda, device = xp.cuda.runtime.runtimeGetVersion(), xp.cuda.runtime.getDeviceProperties(0)['name'].decode()
+    return provenance((*GPU, 'benchmarks/gpu*.py', 'benchmarks/torch_gpu.py', 'benchmarks/torch_process.py'), device,
+                      ['python', 'benchmarks/gpu.py', *arguments], cupy=xp.__version__, cuda=f'{cuda // 1000}.{cuda % 1000 // 10}',
+                      driver=said('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'), torch=version('torch'))
 
 
 def show_times(result):
-    about = result['versions']
-    print(f"\n{result['device']}, driver {result['driver']}, CUDA {about['cuda']}, CuPy {about['cupy']}, "
+    measured = result['provenance']
+    about = measured['versions']
+    print(f"\n{measured['device']}, driver {about['driver']}, CUDA {about['cuda']}, CuPy {about['cupy']}, "
           f"PyTorch {about['torch']}\nrecipe {result['recipe']}, batch {result['batch_size']}, "
-          f"data {result['data']}, {result['runs']} rounds, commit {result['commit']}\n")
+          f"data {result['data']}, {result['runs']} rounds, commit {measured['commit']}\n")
     print(f'{"ms a step":28} {"median":>9} {"min":>9} {"max":>9} {"/ ours, " + result["precision"]:>12}')
     times = {**{ours(precision): row for precision, row in result['ms_per_step'].items()},
              LAYERS: result['eager_layers_ms'],

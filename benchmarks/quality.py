@@ -10,16 +10,15 @@ MNIST's test split, by both judges that ship: the distances go to benchmarks/res
 import argparse
 import json
 import os
-import platform
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from runs import SAMPLES, judges, mean_and_std, real_digits, samples_of, train_mnist  # noqa: E402
+from provenance import provenance  # noqa: E402
+from runs import SAMPLES, commit_of, judges, mean_and_std, note_origin, real_digits, samples_of, train_mnist  # noqa: E402
 from tinygan import data  # noqa: E402
 from tinygan.__main__ import sample_noise  # noqa: E402
 from tinygan.data.minibatches import Minibatches  # noqa: E402
@@ -68,6 +67,7 @@ def train(name, seed, epochs):
     if not epochs:
         return
     if flags is None:
+        note_origin(folder_of(name, seed))
         by_pytorch(seed, epochs, keep_after)
         return
     size = new_config(train_mnist.parse(flags, 'quality.py'))['batch_size']
@@ -96,15 +96,18 @@ def by_pytorch(seed, epochs, keep):
             keep(epoch, data.to_uint8(generate(torch_gan.copy_to_sampler(), sample_noise(0, SAMPLES, recipe.z_dim))))
 
 
-def distances_of_all():
-    """{run: {judge: mean_and_std of the seeds' distances}} of all samples that are kept, and a picture of the first."""
+def distances_of_all(trained):
+    """{run: {judge: mean_and_std of the seeds' distances}} of all samples that are kept, and a picture of the first. Where they come
+    from goes to `trained`, by commit."""
     found = {'real training images': {name: mean_and_std([judge.distance(real_digits())]) for name, judge in judges().items()}}
     for name, epoch in ((name, epoch) for name, (_, epochs) in RUNS.items() for epoch in epochs):
         paths = sorted(KEPT.glob(samples_path(name, '*', epoch).name))
         images = [np.load(path) for path in paths]
         if not images:
             continue
-        row = found[f'{name}, {epoch} epoch{"s" * (epoch > 1)}'] = {'seeds': [path.stem.split('-')[1] for path in paths]}
+        seeds = [path.stem.split('-')[1] for path in paths]
+        row = found[f'{name}, {epoch} epoch{"s" * (epoch > 1)}'] = {
+            'commit': commit_of([folder_of(name, seed) for seed in seeds], trained), 'seeds': seeds}
         for judge_name, judge in judges().items():
             row[judge_name] = mean_and_std([judge.distance(of_seed) for of_seed in images])
         print(f'{name}, {epoch}:', row, flush=True)
@@ -125,9 +128,9 @@ def main():
             for seed in options.seeds:
                 train(name, seed, [epoch for epoch in RUNS[name][1] if epoch <= options.epochs])
         return
-    machine = {'machine': platform.platform(), 'python': platform.python_version(), 'numpy': np.__version__,
-               'date': time.strftime('%Y-%m-%d'), 'samples': SAMPLES}
-    (RESULTS / 'quality.json').write_text(json.dumps(machine | {'distances': distances_of_all()}, indent=1) + '\n')
+    result = {'judged': provenance(['tinygan/judge/*']), 'trained': {}, 'samples': SAMPLES}
+    result['distances'] = distances_of_all(result['trained'])
+    (RESULTS / 'quality.json').write_text(json.dumps(result, indent=1) + '\n')
 
 
 if __name__ == '__main__':

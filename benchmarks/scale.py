@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cpu import machine
+from provenance import CPU, provenance
 from tinygan.data.images import ImageSet
 from tinygan.data.minibatches import Minibatches
 from tinygan.engines.divided import Divided
@@ -203,9 +203,9 @@ def main():
     if MPIRUN is None or importlib.util.find_spec('mpi4py') is None:
         parser.error("mpi4py or mpirun is missing: pip install -e '.[mpi]'")
     cores, sizes = max(n for n in COUNTS if n <= core_count()), {recipe: sent(recipe) for recipe, _ in SETTINGS}
-    result = {'machine': machine() | mpi(), 'rounds': options.rounds, 'sent': sizes,
+    result = {'provenance': provenance((*CPU, 'benchmarks/scale.py'), **mpi()), 'rounds': options.rounds, 'sent': sizes,
               'two ranks': [], 'measured': [], 'model': [], 'pays': []}
-    print(json.dumps(result['machine'], indent=1))
+    print(json.dumps(result['provenance'], indent=1))
     show('Counted: what each process sends in a step', [{'recipe': recipe, **size} for recipe, size in sizes.items()])
     networks = {recipe: dict(NETWORKS) for recipe in MODELLED}
     for recipe in MODELLED:

@@ -3,9 +3,9 @@
     python benchmarks/speedrun.py run [--seeds 0 1 2 3 4] [--only NAME ...]
     python benchmarks/speedrun.py draw
 
-needs torch (pip install torch==2.13.0). `run` adds to what was measured before. Contenders take turns, seed by seed, each in a
-process of its own, which has the machine to itself. The clock starts when the process does, so that imports and the reading of
-MNIST count. It stands still only while, at the steps in MARKS, 10,000 samples are drawn and judged. Ours is train_mnist.py with
+needs torch (pip install torch==2.13.0). `run` adds to what was measured before, by the same sources. Contenders take turns, seed
+by seed, each in a process of its own, which has the machine to itself. The clock starts when the process does, so that imports
+and the reading of MNIST count. It stands still only while, at the steps in MARKS, 10,000 samples are drawn and judged. Ours is train_mnist.py with
 all that a run writes. PyTorch writes nothing; it has the same minibatches, noise and first weights, and is run in the fastest of
 its variants (torch_gan.py), which are timed at the beginning. The time that torch.compile takes to compile does not count.
 
@@ -22,7 +22,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from cpu import TORCH, contender, machine, torch_of_it, minibatches
+from cpu import TORCH, contender, minibatches
+from provenance import RUN, changed, provenance, version
 from runs import SAMPLES, judges, train_mnist
 from tinygan.__main__ import sample_noise
 from tinygan.data.minibatches import Minibatches
@@ -125,8 +126,13 @@ def child(*arguments):
 
 
 def run(seeds, names):
-    result = json.loads(RESULT.read_text()) if RESULT.exists() else {'samples': SAMPLES, 'ms a step': {}, 'runs': {}}
-    result['machine'], variants = machine() | torch_of_it(), {}
+    measured, variants = provenance((*RUN, 'tinygan/judge/*.py', 'benchmarks/speedrun.py', 'benchmarks/torch_gan.py'),
+                                    torch=version('torch')), {}
+    result = json.loads(RESULT.read_text()) if RESULT.exists() else {
+        'provenance': measured, 'samples': SAMPLES, 'ms a step': {}, 'runs': {}}
+    if other := changed(result['provenance']):
+        sys.exit(f'{RESULT} is of commit {result["provenance"]["commit"]}, and {", ".join(other)} changed since: move it away')
+    result['provenance'] = measured
     for name in names:
         recipe, _ = MARKS[name]
         if name != OURS:                          # timed but once
