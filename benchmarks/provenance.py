@@ -29,10 +29,10 @@ GPU = *CORE, 'tinygan/engines/cuda/*'
 
 def provenance(sources, device=None, command=None, **versions):
     """Of what this process measures, on a CPU if no other device is named. Sources are patterns of paths."""
+    command = command or ['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]
     return {'commit': commit(), 'date': time.strftime('%Y-%m-%d'), 'device': device or f'{processor()}, {os.cpu_count()} cores',
             'versions': {'python': platform.python_version(), 'numpy': np.__version__, 'blas': blas(), **versions},
-            'command': shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]] if command is None else command),
-            'sources': {pattern: digest(pattern) for pattern in sources}}
+            'command': shlex.join(command), 'sources': {pattern: digest(pattern) for pattern in sources}}
 
 
 def digest(pattern):
@@ -95,8 +95,7 @@ def version(package):
 def main():
     for path in sorted(RESULTS.glob('*.json')):
         for origin in origins(json.loads(path.read_text('utf-8'))):
-            since = ', '.join(changed(origin)) or 'nothing'
-            print(f'{path.name:24} {origin["commit"]:8} {origin["date"]}  changed since: {since}')
+            print(f'{path.name:24}{origin["commit"]!s:9}{origin["date"]}  changed since:', ', '.join(changed(origin)) or 'nothing')
 
 
 if __name__ == '__main__':

@@ -5,9 +5,10 @@
 
 needs torch (pip install torch==2.13.0). `run` adds to what was measured before, by the same sources. Contenders take turns, seed
 by seed, each in a process of its own, which has the machine to itself. The clock starts when the process does, so that imports
-and the reading of MNIST count. It stands still only while, at the steps in MARKS, 10,000 samples are drawn and judged. Ours is train_mnist.py with
-all that a run writes. PyTorch writes nothing; it has the same minibatches, noise and first weights, and is run in the fastest of
-its variants (torch_gan.py), which are timed at the beginning. The time that torch.compile takes to compile does not count.
+and the reading of MNIST count. It stands still only while, at the steps in MARKS, 10,000 samples are drawn and judged. Ours is
+train_mnist.py with all that a run writes. PyTorch writes nothing; it has the same minibatches, noise and first weights, and is
+run in the fastest of its variants (torch_gan.py), which are timed at the beginning. The time that torch.compile takes to compile
+does not count.
 
 A contender has reached a distance at the first mark where the mean over its seeds is as small. Both judges measure; the second
 one has chosen nothing. Results go to benchmarks/results/speedrun.json, the picture beside it.

@@ -2,7 +2,6 @@
 import ast
 import contextlib
 import io
-import json
 import re
 import textwrap
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from test_structure import CORE
 
 from tinygan.gan import draw_z
-from tinygan.judge.frozen import SHIPPED, shipped
 from tinygan.losses import bce_with_logits
 from tinygan.recipes import RECIPES, make_gan
 
@@ -71,37 +69,6 @@ def test_every_section_that_is_linked_is_there():
                 for heading in re.findall(r'^#+ (.*)$', README, re.M)}
     links = re.findall(r'\]\(#([\w-]+)\)', README)
     assert len(links) > 3 and set(links) <= headings
-
-
-def test_the_distances_of_the_readme_are_those_that_were_measured_by_the_judges_that_ship():
-    found = json.loads((ROOT / 'benchmarks' / 'results' / 'quality.json').read_text())['distances']
-    first, second = (str(shipped(name)) for name in SHIPPED)
-    epochs, *rows = re.search(r'\| \| 1 epoch .*\n(?:\|.*\n)+', README)[0].splitlines()
-    epochs = [cell.strip() for cell in epochs.split('|')[2:-1]]
-    for name, row in zip(('dcgan', 'PyTorch', 'fast'), rows[1:], strict=True):
-        for epoch, cell in zip(epochs, row.split('|')[2:-1], strict=True):
-            if cell.strip():
-                measured = found[f'{name}, {epoch}']
-                assert cell.strip() == (f'{measured[first]["mean"]:.1f} ± {measured[first]["std"]:.1f} '
-                                        f'({measured[second]["mean"]:.1f})')
-    assert first in README and second.removeprefix('second judge 1 ') in README
-
-
-def test_the_times_of_several_processes_are_those_that_were_measured_and_modelled():
-    found = json.loads((ROOT / 'benchmarks' / 'results' / 'scale.json').read_text())
-    measured = {(row['recipe'], row['N'], row['group'], row['processes']): row for row in found['measured'] if row['machines'] == 1}
-    modelled = {(row['recipe'], row['N'], row['network'], row['number']): row for row in found['model']}
-    pays = {(row['recipe'], row['N'], row['network']): row['number'] for row in found['pays']}
-    rows = re.findall(r'^\| `(\w+)`, (\d+) \| (.*) \|$', README[README.index('## Several machines'):], re.M)
-    assert len(rows) == len({key[:2] for key in measured})
-    for recipe, N, cells in rows:
-        key, cells = (recipe, int(N)), [cell.strip() for cell in cells.split('|')]
-        one, lanes, ranks = (measured[*key, *group] for group in (('lanes', 1), ('lanes', 2), ('ranks', 2)))
-        assert cells[:3] == [f'{one["ms a step"]:.0f}', f'{lanes["ms a step"]:.0f}',
-                             f'{ranks["ms a step"]:.0f}; {ranks["ranks / lanes"]:.2f}']
-        for network, cell in zip(('10 Gbit/s', '100 Gbit/s'), cells[3:], strict=True):
-            few, many = (modelled.get((*key, network, number)) for number in (4, 16))
-            assert cell == (few and f'*{few["ms a step"]:.0f}, {many["ms a step"]:.0f}; {pays[*key, network]}*' or '')
 
 
 def lines_of_code(path):
