@@ -60,7 +60,11 @@ def origins(result):
 
 def commit():
     """Of these sources, or None outside a clone. A copy without its history is told in TINYGAN_COMMIT."""
-    return os.environ.get('TINYGAN_COMMIT') or said('git', '-C', str(ROOT), 'describe', '--always', '--dirty')
+    if told := os.environ.get('TINYGAN_COMMIT'):
+        return told
+    git = 'git', '-C', str(ROOT)
+    found, edited = said(*git, 'rev-parse', '--short=7', 'HEAD'), said(*git, 'status', '--porcelain', '--', '*.py', '*.cu', '*.cuh')
+    return f'{found}-dirty' if edited else found
 
 
 def said(*command):

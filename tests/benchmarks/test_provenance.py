@@ -1,5 +1,7 @@
 """benchmarks/provenance.py: what a result says of itself, and whether its sources are still the same."""
 import json
+import re
+import subprocess
 import sys
 
 import pytest
@@ -42,6 +44,19 @@ def test_a_copy_without_history_is_told_its_commit_or_has_none(sources, monkeypa
     assert provenance.commit() is None
     monkeypatch.setenv('TINYGAN_COMMIT', 'abc1234')
     assert provenance.provenance([])['commit'] == 'abc1234'
+
+
+def test_a_source_that_is_not_committed_makes_a_commit_dirty_and_a_result_does_not(sources):
+    def git(*arguments):
+        subprocess.run(['git', '-c', 'user.name=n', '-c', 'user.email=e', *arguments], cwd=sources, check=True, capture_output=True)
+    git('init')
+    git('add', '.')
+    git('commit', '-m', 'one')
+    (sources / 'x.json').write_text('{}')
+    clean = provenance.commit()
+    assert re.fullmatch('[0-9a-f]{7}', clean)
+    (sources / 'a.py').write_text('# another\n')
+    assert provenance.commit() == f'{clean}-dirty'
 
 
 def test_the_command_is_the_one_that_runs(monkeypatch):
