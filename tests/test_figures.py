@@ -65,7 +65,7 @@ def of_gpu():
     return gpu | {'ratio': {name: gpu['ms_per_step'][name.split()[1]]['median'] / row['median']
                             for name, row in gpu['pytorch_ms'].items() if 'median' in row},
                   'large': {'ms': sum(row['us'] for row in gpu['account'] if row['flop'] > 1e9) / 1e3, 'least': min(rates),
-                            'most': max(rates), 'count': len(rates)},
+                            'most': max(rates)},
                   'TFLOP/s': gpu['totals']['matmul_flop_s'] / 1e12, 'TB/s': gpu['totals']['copy_bytes_s'] / 1e12}
 
 
@@ -86,16 +86,16 @@ def milliseconds():
 def known():
     """What figures.txt names."""
     cpu = {name.removeprefix('cpu_'): result | result['contenders'] for name, result in RESULTS.items() if name.startswith('cpu')}
-    ms, recorded = milliseconds(), np.load(provenance.RESULTS / 'health.npz')
-    with np.load(TRAINED) as trained:
+    ms = milliseconds()
+    with np.load(TRAINED) as trained, np.load(provenance.RESULTS / 'health.npz') as recorded:
         ship = json.loads(str(trained['about']))['Frechet distance of 10000 samples']
+        losses = {name: recorded[f'{name}, seed 0/metrics'][-10:, 0].mean() for name in ('dcgan', 'fast')}
     return {**cpu, 'speed': of_speedrun(), 'gpu': of_gpu(), 'scale': of_scale(),
             'quality': {name: {1: row[FIRST]['mean'], 2: row[SECOND]['mean'], 'seeds': row[FIRST]['each seed']}
                         for name, row in RESULTS['quality']['distances'].items()},
             'ms': ms | {'ratio': ms['R1 instead'] / ms['r1 without R1']},
             'time': RESULTS['claims_time'], 'early': RESULTS['claims_quality'], 'ship': {1: ship[FIRST], 2: ship[SECOND]},
-            'right': [judge.about['accuracy'] for judge in JUDGES],
-            'loss_D': {name: recorded[f'{name}, seed 0/metrics'][-10:, 0].mean() for name in ('dcgan', 'fast')}}
+            'right': [judge.about['accuracy'] for judge in JUDGES], 'loss_D': losses}
 
 
 def sentences():
