@@ -36,7 +36,7 @@ def scatter_loops(dy, w, size, S, P):
     return dx
 
 
-def setup(rng, setting):
+def arrays_of(rng, setting):
     N, H, W, C, F, K, S, P = setting
     x, w = rng.standard_normal((N, H, W, C)), rng.standard_normal((K, K, C, F))
     return x, w, rng.standard_normal(conv.forward(x, w, S, P).shape), S, P
@@ -44,13 +44,13 @@ def setup(rng, setting):
 
 @pytest.mark.parametrize('setting', SETTINGS)
 def test_forward_is_the_definition(rng, setting):
-    x, w, _, S, P = setup(rng, setting)
+    x, w, _, S, P = arrays_of(rng, setting)
     np.testing.assert_allclose(conv.forward(x, w, S, P), loops(x, w, S, P), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize('setting', SETTINGS)
 def test_input_grad_is_the_transposed_convolution(rng, setting):
-    x, w, dy, S, P = setup(rng, setting)
+    x, w, dy, S, P = arrays_of(rng, setting)
     size = x.shape[1:3]
     np.testing.assert_allclose(conv.input_grad(dy, w, size, S, P), scatter_loops(dy, w, size, S, P), rtol=0, atol=1e-12)
 
@@ -58,7 +58,7 @@ def test_input_grad_is_the_transposed_convolution(rng, setting):
 @pytest.mark.parametrize('setting', SETTINGS)
 def test_all_three_are_one_trilinear_form(rng, setting):
     """<conv(x, w), dy> = <x, input_grad(dy, w)> = <w, weight_grad(x, dy)>: each is the adjoint of the others."""
-    x, w, dy, S, P = setup(rng, setting)
+    x, w, dy, S, P = arrays_of(rng, setting)
     form = (conv.forward(x, w, S, P) * dy).sum()
     assert (x * conv.input_grad(dy, w, x.shape[1:3], S, P)).sum() == pytest.approx(form, rel=1e-12)
     assert (w * conv.weight_grad(x, dy, len(w), S, P)).sum() == pytest.approx(form, rel=1e-12)
@@ -76,7 +76,7 @@ def test_col2im_is_the_adjoint_of_im2col(rng, setting):
 
 
 def test_no_argument_is_changed(rng):
-    x, w, dy, S, P = setup(rng, SETTINGS[1])
+    x, w, dy, S, P = arrays_of(rng, SETTINGS[1])
     before = x.copy(), w.copy(), dy.copy()
     conv.forward(x, w, S, P), conv.input_grad(dy, w, x.shape[1:3], S, P), conv.weight_grad(x, dy, len(w), S, P)
     for a, b in zip(before, (x, w, dy)):
@@ -84,7 +84,7 @@ def test_no_argument_is_changed(rng):
 
 
 def test_float32_stays_float32(rng):
-    x, w, dy, S, P = setup(rng, SETTINGS[1])
+    x, w, dy, S, P = arrays_of(rng, SETTINGS[1])
     x, w, dy = x.astype('f'), w.astype('f'), dy.astype('f')
     for result in conv.forward(x, w, S, P), conv.input_grad(dy, w, x.shape[1:3], S, P), conv.weight_grad(x, dy, 4, S, P):
         assert result.dtype == np.float32

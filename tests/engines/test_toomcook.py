@@ -12,7 +12,7 @@ SETTINGS = [(14, 4, 2, 1), (32, 4, 2, 1), (8, 4, 2, 1), (15, 4, 2, 1), (22, 4, 2
             (13, 6, 2, 2), (14, 6, 3, 1), (16, 6, 3, 0), (11, 4, 1, 3)]
 
 
-def setup(rng, setting, N=33, C=16, F=17):
+def arrays_of(rng, setting, N=33, C=16, F=17):
     H, K, S, P = setting
     x, w = rng.standard_normal((N, H, H, C)), rng.standard_normal((K, K, C, F))
     size = conv.output_size(H, K, S, P)
@@ -21,7 +21,7 @@ def setup(rng, setting, N=33, C=16, F=17):
 
 @pytest.mark.parametrize('setting', SETTINGS)
 def test_all_three_are_those_of_conv(rng, setting):
-    x, w, dy, S, P = setup(rng, setting)
+    x, w, dy, S, P = arrays_of(rng, setting)
     y, X = toomcook.forward(x, w, S, P)
     dx, Y = toomcook.input_grad(dy, w, x.shape[1:3], S, P)
     assert isinstance(X, Values) and isinstance(Y, Values)
@@ -35,7 +35,7 @@ def test_all_three_are_those_of_conv(rng, setting):
 @pytest.mark.parametrize('in_cache', [1, 2**11, 2**30])
 @pytest.mark.parametrize('setting', SETTINGS[:2])
 def test_in_smaller_and_larger_pieces_the_same(rng, setting, in_cache, monkeypatch):
-    x, w, dy, S, P = setup(rng, setting)
+    x, w, dy, S, P = arrays_of(rng, setting)
     plan = toomcook.find_plan(x, w, x.shape[1:3], dy.shape[1], S, P)
     monkeypatch.setattr(toomcook, 'IN_CACHE', in_cache)
     X, Y = plan.of_images(x), plan.of_outputs(dy)
@@ -47,7 +47,7 @@ def test_in_smaller_and_larger_pieces_the_same(rng, setting, in_cache, monkeypat
 
 
 def test_results_and_values_are_not_overwritten_by_the_next_call(rng):
-    x, w, dy, S, P = setup(rng, SETTINGS[0])
+    x, w, dy, S, P = arrays_of(rng, SETTINGS[0])
 
     def everything(x, dy):
         y, X = toomcook.forward(x, w, S, P)
@@ -64,7 +64,7 @@ def test_results_and_values_are_not_overwritten_by_the_next_call(rng):
 def test_float32_keeps_its_digits(rng, size, digits):
     """The root of the mean squared error, relative to the mean square of the result; conv.py has up to 4e-7."""
     x, w, dy, S, P = (value if isinstance(value, int) else value.astype(np.float32)
-                      for value in setup(rng, (2 * size, 4, 2, 1), C=64, F=64))
+                      for value in arrays_of(rng, (2 * size, 4, 2, 1), C=64, F=64))
     y, X = toomcook.forward(x, w, S, P)
     dx, Y = toomcook.input_grad(dy, w, x.shape[1:3], S, P)
     dw = toomcook.weight_grad(X, Y, 4, S, P)
@@ -84,7 +84,7 @@ def test_the_plan_with_the_fewest_points_is_taken(size, points):
 
 def test_where_it_does_not_pay_conv_computes(rng):
     def taken_over(setting=SETTINGS[0], **sizes):
-        x, w, _, S, P = setup(rng, setting, **sizes)
+        x, w, _, S, P = arrays_of(rng, setting, **sizes)
         y, again = toomcook.forward(x, w, S, P)
         np.testing.assert_allclose(y, conv.forward(x, w, S, P), rtol=0, atol=1e-9)
         return isinstance(again, Values)
@@ -107,7 +107,7 @@ def test_images_that_are_not_square_are_left_to_conv(rng, height, width):
 
 @pytest.mark.parametrize('image, weight', [('i4', 'f8'), ('f4', 'f8'), ('f8', 'f4')])
 def test_arrays_of_different_types_are_left_to_conv(rng, image, weight):
-    x, w, _, S, P = setup(rng, SETTINGS[0])
+    x, w, _, S, P = arrays_of(rng, SETTINGS[0])
     x, w = (100 * x).astype(image), w.astype(weight)
     np.testing.assert_array_equal(toomcook.forward(x, w, S, P)[0], conv.forward(x, w, S, P))
 
