@@ -1,4 +1,6 @@
 """Every layer against finite differences, against PyTorch, and at the edges where either is silent."""
+import re
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,13 @@ def test_backward_is_the_gradient_of_forward(rng, name):
     errors = check_layer(layer, away_from_zero(rng, shape), rng)
     assert set(errors) == {'dx', *('d' + name for name in layer.parameter_names)}
     assert max(errors.values()) < TOLERANCE, errors
+
+
+@pytest.mark.parametrize('name', [name for name in LAYERS if name.startswith('Conv')])
+def test_a_check_of_a_convolution_is_called_what_it_checks(rng, name):
+    layer, said = LAYERS[name][0](rng=rng), dict(re.findall(r', (stride|padding) (\d)', name))
+    assert [type(layer).__name__, f'{layer.kernel_size}x{layer.kernel_size}'] == re.findall(r'\w+', name)[:2]
+    assert said == {option: str(getattr(layer, option)) for option in said} and (layer.b is None) == name.endswith('no bias')
 
 
 @pytest.mark.parametrize('setting', CONVOLUTIONS)

@@ -49,6 +49,18 @@ PARAMETERS['vae'] = (7 * 7 * 16 * 128 + 16 * 128 * 64 + 16 * 64 + 1 + 2 * (128 +
                      16 * 64 + 64 + 16 * 64 * 128 + 2 * 128 + 7 * 7 * 128 * 128 + 2 * 128 + 128 * 32 + 32)
 
 
+UP, DOWN = ' ConvTranspose2d BatchNorm2d ReLU', ' Conv2d BatchNorm2d LeakyReLU'
+ORDER = dict.fromkeys(RECIPES, (f'Reshape{UP}{UP} ConvTranspose2d Tanh', f'Conv2d LeakyReLU{DOWN} Conv2d Reshape'))
+ORDER['dcgan_gap'] = ORDER['dcgan'][0], f'Conv2d LeakyReLU{DOWN} GlobalAvgPool2d Linear'
+ORDER['lsgan'] = f'Linear Reshape BatchNorm2d ReLU{UP} ConvTranspose2d Tanh', f'Conv2d LeakyReLU{DOWN} Flatten Linear'
+ORDER['tutorial64'] = f'Reshape{UP}{UP}{UP}{UP} ConvTranspose2d Tanh', f'Conv2d LeakyReLU{DOWN}{DOWN}{DOWN} Conv2d Reshape'
+ORDER['dcgan64'] = ORDER['tutorial64'][0], f'{4 * "Conv2d LeakyReLU "}Conv2d Reshape'
+ORDER['lsgan64'] = ORDER['tutorial64'][0].replace('Tanh', 'Sigmoid'), f'{ORDER["tutorial64"][1]} Sigmoid'
+ORDER['fast'] = ORDER['wgan_gp'] = ORDER['dcgan'][0], f'{3 * "Conv2d LeakyReLU "}Flatten Linear'
+ORDER['conditional'] = ORDER['dcgan'][0], f'LabelPlanes Conv2d LeakyReLU{DOWN} Conv2d LeakyReLU Flatten Linear'
+ORDER['vae'] = ORDER['dcgan'][0], f'Conv2d LeakyReLU{DOWN}{DOWN} Flatten Linear'
+
+
 def shapes(network, x):
     """The shape of an example after each layer that changes it."""
     found = []
@@ -67,6 +79,12 @@ def test_layers_have_the_published_shapes_and_parameters(name):
     assert (shapes(gan.G, z), shapes(gan.D, gan.G(z))) == SHAPES[name]
     assert (gan.G.parameters.size, gan.D.parameters.size) == PARAMETERS[name]
     assert gan.G(z).shape[1:] == recipe.shape
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_layers_have_the_published_order(name):
+    networks = RECIPES[name].generator(), RECIPES[name].discriminator()
+    assert tuple(' '.join(kind.__name__ for kind in kinds(network)) for network in networks) == ORDER[name]
 
 
 def test_a_recipe_that_is_not_here_is_answered_with_those_that_are():
