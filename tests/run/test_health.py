@@ -117,6 +117,17 @@ def test_a_critic_whose_scores_are_far_apart_has_not_won(monkeypatch, name):
     assert [line.split(':')[1] for line in looking.look(9999, rows)] == ([] if name == 'wgan_gp' else [' D has won'])
 
 
+def test_where_g_learns_once_in_a_window_two_of_its_losses_are_enough(monkeypatch):
+    gan, batches = game('fast', critic_steps=health.WINDOW)
+    looking = Health(gan, batches, gan.state)
+    monkeypatch.setattr(looking, 'measure', lambda step: dict(zip(SEEN, (1, 0, 1e-3, 1e-3))))
+    balanced = {'loss_D': 1.4, 'D_x': 0, 'D_G_z1': 0}
+    rows = [balanced] * (health.WINDOW - 1) + [balanced | {'loss_G': 1e9}]
+    assert looking.look(health.WINDOW, rows) == []
+    line, = looking.look(2 * health.WINDOW, rows)
+    assert 'the losses explode' in line
+
+
 def test_of_a_vae_there_is_no_game_but_its_g_and_its_motion_are_looked_at():
     gan, batches = game('vae')
     looking = Health(gan, batches, gan.state)
