@@ -90,6 +90,13 @@ def test_every_recipe_s_step_is_a_plain_step_and_has_a_page_that_needs_nothing_e
     assert len(scripts) == 2 and json.loads(scripts[0].partition('>')[2][:-9])['about']['recipe'] == name
 
 
+def test_of_a_larger_minibatch_four_images_are_shown_wherever_one_looks():
+    for sweep in examine(*step_of('dcgan', 5))['sweeps'].values():
+        shown = [layer[way]['sheets'] for layer in sweep['layers'] for way in ('forward', 'backward')]
+        shown += [sweep['loss'][name] for name in ('scores', 'outputs')] if 'loss' in sweep else []
+        assert {len(images) for images in [sweep['input'].get('pictures') or sweep['input']['sheets'], *shown]} == {4}
+
+
 def test_gradients_and_updates_are_those_that_the_optimisers_saw(dcgan):
     gan, figures = dcgan
     fresh, _, (x, *_) = step_of('dcgan')
