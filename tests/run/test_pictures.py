@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinygan.run.pictures import grid, plot_curves, save_gif, save_png, spherical
+from tinygan.run.pictures import grid, linear, plot_curves, save_gif, save_png, spherical
 
 GRAY = 64                                         # of the gaps
 
@@ -107,9 +107,10 @@ def test_a_gif_of_one_frame_is_a_picture(tmp_path):
 
 # ---- interpolation
 
-def test_the_way_between_two_z_starts_at_one_and_ends_at_the_other(rng):
+@pytest.mark.parametrize('way', [linear, spherical])
+def test_the_way_between_two_z_starts_at_one_and_ends_at_the_other(rng, way):
     z0, z1 = rng.standard_normal((2, 100)).astype(np.float32)
-    path = spherical(z0, z1, 7)
+    path = way(z0, z1, 7)
     assert path.shape == (7, 100) and path.dtype == np.float32
     np.testing.assert_allclose(path[[0, -1]], [z0, z1], rtol=1e-5, atol=1e-6)
 
@@ -124,6 +125,7 @@ def test_between_two_z_of_equal_length_the_length_stays_and_every_step_turns_as_
 def test_half_way_between_east_and_north_is_north_east():
     east, north = np.eye(2)
     np.testing.assert_allclose(spherical(east, north, 3)[1], [0.5 ** 0.5, 0.5 ** 0.5])
+    np.testing.assert_allclose(linear(east, north, 3)[1], [0.5, 0.5])                       # and there by a shorter way
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
