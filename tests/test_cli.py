@@ -189,13 +189,17 @@ def test_a_checkpoint_cut_short_by_a_power_cut_costs_only_the_steps_since_the_on
     assert same_run(run, trained[0])
 
 
-def test_a_checkpoint_without_adam_s_memory_is_answered_with_one_line(copy, tmp_path):
+def test_a_checkpoint_without_adam_s_memory_or_of_other_networks_is_answered_with_one_line(copy, tmp_path):
     (copy / 'checkpoint.previous.npz').unlink()
     with np.load(copy / 'checkpoint.npz') as file:
         arrays = {name: file[name] for name in file.files if name != 'G.m'}
+        adam = file['G.m']
     np.savez(copy / 'checkpoint.npz', **arrays)
     _, err = train(tmp_path, '--resume', copy, check=2)
     assert one_line(err, 'checkpoint.npz', 'G.m')
+    np.savez(copy / 'checkpoint.npz', **arrays, **{'G.m': adam[1:]})
+    _, err = train(tmp_path, '--resume', copy, check=2)
+    assert one_line(err, f'run: recipe dcgan has other networks now (G.m: {len(adam) - 1} values were saved, ')
 
 
 # ---- the distance from MNIST
