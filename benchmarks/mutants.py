@@ -8,8 +8,9 @@ file that mirrors its own, then its folder, then all others. Tests that read the
 of tinygan/learn, which do in part, meet its own mutants alone. Tests that take ten times as long as without the mutant, and a
 minute, are stopped: it counts as killed.
 
-Whoever reads a survivor writes in the JSON file, at "why", what it changes: 'nothing: ...', 'looks: ...' (messages, progress
-bars, pictures) or 'speed: ...'. The next run keeps that. A survivor without such a reason is a gap in the tests.
+The JSON file is written after each mutant, and a run that was stopped goes on from it, unless a source or a test has changed.
+Whoever reads a survivor writes there, at "why", what it changes: 'nothing: ...', 'looks: ...' (messages, progress bars, pictures)
+or 'speed: ...'. The next run keeps that. A survivor without such a reason is a gap in the tests.
 """
 import argparse
 import json
@@ -30,10 +31,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from resource import RLIMIT_DATA, setrlimit
 
-from cpu import machine
 from mutations import draw_mutants
+from provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCES = 'train_mnist.py', 'tinygan/**/*', 'tests/**/*'
 HARMLESS = 'nothing', 'looks', 'speed'               # what the reason for a survivor begins with
 LEFT_OUT = 'test_planted_bugs.py', 'test_package.py', 'test_structure.py', 'test_readme.py', 'test_mutants.py'
 MEMORY = 8 << 30                                     # bytes: a mutant may ask for more than there is
@@ -198,9 +200,11 @@ def main():
     parser.add_argument('--workers', type=int, default=os.cpu_count())
     parser.add_argument('--out', type=Path, default=ROOT / 'benchmarks' / 'results' / 'mutants.json')
     options = parser.parse_args()
-    earlier = json.loads(options.out.read_text())['mutants'] if options.out.exists() else []
-    reasons = {(row['file'], row['before'], row['after']): row['why'] for row in earlier}
     drawn, places = draw_mutants(ROOT, options.number, options.seed)
+    origin = provenance(SOURCES, pytest=version('pytest'))
+    earlier = json.loads(options.out.read_text('utf-8')) if options.out.exists() else {'mutants': []}
+    known = {(row['file'], row['before'], row['after']): row for row in earlier['mutants']}
+    same = bool(known) and earlier['provenance']['sources'] == origin['sources']
     start, folders = time.monotonic(), SimpleQueue()
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.workers) as workers:
         for worker in range(options.workers):
@@ -208,23 +212,25 @@ def main():
         for folder in Path(scratch).iterdir():
             (folder / 'sitecustomize.py').write_text(TRACER)
         seconds, runs = survey(folders, workers)
-        surveyed = time.monotonic() - start
+        result = {'provenance': origin, 'seed': options.seed, 'places': places, 'tests': len(seconds), 'workers': options.workers,
+                  'seconds': earlier['seconds'] if same else 0, 'mutants': []}
 
         def judge(number):
             mutant = drawn[number]
+            row = known.get((mutant.file, mutant.before, mutant.after), {'why': ''})
+            if same and row.get('line') == mutant.line:
+                return row
             with borrowed(folders) as folder:
                 result, by = try_out(mutant, number + 1, folder, seconds, runs)
             shown = {name: getattr(mutant, name) for name in ('file', 'line', 'before', 'after')}
             print(f'{number + 1}/{len(drawn)}', *shown.values(), result, by, sep=' | ', flush=True)
-            why = reasons.get((mutant.file, mutant.before, mutant.after), '') if result == 'survived' else ''
-            return shown | {'result': result, 'by': by, 'why': why}
+            return shown | {'result': result, 'by': by, 'why': row['why'] if result == 'survived' else ''}
 
-        rows = list(workers.map(judge, range(len(drawn))))
-    result = {'machine': machine() | {'pytest': version('pytest')}, 'seed': options.seed, 'places': places, 'tests': len(seconds),
-              'workers': options.workers, 'seconds': {'survey': round(surveyed), 'all': round(time.monotonic() - start)},
-              'mutants': rows}
-    options.out.write_text(json.dumps(result, indent=1) + '\n')
-    print(table(rows))
+        for row in workers.map(judge, range(len(drawn))):
+            result['mutants'].append(row)
+            seconds_now = result['seconds'] + round(time.monotonic() - start)
+            options.out.write_text(json.dumps(result | {'seconds': seconds_now}, indent=1) + '\n', 'utf-8')
+    print(table(result['mutants']))
 
 
 if __name__ == '__main__':

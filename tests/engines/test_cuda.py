@@ -270,7 +270,7 @@ def small_critic(width=4, classes=10, **new):
 
 EVERYTHING = RECIPES['wgan_gp']._replace(discriminator=small_critic, game=ConditionalGAN, classes=10, loss='bce', critic_steps=1,
                                          instance_noise=0.3)
-FEWER_STEPS = {'conditional': 2, 'everything': 2}                         # there, the third is but one more replay
+FEWER_STEPS = {'conditional': 2, 'everything': 2, 'dcgan64': 2, 'tutorial64': 2}           # there, the third is but one more replay
 VARIANTS = {name: recipe for name, recipe in RECIPES.items() if recipe.loss} | {
     name: narrow(RECIPES[name]) for name in ('wgan_gp', 'fast', 'conditional')} | {
     'everything': EVERYTHING,
