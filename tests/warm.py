@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-ORIGINAL = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TESTS = os.path.dirname(os.path.abspath(__file__))
+ORIGINAL = os.path.dirname(TESTS)
 FORKS = multiprocessing.get_context('forkserver')
 FORKS.set_forkserver_preload(['warm', 'numpy', 'numpy.testing', 'PIL.Image', 'threadpoolctl', 'hypothesis'])
 
@@ -27,7 +28,7 @@ def in_a_fork(project, arguments, printed):
     tests = os.path.join(project, 'tests')
     os.chdir(tests)
     os.environ['PYTHONPATH'] = project
-    sys.path[:] = [project, tests, *(path for path in sys.path if path and not path.startswith(ORIGINAL))]
+    sys.path[:] = [project, tests, *(path for path in sys.path if path not in ('', ORIGINAL) and not path.startswith(TESTS))]
     file = os.open(printed, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
     os.dup2(file, 2)
