@@ -126,7 +126,7 @@ def build(code, options):
     """The library of the kernels of `code`, compiled unless an earlier run has done so."""
     if COMPILER is None:
         raise CompileError('no C++ compiler: neither g++ nor c++ is on the path')
-    source = '\n'.join([f'#include "{SHIM}"', '#line 1 "kernels.cu"', code, '#line 1 "launchers"',
+    source = '\n'.join([f'#include "{SHIM.name}"', '#line 1 "kernels.cu"', code, '#line 1 "launchers"',
                         *(launcher(name, *found) for name, found in find_kernels(code, options).items())])
     command = [COMPILER, *FLAGS, *compiler_options(options)]
     compiler = os.stat(COMPILER)
@@ -134,9 +134,8 @@ def build(code, options):
     library = objects_folder() / (hashlib.sha256(key.encode()).hexdigest()[:32] + '.so')
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=library.parent) as work:
-            done = subprocess.run([*command, '-o', f'{work}/kernels.so', '-x', 'c++', '-', *LIBRARIES],
-                                  input=source, capture_output=True, text=True,
-                                  env={**os.environ, 'LC_ALL': 'C'})
+            done = subprocess.run([*command, f'-I{SHIM.parent}', '-o', f'{work}/kernels.so', '-x', 'c++', '-', *LIBRARIES],
+                                  input=source, capture_output=True, text=True, env={**os.environ, 'LC_ALL': 'C'})
             if done.returncode:
                 raise CompileError(done.stderr)
             os.replace(f'{work}/kernels.so', library)
