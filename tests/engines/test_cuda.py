@@ -246,8 +246,8 @@ def images_for(recipe):
     return data.ImageSet(rng.integers(0, 256, (7, *recipe.shape), np.uint8), flip=True, labels=np.array([3, 1, 4, 0, 5, 9, 2]))
 
 
-def small_gan(xp, recipe, width=4):
-    G, D = (partial(network, width=width) for network in (recipe.generator, recipe.discriminator))
+def small_gan(xp, recipe):
+    G, D = (partial(network, width=2 if recipe.shape[0] == 64 else 4) for network in (recipe.generator, recipe.discriminator))
     return make_gan(recipe._replace(z_dim=5, generator=G, discriminator=D), 3, xp)
 
 
