@@ -1,5 +1,6 @@
 """End to end, through the real command line: what a run leaves behind, and what every kind of end leaves behind."""
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -303,8 +304,8 @@ def test_a_signal_saves_first_and_the_run_goes_on_as_if_nothing_had_been(tmp_pat
 
 
 def test_without_a_stderr_ctrl_c_saves_too(tmp_path):
-    code = f'cd {tmp_path}; exec {sys.executable} {ROOT}/train_mnist.py {" ".join(map(str, SMALL))} --out run 2>&-'
-    process = begun(['bash', '-c', code], stdout=subprocess.DEVNULL)
+    command = shlex.join([sys.executable, str(ROOT / 'train_mnist.py'), *SMALL, '--out', 'run'])
+    process = begun(['bash', '-c', f'exec {command} 2>&-'], cwd=tmp_path, stdout=subprocess.DEVNULL)
     wait_for((tmp_path / 'run' / 'samples' / 'step_000002.png').exists, process)
     process.send_signal(signal.SIGINT)
     assert process.wait(LIMIT) == 130

@@ -116,7 +116,7 @@ def test_previews_have_a_row_for_each_class_and_measured_samples_the_classes_in_
 
 
 def test_a_run_does_not_go_on_with_other_labels_or_classes(tmp_path, runs):
-    zoo, resume = animals(tmp_path / 'zoo'), f'--resume run --data {tmp_path / "zoo"} --max-steps'
+    zoo, resume = animals(tmp_path / 'zoo'), '--resume run --data zoo --max-steps'
     shutil.copytree(runs / 'animals', 'run')
     go(f'{resume} 2')                             # these are as good: their pixels and labels are the same
     (zoo / 'ape' / '2.png').rename(zoo / 'bat' / '-.png')
@@ -185,7 +185,7 @@ def test_on_its_way_from_one_z_to_the_next_a_row_keeps_its_class(runs, asked, li
 ])
 def test_what_cannot_be_asked_for_is_refused_in_one_line(runs, trained, capsys, line, complaint):
     with pytest.raises(SystemExit) as end, one_line_errors('tinygan'):
-        main(line.replace('RUNS', str(runs)).replace('RUN', str(trained[0])).split())
+        main([word.replace('RUNS', str(runs)).replace('RUN', str(trained[0])) for word in line.split()])
     err = capsys.readouterr().err
     assert end.value.code == 2 and complaint in err and err.startswith('tinygan: error: ') and err.count('\n') == 1
 

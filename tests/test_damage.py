@@ -59,8 +59,8 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('narrow') / 'run'
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RECIPES, 'narrow', NARROW)
-        line = f'--device cpu --plain --recipe narrow --data digits --checkpoint-every 1 --max-steps 3 --out {folder}'
-        assert train_mnist.main(line.split()) == 0
+        line = '--device cpu --plain --recipe narrow --data digits --checkpoint-every 1 --max-steps 3 --out'
+        assert train_mnist.main([*line.split(), str(folder)]) == 0
         shutil.copy(folder / 'checkpoint.previous.npz', folder / 'best.npz')
         yield folder
 

@@ -26,7 +26,8 @@ SOURCES = [ROOT / 'train_mnist.py', *(ROOT / 'tinygan').rglob('*.py')]
 
 
 def test_without_fork_locks_and_sighup_a_run_trains_in_one_process(tmp_path):
-    out, err = train(tmp_path, '--max-steps', '2', '--out', 'run', patch=LIKE_WINDOWS, environment={'OPENBLAS_NUM_THREADS': '2'})
+    environment = {'OPENBLAS_NUM_THREADS': '2', 'HOME': str(tmp_path)}           # Python looks for no user of that number there
+    out, err = train(tmp_path, '--max-steps', '2', '--out', 'run', patch=LIKE_WINDOWS, environment=environment)
     assert 'processes' not in out and err == '' and '.lock' not in contents(tmp_path / 'run')
     assert load(tmp_path / 'run')[1] == 2
 
