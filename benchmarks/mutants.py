@@ -25,11 +25,10 @@ import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
-from resource import RLIMIT_DATA, setrlimit
+from resource import RLIMIT_DATA, prlimit
 
 from mutations import draw_mutants
 from provenance import provenance
@@ -76,8 +75,8 @@ def run_tests(folder, tests, limit, *flags, **environment):
                f'--basetemp={folder}.tmp', *tests]
     environment = {**os.environ, 'PYTHONPATH': str(folder), 'OPENBLAS_NUM_THREADS': '1', 'COLUMNS': '1000', **environment}
     with tempfile.TemporaryFile('w+') as out:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True,
-                                   preexec_fn=partial(setrlimit, RLIMIT_DATA, (MEMORY, MEMORY)))
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True)
+        prlimit(process.pid, RLIMIT_DATA, (MEMORY, MEMORY))
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -228,8 +227,11 @@ def main():
 
         for row in workers.map(judge, range(len(drawn))):
             result['mutants'].append(row)
-            seconds_now = result['seconds'] + round(time.monotonic() - start)
-            options.out.write_text(json.dumps(result | {'seconds': seconds_now}, indent=1) + '\n', 'utf-8')
+            if row not in known.values():
+                seconds_now = result['seconds'] + round(time.monotonic() - start)
+                part = options.out.with_suffix('.part')
+                part.write_text(json.dumps(result | {'seconds': seconds_now}, indent=1) + '\n', 'utf-8')
+                part.replace(options.out)         # whole, or as it was
     print(table(result['mutants']))
 
 

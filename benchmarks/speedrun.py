@@ -131,8 +131,9 @@ def run(seeds, names):
                                     torch=version('torch')), {}
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {
         'provenance': measured, 'samples': SAMPLES, 'ms a step': {}, 'runs': {}}
-    if other := changed(result['provenance']):
-        sys.exit(f'{RESULT} is of commit {result["provenance"]["commit"]}, and {", ".join(other)} changed since: move it away')
+    before = result['provenance']
+    if other := changed(before) + [name for name in ('device', 'versions') if before[name] != measured[name]]:
+        sys.exit(f'{RESULT} is of commit {before["commit"]}, and {", ".join(other)} changed since: move it away')
     result['provenance'] = measured
     for name in names:
         recipe, _ = MARKS[name]

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from commands import LIMIT, STEPS, leave_none, train
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault('HYPOTHESIS_STORAGE_DIRECTORY', os.path.join(tempfile.gettempdir(), 'hypothesis'))          # not here
 
 
 def pytest_xdist_auto_num_workers():

@@ -10,12 +10,11 @@ from tinygan.layers import (BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, Globa
                             Sigmoid, Tanh)
 
 # Examples are drawn by the name of a test and the source that is imported, not by chance, and however long that takes;
-# HYPOTHESIS_PROFILE=search tries others, and more. Notes would be kept in the working folder, but none are needed.
+# HYPOTHESIS_PROFILE=search tries others, and more.
 settings.register_profile('tests', derandomize=True, max_examples=60, deadline=None, database=None,
                           suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile('search', settings.get_profile('tests'), derandomize=False, max_examples=2000)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'tests'))
-os.environ.setdefault('HYPOTHESIS_STORAGE_DIRECTORY', os.devnull)
 FEWER = settings(max_examples=settings().max_examples // 4)       # of each kind
 
 

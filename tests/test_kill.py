@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import train_mnist
-from commands import NARROW, ROOT, contents, finish, same_run
+from commands import NARROW, ROOT, begun, contents, finish, same_run
 
 from tinygan.recipes import RECIPES
 from tinygan.run.checkpoint import newest_checkpoint
@@ -24,7 +24,8 @@ def begin(run, steps):
     code = 1
     try:
         how = ['--resume'] if any(run.glob('checkpoint*.npz')) else ['--recipe', 'narrow', '--data', 'digits', '--out']
-        code = train_mnist.main(f'--device cpu --max-steps {steps} --sample-every 5 --checkpoint-every 1'.split() + [*how, str(run)])
+        often = f'--device cpu --max-steps {steps} --sample-every 5 --checkpoint-every 1'.split()
+        code = train_mnist.main([*often, *how, str(run)])
     finally:
         os._exit(code)
 
@@ -38,10 +39,10 @@ def kill_again_and_again(folder):
     child = begin(folder / 'unbroken', steps)
     while not (folder / 'unbroken' / 'checkpoint.npz').exists() and time.monotonic() - start < 60:
         time.sleep(0.001)
-    begun = time.monotonic() - start
+    first = time.monotonic() - start
     assert os.waitpid(child, 0)[1] == 0
-    mean = begun + (time.monotonic() - start - begun) / KILLS
-    while len(saved) < KILLS:
+    mean = first + (time.monotonic() - start - first) / KILLS
+    while len(saved) < KILLS or max(saved) < 1:
         child = begin(folder / 'run', steps)
         time.sleep(clock.uniform(0, 2 * mean))
         os.kill(child, signal.SIGKILL)
@@ -55,12 +56,12 @@ def kill_again_and_again(folder):
 
 def test_a_run_that_is_killed_at_random_moments_becomes_the_unbroken_one(tmp_path):
     """In a process of its own, as one with threads is not forked."""
-    process = subprocess.Popen([sys.executable, __file__, tmp_path], env={**os.environ, 'PYTHONPATH': str(ROOT)},
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = begun([sys.executable, __file__, tmp_path], env={**os.environ, 'PYTHONPATH': str(ROOT)},
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     out, err = finish(process)
     saved = json.loads(out.splitlines()[-1])
     print(saved)
-    assert err == '' and len(saved) == KILLS and saved == sorted(saved)
+    assert err == '' and len(saved) >= KILLS and saved == sorted(saved)
     assert not [name for name in contents(tmp_path / 'run') if name.endswith('.part')]
     assert same_run(tmp_path / 'run', tmp_path / 'unbroken')
 

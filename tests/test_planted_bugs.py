@@ -73,7 +73,8 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
     'a judge that somebody has changed judges':
         ('judge/frozen', 'if sha256 not in (None, self.sha256)', 'if False', 'judge/test_frozen.py -k byte_for_byte'),
     'a picture replaces another before it is whole':
-        ('run/pictures', 'with atomically(path) as file:\n        to_pillow', 'with open(path, "wb") as file:\n        to_pillow', 'run/test_pictures.py -k cut_off'),
+        ('run/pictures', 'with atomically(path) as file:\n        to_pillow', 'with open(path, "wb") as file:\n        to_pillow',
+         'run/test_pictures.py -k cut_off'),
     'the covariances count for nothing':
         ('judge/measures', ' - 2 * trace_of_root', '', 'judge/test_measures.py -k closed_form'),
     'each real point has a ball of its own, and no neighbour':
@@ -82,18 +83,22 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
         ('engines/cuda/product.cuh', '        __syncthreads();                           // this step', '        // this step',
          'engines/test_cuda.py -k products and host-tf32 and DCGAN'),
     'a kernel gives the tensor cores the first half of a row twice':
-        ('engines/cuda/product.cuh', 'lane % 8, k + chunk * CHUNK', 'lane % 8, k', 'engines/test_cuda.py -k products and host-tf32 and DCGAN'),
+        ('engines/cuda/product.cuh', 'lane % 8, k + chunk * CHUNK', 'lane % 8, k',
+         'engines/test_cuda.py -k products and host-tf32 and DCGAN'),
     'a kernel gives a pixel the weights of its neighbour':
-        ('engines/cuda/conv.cu', 'kh = rh + n / C / S + P', 'kh = n / C / S + P', 'engines/test_cuda.py -k products and host-fp32 and odd'),
+        ('engines/cuda/conv.cu', 'kh = rh + n / C / S + P', 'kh = n / C / S + P',
+         'engines/test_cuda.py -k products and host-fp32 and odd'),
     'a kernel gives the tensor cores the first half of a column twice':
         ('engines/cuda/product.cuh', 'k + chunk * CHUNK + lane % 8', 'k + lane % 8',
          'engines/test_cuda.py -k products and host-bf16 and DCGAN'),
     'a kernel leaves it to the tensor cores to cut off bits':
         ('engines/cuda/device.cuh', 'x(to_tf32(x))', 'x(x)', 'engines/test_cuda.py -k tf32_keeps and host'),
     'a kernel loses the last slice of a sum':
-        ('engines/cuda/product.cuh', 'z < slices; z++', 'z < slices - 1; z++', 'engines/test_cuda.py -k products and host-fp32 and slices'),
+        ('engines/cuda/product.cuh', 'z < slices; z++', 'z < slices - 1; z++',
+         'engines/test_cuda.py -k products and host-fp32 and slices'),
     'a kernel loses the last slice of a gradient':
-        ('engines/cuda/norm.cu', 'slice < slices)', 'slice < slices - 1)', 'engines/test_cuda.py -k products and host-fp32 and slices'),
+        ('engines/cuda/norm.cu', 'slice < slices)', 'slice < slices - 1)',
+         'engines/test_cuda.py -k products and host-fp32 and slices'),
     'a kernel forgets the activation on the way back':
         ('engines/cuda/conv.cu', 'sum[k] * slope_at(below.y[k])', 'sum[k]', 'engines/test_cuda.py -k follows and host and DCGAN'),
     'a kernel takes the statistics of the fakes for those of the real images':

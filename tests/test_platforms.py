@@ -84,5 +84,5 @@ def test_an_encoding_that_is_not_named_is_found(code, named):
 
 
 def test_every_text_file_has_a_named_encoding():
-    found = {path.name: [*unnamed_encodings(path.read_text('utf-8'))] for path in SOURCES}
+    found = {str(path): [*unnamed_encodings(path.read_text('utf-8'))] for path in SOURCES}
     assert len(found) > 50 and not any(found.values()), found

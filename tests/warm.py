@@ -1,6 +1,7 @@
 """Tests of a copy of the project, each time in a fork of one process that has imported what is slow to import."""
 import multiprocessing
 import os
+import signal
 import sys
 
 import pytest
@@ -18,18 +19,20 @@ def run_pytest(project, arguments, seconds=240):
     process.start()
     process.join(seconds)
     if process.exitcode is None:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
         raise TimeoutError(f'pytest {" ".join(arguments)} was not ready after {seconds} s')
-    with open(printed) as file:
+    with open(printed, encoding='utf-8') as file:
         return process.exitcode, file.read()
 
 
 def in_a_fork(project, arguments, printed):
+    os.setsid()                                   # with what the tests start, a group of its own
     tests = os.path.join(project, 'tests')
     os.chdir(tests)
     os.environ['PYTHONPATH'] = project
     sys.path[:] = [project, tests, *(path for path in sys.path if path not in ('', ORIGINAL) and not path.startswith(TESTS))]
-    file = os.open(printed, os.O_WRONLY | os.O_CREAT)
+    file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.exit(pytest.main(arguments))

@@ -97,7 +97,7 @@ def output_size(size, K, S, P):
 
 
 def transposed_size(size, K, S, P, output_padding):
-    """The other way round: the fewest pixels along one side that have so many patches, and output_padding more."""
+    """The other way round: the smallest side of an image that gives `size` patches, plus output_padding."""
     found = (size - 1) * S - 2 * P + K + output_padding
     if found < 1:
         raise ValueError(f'a transposed {K}x{K} kernel makes {found} pixels of {size} with padding {P}')

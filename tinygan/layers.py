@@ -50,8 +50,7 @@ class Conv2d(Weighted):
     Raises ValueError when the kernel does not fit into the padded image.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None,
-                 dtype=np.float32):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None, dtype=np.float32):
         super().__init__((kernel_size, kernel_size, in_channels, out_channels), out_channels, bias, rng, dtype)
         self.in_channels, self.out_channels, self.takes = in_channels, out_channels, ('N', 'H', 'W', in_channels)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
@@ -151,11 +150,10 @@ class Linear(Weighted):
 class BatchNorm2d(Layer):
     """y = gamma * xhat + beta, xhat = (x - mean) / sqrt(variance + eps), for every channel, over the minibatch.
 
-    Ioffe & Szegedy 2015, "Batch normalization", Algorithm 1. In training, mean and (biased) variance are the
-    minibatch's own, over (N, H, W); running_mean and running_var follow them, r += momentum * (new - r), the
-    variance unbiased, as PyTorch keeps it. In evaluation the running ones are used.
-    gamma starts as N(1, 0.02), beta at zero. Raises ValueError when x has another number of channels, and when
-    training on fewer than two values per channel; RuntimeError on a backward after a forward in evaluation.
+    Ioffe & Szegedy 2015, "Batch normalization", Algorithm 1. In training, mean and (biased) variance are the minibatch's
+    own, over (N, H, W); running_mean and running_var follow them, r += momentum * (new - r), the variance unbiased, as
+    PyTorch keeps it. In evaluation the running ones are used. gamma starts as N(1, 0.02), beta at zero. Raises ValueError
+    when x has another number of channels or, in training, fewer than two values of each; RuntimeError on backward in evaluation.
     """
     statistic_names = 'running_mean', 'running_var'
 
@@ -278,12 +276,10 @@ class Reshape(Layer):
         self.shape = shape
 
     def forward(self, x):
-        D = math.prod(x.shape[1:])
-        shape = (D,) if self.shape == (-1,) else self.shape       # of no examples, -1 could be any number
-        if -1 not in shape and math.prod(shape) != D:
-            raise ValueError(f'{self} takes {math.prod(shape)} entries of each example, not those of x {x.shape}')
+        if -1 not in self.shape and math.prod(x.shape[1:]) != math.prod(self.shape):
+            raise ValueError(f'{self} takes {math.prod(self.shape)} entries of each example, not those of x {x.shape}')
         self.cache = x.shape
-        return x.reshape(len(x), *shape)
+        return x.reshape(len(x), *self.shape)
 
     def backward(self, dy):
         return dy.reshape(self.cache)
@@ -296,3 +292,9 @@ class Flatten(Reshape):
 
     def __init__(self):
         super().__init__(-1)
+
+    def forward(self, x):
+        self.cache = x.shape
+        return x.reshape(len(x), math.prod(x.shape[1:]))          # where N is 0, -1 could be any number
+
+    tangent = forward

@@ -1,6 +1,8 @@
 """benchmarks/provenance.py: what a result says of itself, and whether its sources are still the same."""
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -46,9 +48,14 @@ def test_a_copy_without_history_is_told_its_commit_or_has_none(sources, monkeypa
     assert provenance.provenance([])['commit'] == 'abc1234'
 
 
+@pytest.mark.skipif(shutil.which('git') is None, reason='needs git')
 def test_a_source_that_is_not_committed_makes_a_commit_dirty_and_a_result_does_not(sources):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith('GIT_')}
+    environment |= {'GIT_CONFIG_GLOBAL': os.devnull, 'GIT_CONFIG_SYSTEM': os.devnull}
+
     def git(*arguments):
-        subprocess.run(['git', '-c', 'user.name=n', '-c', 'user.email=e', *arguments], cwd=sources, check=True, capture_output=True)
+        subprocess.run(['git', '-c', 'user.name=n', '-c', 'user.email=e', *arguments], cwd=sources, env=environment, check=True,
+                       capture_output=True)
     git('init')
     git('add', '.')
     git('commit', '-m', 'one')
@@ -74,10 +81,13 @@ def test_results_are_listed_with_what_has_changed_since(sources, capsys):
     assert changed.split() == ['x.json', 'def5678', '2026-11-27', 'changed', 'since:', '*.cu']
 
 
-def test_a_speed_run_is_not_added_to_one_of_other_sources(tmp_path, monkeypatch):
+@pytest.mark.parametrize('other, said', [({'sources': {'tinygan/[a-z]*.py': 'of another'}}, r'tinygan/\[a-z\]\*\.py'),
+                                         ({'device': 'another'}, 'device'), ({'versions': {'numpy': '2.0'}}, 'versions')])
+def test_a_speed_run_is_not_added_to_one_of_other_sources_or_machines(tmp_path, monkeypatch, other, said):
     monkeypatch.setattr(speedrun, 'RESULT', tmp_path / 'speedrun.json')
-    speedrun.RESULT.write_text(json.dumps({'provenance': {'commit': 'abc1234', 'sources': {'tinygan/[a-z]*.py': 'of another'}}}))
-    with pytest.raises(SystemExit, match=r'is of commit abc1234, and tinygan/\[a-z\]\*\.py changed since: move it away'):
+    before = provenance.provenance([], torch=provenance.version('torch')) | {'commit': 'abc1234'} | other
+    speedrun.RESULT.write_text(json.dumps({'provenance': before}))
+    with pytest.raises(SystemExit, match=f'is of commit abc1234, and {said} changed since: move it away'):
         speedrun.run([0], [])
 
 

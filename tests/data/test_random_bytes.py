@@ -53,8 +53,9 @@ def zipped(files):
 ARRAYS = {'a.npy': written(np.save, IMAGES), 'b.npy': written(np.save, IMAGES / 255), 'a.npz': written(np.savez, x=IMAGES),
           'b.npz': written(np.savez_compressed, x_train=IMAGES.astype('f'), y_train=np.arange(6)), 'idx3': idx_bytes(IMAGES),
           'idx3.gz': gzip.compress(idx_bytes(IMAGES)), 'a.zip': zipped({'a.png': picture('PNG'), 'b': picture('BMP')})}
-FORMATS = 'PNG', 'JPEG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM', 'TGA', 'ICO', 'PCX', 'SGI', 'DDS'
-PICTURES = {f'a.{format.lower()}': picture(format) for format in FORMATS}
+Image.init()                                      # all formats that this Pillow has
+FORMATS = {'PNG', 'JPEG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'PPM', 'TGA', 'ICO', 'PCX', 'SGI', 'DDS'} & Image.SAVE.keys()
+PICTURES = {f'a.{format.lower()}': picture(format) for format in sorted(FORMATS)}
 
 
 @st.composite

@@ -232,7 +232,7 @@ def test_resuming_beside_a_damaged_newest_checkpoint_keeps_the_good_one_until_an
         assert load(folder)[1] in (1, 2, 3)
 
 
-# ---- the end of the power, at every moment
+# ---- a power failure, at every moment
 
 @pytest.fixture
 def moments(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ UNSYNCED = lambda tail: b'', lambda tail: tail[:len(tail) // 2], lambda tail: by
 
 
 class Disk:
-    """What the end of the power may leave of a folder, by the promises that POSIX makes and no other. Of a file, what was there at
+    """What a power failure may leave of a folder, by the promises that POSIX makes and no other. Of a file, what was there at
     its last fsync, and of what was written since nothing, half, all, or zeros in its place; of names, what they meant at their
     folder's last fsync, and each change since or not. `states` has all that is possible at any moment, with the step that had been
     saved by then."""
@@ -85,7 +85,7 @@ class Disk:
 
 @pytest.fixture
 def left_by(tmp_path, monkeypatch):
-    """left_by(action): (folder, step saved by then) of all that the end of the power may leave while action(disk) changes a run."""
+    """left_by(action): (folder, step saved by then) of all that a power failure may leave while action(disk) changes a run."""
     def states(action, folder=tmp_path / 'run'):
         folder.mkdir(exist_ok=True)
         with monkeypatch.context() as patch, contextlib.ExitStack() as files:

@@ -81,7 +81,7 @@ class Rows:
 def damage_told(path):
     """Within the block, whatever is wrong with the bytes of a file is a UserError."""
     try:
-        with warnings.catch_warnings(action='ignore'):            # NumPy's, about a shape that overflows for instance
+        with warnings.catch_warnings(action='ignore'):            # such as NumPy's about a shape that overflows
             yield
     except UserError:
         raise

@@ -152,7 +152,7 @@ def is_picture(file, name, start):
 
 
 def is_of_system(error):
-    """Is it the system's fault, and not that of a file's bytes, by which one may seek to nowhere (EINVAL)?"""
+    """Is it the system's fault, and not that of a file's bytes, which may name an offset that is not there (EINVAL)?"""
     return isinstance(error, MemoryError) or getattr(error, 'errno', None) not in (None, errno.EINVAL)
 
 

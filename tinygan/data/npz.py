@@ -1,4 +1,4 @@
-"""Arrays in an .npz, of which every byte is looked at."""
+"""Arrays in an .npz, all of whose checksums are compared."""
 import contextlib
 
 import numpy as np

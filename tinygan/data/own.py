@@ -217,7 +217,7 @@ def bytes_of(source, name, shape, background):
 
 def digest_of(images):
     digest = hashlib.sha256()
-    for start in range(0, len(images), LOOKED_AT):
+    for start in tqdm(range(0, len(images), LOOKED_AT), 'checking', leave=False, disable=None, delay=1):
         digest.update(images[start:start + LOOKED_AT])
     return digest
 

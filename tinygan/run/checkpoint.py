@@ -25,7 +25,7 @@ from ..data.npz import open_npz
 from ..data.ours import is_run, read_config
 from ..errors import UserError
 from ..recipes import find_recipe
-from .files import atomically, lock
+from .files import atomically, lock, sync_names
 from .pictures import plot_curves, save_gif, save_png
 
 VERSION = 2                         # of the checkpoint's format: since 2, it may ask for penalties, critic steps, classes, a VAE
@@ -54,6 +54,8 @@ class Run:
         """A new run, resumable from its first moment. UserError when the folder already holds one."""
         run = cls(folder, config)
         (run.folder / 'samples').mkdir(parents=True, exist_ok=True)
+        for parent in run.folder.absolute().parents[:2]:
+            sync_names(parent)
         run.held = lock(folder)
         check_unused(folder)                      # now that nobody else can begin one there
         run.write_config(versions)
@@ -118,9 +120,9 @@ class Run:
             sample.rename(sample.with_name(f'step_{made_at:06d}.png'))
 
     def write_metrics(self, rows):
-        """Write metrics.csv anew, with today's columns, from rows that an older tinygan may have written."""
+        """Write metrics.csv anew, with today's columns, some of which the rows may lack."""
         with atomically(self.folder / 'metrics.csv', 'w') as file:
-            table = csv.DictWriter(file, self.columns, extrasaction='ignore', lineterminator='\n')
+            table = csv.DictWriter(file, self.columns, lineterminator='\n')
             table.writeheader()
             table.writerows(rows)
 
@@ -198,8 +200,8 @@ class Run:
 
 
 def read_metrics(path, step, columns):
-    """The rows of a metrics.csv up to that step, and the lowest distance in them. Its last row may be cut short, and its first one
-    be that of any step. UserError where something else is wrong; a digit that has become another cannot be noticed."""
+    """The rows of a metrics.csv up to that step, and the lowest distance in them. Its last row may be cut short, and it may begin
+    at any step. UserError where something else is wrong, but another digit or an empty cell cannot be noticed."""
     if not path.exists():
         return [], math.inf
     try:
@@ -207,10 +209,10 @@ def read_metrics(path, step, columns):
         if not {'step'} <= set(table.fieldnames or ()) <= set(columns):
             raise ValueError('its first line does not name the columns')
         rows = [row for row in table if int(row['step']) <= step]
-        if [int(row['step']) for row in rows] != [*range(step - len(rows) + 1, step + 1)]:
-            raise ValueError(f'it lacks rows of the steps until {step}')
+        if [int(row['step']) for row in rows] != [*range(max(step - len(rows), 0) + 1, step + 1)]:
+            raise ValueError(f'its rows are not those of consecutive steps up to {step}')
         if not all(math.isfinite(float(value)) for row in rows for value in row.values() if value != ''):
-            raise ValueError('it has numbers that are none')
+            raise ValueError('a value is not a finite number')
         return rows, min((float(row['frechet']) for row in rows if row.get('frechet')), default=math.inf)
     except (ValueError, TypeError, csv.Error) as error:
         raise UserError(f'{path} is damaged ({error}); moved away, it stops no run') from None

@@ -31,8 +31,7 @@ def atomically(path, mode='wb', previous=None):
 
 
 def sync_names(folder):
-    """Make what the names in a folder mean survive the end of the power, and so an order of two files: the later one is not there
-    without the earlier."""
+    """Sync a folder, so that what was renamed in it, or made, is there under its name after a power failure too."""
     with contextlib.suppress(OSError):            # Windows opens no folder, and not every network drive syncs one
         descriptor = os.open(folder, os.O_RDONLY)
         try:
