@@ -1,4 +1,5 @@
 """A run's folder, whatever happens to it: files cut short, damaged, forged, power gone at any moment."""
+import gc
 import io
 import itertools
 import json
@@ -6,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -606,6 +608,23 @@ def test_a_sample_cut_short_by_a_kill_does_not_stop_the_resumed_run(run):
     resumed, _ = resume(run.folder)
     resumed.save_pictures()
     assert (run.folder / 'samples.gif').exists() and (run.folder / 'curves.png').exists()
+
+
+def test_figures_do_not_pile_up_where_training_makes_too_little_for_python_to_look(run, monkeypatch):
+    from tinygan.run.pictures import matplotlib_figure
+    drawn = weakref.WeakSet()
+
+    class Watched(matplotlib_figure()):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            drawn.add(self)
+    monkeypatch.setattr('tinygan.run.pictures.matplotlib_figure', lambda: Watched)
+    gc.disable()
+    try:
+        run.draw_curves(run.folder / 'curves.png')
+        assert (run.folder / 'curves.png').exists() and not drawn
+    finally:
+        gc.enable()
 
 
 def test_a_long_run_s_gif_shows_a_hundred_of_its_grids_evenly(run, monkeypatch):

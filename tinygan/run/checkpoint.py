@@ -10,6 +10,7 @@
 """
 import contextlib
 import csv
+import gc
 import io
 import itertools
 import json
@@ -197,6 +198,7 @@ class Run:
         metrics = np.atleast_1d(np.genfromtxt(self.folder / 'metrics.csv', delimiter=',', names=True))
         if metrics.size:
             plot_curves(path, {name: metrics[name] for name in metrics.dtype.names})
+            gc.collect()                          # a figure refers to itself, and training makes too little for Python to look
 
 
 def read_metrics(path, step, columns):
