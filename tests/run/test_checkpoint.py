@@ -102,6 +102,13 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path):
     resume(folder)
 
 
+def test_the_names_of_the_folders_that_a_run_makes_are_synced_too(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(checkpoint, 'sync_names', synced.append)
+    Run.start(tmp_path / 'runs' / 'fast', CONFIG, state(0), {'tinygan': '0'})
+    assert {tmp_path, tmp_path / 'runs'} <= {*synced}
+
+
 # ---- one file, whole or not at all
 
 def test_a_file_cut_off_in_the_middle_never_was(tmp_path):
