@@ -1,7 +1,8 @@
 """Files that were damaged at random: no traceback, and nothing wrong that nobody is told of.
 
 What cannot be noticed, as no checksum guards it: a digit of metrics.csv that has become another, or a cell that is empty; that it
-lacks its first rows, or all, as it does where the old one was moved away; a shade in a picture without a checksum, or in an .npy or an IDX file.
+lacks its first rows, or all, as it does where the old one was moved away; a shade in a picture without a checksum, or in an .npy
+or an IDX file.
 """
 import io
 import itertools
