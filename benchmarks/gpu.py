@@ -32,8 +32,9 @@ from tinygan.recipes import RECIPES, make_gan  # noqa: E402
 from tinygan.run.files import atomically  # noqa: E402
 from tinygan.run.device import find_precision, select_device  # noqa: E402
 from gpu_account import account, elapsed, numbers_of, play, repeat, turns_of  # noqa: E402
-from gpu_report import LAYERS, measured, ours, show_account, show_times, show_waits, theirs  # noqa: E402
+from gpu_report import LAYERS, ours, show_account, show_times, show_waits, theirs  # noqa: E402
 from gpu_waits import setup_times, ten_epochs  # noqa: E402
+from provenance import gpu_provenance  # noqa: E402
 from torch_gpu import LEAD, dataset  # noqa: E402
 from torch_process import Variants, attempt  # noqa: E402
 
@@ -259,7 +260,9 @@ def main(arguments=None):
         with atomically(options.out, 'w') as file:
             file.write(json.dumps(result, indent=1) + '\n')
     setting = find_setting(options)
-    result = run(setting, options, measured(setting.xp, arguments), save)
+    sources = 'benchmarks/gpu*.py', 'benchmarks/torch_gpu.py', 'benchmarks/torch_process.py'
+    about = gpu_provenance(sources, setting.xp, ['python', 'benchmarks/gpu.py', *arguments])
+    result = run(setting, options, about, save)
     print(f'\nall figures: {options.out}')
     return 1 if result['checks'] == 'failed' else 0
 

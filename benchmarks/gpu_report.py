@@ -1,6 +1,4 @@
-"""What gpu.py shows on a screen: with its checks at most forty lines. And what it says of the machine."""
-from provenance import GPU, provenance, said, version
-
+"""What gpu.py shows on a screen: with its checks at most forty lines."""
 LAYERS = 'ours, plain layers'
 
 
@@ -10,14 +8,6 @@ def ours(precision):
 
 def theirs(variant):
     return f'PyTorch, {variant}'
-
-
-def measured(xp, arguments):
-    """On what, with what and when all is measured."""
-    cuda, device = xp.cuda.runtime.runtimeGetVersion(), xp.cuda.runtime.getDeviceProperties(0)['name'].decode()
-    return provenance((*GPU, 'benchmarks/gpu*.py', 'benchmarks/torch_gpu.py', 'benchmarks/torch_process.py'), device,
-                      ['python', 'benchmarks/gpu.py', *arguments], cupy=xp.__version__, cuda=f'{cuda // 1000}.{cuda % 1000 // 10}',
-                      driver=said('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'), torch=version('torch'))
 
 
 def show_times(result):

@@ -24,7 +24,7 @@ RESULTS = ROOT / 'benchmarks' / 'results'
 CORE = 'tinygan/[a-z]*.py', 'tinygan/recipes/*.py'
 CPU = *CORE, 'tinygan/engines/*.py'                                        # what trains on a CPU
 RUN = *CPU, 'train_mnist.py', 'tinygan/data/*.py', 'tinygan/run/*.py'       # and all that a run does besides
-GPU = *CORE, 'tinygan/engines/cuda/*'
+GPU = *RUN, 'tinygan/engines/cuda/*'
 
 
 def provenance(sources, device=None, command=None, **versions):
@@ -33,6 +33,14 @@ def provenance(sources, device=None, command=None, **versions):
     return {'commit': commit(), 'date': time.strftime('%Y-%m-%d'), 'device': device or f'{processor()}, {os.cpu_count()} cores',
             'versions': {'python': platform.python_version(), 'numpy': np.__version__, 'blas': blas(), **versions},
             'command': shlex.join(command), 'sources': {pattern: digest(pattern) for pattern in sources}}
+
+
+def gpu_provenance(sources, xp, command=None):
+    """Of what this process measures on the GPU; xp is CuPy."""
+    cuda, device = xp.cuda.runtime.runtimeGetVersion(), xp.cuda.runtime.getDeviceProperties(0)['name'].decode()
+    driver = said('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader')
+    return provenance((*GPU, *sources), device, command, cupy=xp.__version__, cuda=f'{cuda // 1000}.{cuda % 1000 // 10}',
+                      driver=driver, torch=version('torch'))
 
 
 def digest(pattern):

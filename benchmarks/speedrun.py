@@ -1,6 +1,6 @@
 """From nothing to good digits: Fréchet distance against seconds, our default recipe beside PyTorch.
 
-    python benchmarks/speedrun.py run [--seeds 0 1 2 3 4] [--only NAME ...]
+    python benchmarks/speedrun.py run [--seeds 0 1 2 3 4] [--only NAME ...] [--device gpu]
     python benchmarks/speedrun.py draw
 
 needs torch (pip install torch==2.13.0). `run` adds to what was measured before, by the same sources. Contenders take turns, seed
@@ -10,8 +10,12 @@ train_mnist.py with all that a run writes. PyTorch writes nothing; it has the sa
 run in the fastest of its variants (torch_gan.py), which are timed at the beginning. The time that torch.compile takes to compile
 does not count.
 
+On a GPU ours takes its products in TF32, as it comes; PyTorch, in bfloat16 and captured in a CUDA graph (torch_gpu.py), draws
+minibatches and noise of its own. There the clock starts with the first step, since the start takes longer than all that follows;
+and PyTorch's only when it has found its kernels and captured its step.
+
 A contender has reached a distance at the first mark where the mean over its seeds is as small. Both judges measure; the second
-one has chosen nothing. Results go to benchmarks/results/speedrun.json, the picture beside it.
+one has chosen nothing. Results go to benchmarks/results/speedrun.json, the picture beside it, and to speedrun_gpu.json.
 """
 import argparse
 import json
@@ -24,22 +28,25 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from cpu import TORCH, contender, minibatches
-from provenance import RUN, changed, provenance, version
+from provenance import RUN, changed, gpu_provenance, provenance, version
 from runs import SAMPLES, judges, train_mnist
 from tinygan.__main__ import sample_noise
 from tinygan.data.minibatches import Minibatches
 from tinygan.recipes import RECIPES, make_gan
+from tinygan.run.device import select_device
 from tinygan.run.generator import draw
 
-RESULT = Path(__file__).parent / 'results' / 'speedrun.json'
+RESULTS = {device: Path(__file__).parent / 'results' / name for device, name in (
+    ('cpu', 'speedrun.json'), ('gpu', 'speedrun_gpu.json'))}
 TARGETS = 40, 20, 5, 2, 1
-OURS = 'tinygan'
+OURS, OUR_SETTINGS, TUTORIAL = 'tinygan', 'PyTorch, our settings', "PyTorch, its tutorial's settings"
 STEPS = 150, 200, 400, 600, 800, 900, 950, 1000, 1200, 2000, 2500, 3000, 5000, 7000, 8000, 9370
 MARKS = {                                         # the recipe, and after which of its steps samples are judged
     OURS: ('fast', STEPS),
-    'PyTorch, our settings': ('fast', STEPS),
-    "PyTorch, its tutorial's settings": ('dcgan', (117, 234, 351, 468, 702, 936, 1404, 1872, 2340, 3276, 4680)),
+    OUR_SETTINGS: ('fast', STEPS),
+    TUTORIAL: ('dcgan', (117, 234, 351, 468, 702, 936, 1404, 1872, 2340, 3276, 4680)),
 }
+CONTENDERS = {'cpu': list(MARKS), 'gpu': [OURS, TUTORIAL]}
 
 
 class Clock:
@@ -50,6 +57,11 @@ class Clock:
 
     def seconds(self):
         return time.time() - self.start
+
+    def restart(self):
+        """From 0, for what has taken the GPU so long to get ready. Print how long that was."""
+        say(start=self.seconds())
+        self.start = time.time()
 
     def judge(self, step, sampler, recipe):
         """Print what both judges find in samples after that step, and when it was."""
@@ -79,14 +91,17 @@ class Watched:
         return metrics
 
 
-def ours(clock, name, marks, seed):
+def ours(clock, name, marks, seed, device):
+    xp, _ = select_device(device)
     with TemporaryDirectory() as folder:
-        options = train_mnist.parse(['--recipe', name, '--seed', str(seed), '--data', 'mnist', '--device', 'cpu',
+        options = train_mnist.parse(['--recipe', name, '--seed', str(seed), '--data', 'mnist', '--device', device,
                                      '--max-steps', str(marks[-1]), '--out', folder + '/run'], 'speedrun.py')
-        gan, images, judge, run = train_mnist.begin(options.out, options, np)
-        batches = Minibatches(images, RECIPES[name], seed)
-        engine = Watched(train_mnist.start_engine(gan, batches, run, np), clock, RECIPES[name], marks)
+        gan, images, judge, run = train_mnist.begin(options.out, options, xp)
+        batches = Minibatches(images, RECIPES[name], seed, xp)
+        engine = Watched(train_mnist.start_engine(gan, batches, run, xp), clock, RECIPES[name], marks)
         health = train_mnist.Health(gan, batches, engine.state, 0, run.check_finite)
+        if device == 'gpu':
+            clock.restart()
         train_mnist.train(engine, judge, health, run, marks[-1])
         say(step=marks[-1], whole_run=clock.seconds())
 
@@ -105,6 +120,20 @@ def pytorch(clock, name, marks, seed, variant):
             clock.start += clock.seconds() - before
         if step in marks:
             clock.judge(step, party.copy_to_sampler(), recipe)
+
+
+def pytorch_on_gpu(clock, name, marks, seed, variant):
+    import torch_gpu
+    from torch_gan import to_tinygan
+    recipe = RECIPES[name]
+    gan = make_gan(recipe, seed)
+    training = torch_gpu.load(*variant.split(), recipe, recipe.batch_size, 'cuda', seed)
+    training.capture()                            # and so the first steps are made
+    clock.restart()
+    while training.number < marks[-1]:
+        training.step()
+        if training.number in marks:
+            clock.judge(training.number, to_tinygan(training.G, gan.G), recipe)
 
 
 def time_of_step(name, variant, steps=20, rounds=3):
@@ -126,26 +155,36 @@ def child(*arguments):
     return [json.loads(line) for line in found.splitlines() if line.startswith('{')]
 
 
-def run(seeds, names):
-    measured, variants = provenance((*RUN, 'tinygan/judge/*.py', 'benchmarks/speedrun.py', 'benchmarks/torch_gan.py'),
-                                    torch=version('torch')), {}
-    result = json.loads(RESULT.read_text()) if RESULT.exists() else {
+def measured_on(device):
+    sources = 'tinygan/judge/*.py', 'benchmarks/speedrun.py', 'benchmarks/torch_g*.py'
+    if device == 'cpu':
+        return provenance((*RUN, *sources), torch=version('torch'))
+    return gpu_provenance(sources, select_device(device)[0])
+
+
+def fastest(name, result):
+    """The variant of PyTorch that takes the least time for a step, timed but once for each recipe."""
+    recipe, _ = MARKS[name]
+    times = result['ms a step'].get(recipe) or {variant: child('time', recipe, variant)[0]['ms'] for variant in TORCH}
+    result['ms a step'][recipe] = times
+    print(name, times, flush=True)
+    return min(times, key=times.get)
+
+
+def run(device, seeds, names):
+    measured, path = measured_on(device), RESULTS[device]
+    result = json.loads(path.read_text()) if path.exists() else {
         'provenance': measured, 'samples': SAMPLES, 'ms a step': {}, 'runs': {}}
     before = result['provenance']
     if other := changed(before) + [name for name in ('device', 'versions') if before[name] != measured[name]]:
-        sys.exit(f'{RESULT} is of commit {before["commit"]}, and {", ".join(other)} changed since: move it away')
+        sys.exit(f'{path} is of commit {before["commit"]}, and {", ".join(other)} changed since: move it away')
     result['provenance'] = measured
-    for name in names:
-        recipe, _ = MARKS[name]
-        if name != OURS:                          # timed but once
-            times = result['ms a step'].get(recipe) or {variant: child('time', recipe, variant)[0]['ms'] for variant in TORCH}
-            result['ms a step'][recipe], variants[name] = times, min(times, key=times.get)
-            print(name, times, flush=True)
+    variants = {name: 'ours' if name == OURS else 'graph bf16' if device == 'gpu' else fastest(name, result) for name in names}
     for seed in seeds:
         for name in names:
-            rows = result['runs'].setdefault(name, {})[str(seed)] = child('run', name, seed, variants.get(name, 'ours'))
+            rows = result['runs'].setdefault(name, {})[str(seed)] = child('run', device, name, seed, variants[name])
             print(name, seed, *rows, sep='\n', flush=True)
-            RESULT.write_text(json.dumps(result, indent=1) + '\n')
+            path.write_text(json.dumps(result, indent=1) + '\n')
 
 
 def means(rows_of_seeds, judge):
@@ -167,8 +206,17 @@ def table(runs):
     rows = [['a distance of at most', *map(str, TARGETS)], ['---'] * (1 + len(TARGETS))]
     for name, rows_of_seeds in runs.items():
         times = reached(rows_of_seeds, first).values()
-        rows.append([name, *('' if seconds is None else f'{seconds:.0f} s' for seconds in times)])
+        rows.append([name, *('' if seconds is None else f'{seconds:.{0 if seconds > 2 else 2}f} s' for seconds in times)])
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+
+
+def show(runs):
+    first, second = judges()
+    for name, rows in runs.items():
+        print(name)
+        for step, s, *of_judges in zip(*means(rows, first)[:3], means(rows, second)[2]):
+            print(f'   {step:6} steps {s:7.2f} s', *(f'{distance:8.2f}' for distance in of_judges))
+    print(table(runs))
 
 
 def draw_curves(result):
@@ -176,17 +224,13 @@ def draw_curves(result):
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
     figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
-    first, second = judges()
+    first, _ = judges()
     for name, rows in result['runs'].items():
         colour = dict(zip(MARKS, ('tab:red', 'tab:blue', 'tab:gray')))[name]
         _, seconds, mean, distances = means(rows, first)
         label = f'{name} ({len(distances)} seed{"s" * (len(distances) > 1)})'
         axes.plot(seconds, mean, 'o-', color=colour, markersize=4, label=label)
         axes.fill_between(seconds, distances.min(axis=0), distances.max(axis=0), color=colour, alpha=0.2, linewidth=0)
-        print(name)
-        for step, s, *of_judges in zip(*means(rows, first)[:3], means(rows, second)[2]):
-            print(f'   {step:6} steps {s:7.1f} s', *(f'{distance:8.2f}' for distance in of_judges))
-    print(table(result['runs']))
     axes.set(xscale='log', yscale='log', xlabel='seconds on two CPU cores', ylabel='Fréchet distance of 10,000 samples',
              xticks=[5, 10, 20, 50, 100, 200, 500], yticks=[0.5, 1, 2, 5, 15, 50, 150], ylim=(0.4, 300))
     for axis in axes.xaxis, axes.yaxis:
@@ -194,7 +238,7 @@ def draw_curves(result):
         axis.set_minor_formatter('')
     axes.grid(color='0.9')
     axes.legend(frameon=False)
-    figure.savefig(RESULT.with_suffix('.png'), dpi=110)
+    figure.savefig(RESULTS['cpu'].with_suffix('.png'), dpi=110)
 
 
 def main():
@@ -202,18 +246,21 @@ def main():
         what, *arguments, start = sys.argv[2:]
         if what == 'time':
             return time_of_step(*arguments)
-        name, seed, variant = arguments
-        recipe, marks = MARKS[name]
-        clock = Clock(float(start))
-        return ours(clock, recipe, marks, int(seed)) if name == OURS else pytorch(clock, recipe, marks, int(seed), variant)
+        device, name, seed, variant = arguments
+        party = ours if name == OURS else pytorch_on_gpu if device == 'gpu' else pytorch
+        return party(Clock(float(start)), *MARKS[name], int(seed), device if name == OURS else variant)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('command', choices=['run', 'draw'])
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
-    parser.add_argument('--only', nargs='+', choices=MARKS, default=list(MARKS))
+    parser.add_argument('--only', nargs='+', choices=MARKS)
+    parser.add_argument('--device', choices=RESULTS, default='cpu')
     options = parser.parse_args()
     if options.command == 'run':
-        run(options.seeds, options.only)
-    draw_curves(json.loads(RESULT.read_text()))
+        run(options.device, options.seeds, options.only or CONTENDERS[options.device])
+    result = json.loads(RESULTS[options.device].read_text())
+    show(result['runs'])
+    if options.device == 'cpu':
+        draw_curves(result)
 
 
 if __name__ == '__main__':

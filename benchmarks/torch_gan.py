@@ -43,7 +43,7 @@ def to_tinygan(torch_network, network):
     layers_with_state = [layer for layer in network.layers if layer.parameter_names]
     modules = [module for module in torch_network if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.Linear))]
     for layer, module in zip(layers_with_state, modules, strict=True):
-        state = {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
+        state = {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
         if isinstance(module, nn.BatchNorm2d):
             layer.gamma[...], layer.beta[...] = state['weight'], state['bias']
             layer.running_mean[...], layer.running_var[...] = state['running_mean'], state['running_var']

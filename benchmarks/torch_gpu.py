@@ -45,12 +45,12 @@ def dataset(recipe, download):
 class Training:
     """G and D with the weights that ours start from; step() trains them on the next minibatch of `images`."""
 
-    def __init__(self, recipe, images, N, precision, device, memory_format):
+    def __init__(self, recipe, images, N, precision, device, memory_format, seed=0):
         import torch
         from torch_gan import to_torch
         if (recipe.loss, recipe.order, recipe.D_rests_at) != ('bce', 'both', None):
             raise NotImplementedError('only for cross-entropy and an update of both networks in each step')
-        gan = make_gan(recipe)
+        gan = make_gan(recipe, seed)
         self.G, self.D = (to_torch(net).to(device, memory_format=memory_format) for net in (gan.G, gan.D))
         betas, on_gpu = (recipe.beta1, recipe.beta2), device == 'cuda'
         self.optim_G, self.optim_D = (
@@ -141,7 +141,7 @@ class Training:
                 raise RuntimeError('it runs, but does not train')
 
 
-def load(variant, precision, recipe, N, device):
+def load(variant, precision, recipe, N, device, seed=0):
     """A Training that has made no step yet."""
     import torch
     if device == 'cuda':
@@ -150,9 +150,9 @@ def load(variant, precision, recipe, N, device):
         torch.set_float32_matmul_precision('high')                  # TF32
         torch.backends.cudnn.fp32_precision = 'tf32'                # torch.compile asks here
         torch.backends.cudnn.benchmark = True
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     memory_format = torch.contiguous_format if variant == 'compile_graph' else torch.channels_last
-    return Training(recipe, dataset(recipe, download=False).images, N, precision, device, memory_format)
+    return Training(recipe, dataset(recipe, download=False).images, N, precision, device, memory_format, seed)
 
 
 def prepare(training, variant):

@@ -84,11 +84,11 @@ def test_results_are_listed_with_what_has_changed_since(sources, capsys):
 @pytest.mark.parametrize('other, said', [({'sources': {'tinygan/[a-z]*.py': 'of another'}}, r'tinygan/\[a-z\]\*\.py'),
                                          ({'device': 'another'}, 'device'), ({'versions': {'numpy': '2.0'}}, 'versions')])
 def test_a_speed_run_is_not_added_to_one_of_other_sources_or_machines(tmp_path, monkeypatch, other, said):
-    monkeypatch.setattr(speedrun, 'RESULT', tmp_path / 'speedrun.json')
+    monkeypatch.setitem(speedrun.RESULTS, 'cpu', tmp_path / 'speedrun.json')
     before = provenance.provenance([], torch=provenance.version('torch')) | {'commit': 'abc1234'} | other
-    speedrun.RESULT.write_text(json.dumps({'provenance': before}))
+    speedrun.RESULTS['cpu'].write_text(json.dumps({'provenance': before}))
     with pytest.raises(SystemExit, match=f'is of commit abc1234, and {said} changed since: move it away'):
-        speedrun.run([0], [])
+        speedrun.run('cpu', [0], [])
 
 
 def test_a_run_keeps_where_it_comes_from_for_whoever_judges_it_later(tmp_path, monkeypatch):

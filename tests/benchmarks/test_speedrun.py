@@ -27,11 +27,24 @@ def test_the_clock_stands_still_while_samples_are_judged(monkeypatch, capsys):
     assert clock.seconds() == 5
 
 
+def test_on_a_gpu_the_clock_starts_with_the_first_step(monkeypatch, capsys):
+    now = SimpleNamespace(time=lambda: now.seconds, seconds=105.0)
+    monkeypatch.setattr(speedrun, 'time', now)
+    clock = speedrun.Clock(100)
+    clock.restart()
+    now.seconds = 105.25
+    assert json.loads(capsys.readouterr().out) == {'start': 5} and clock.seconds() == 0.25
+    rows = {'0': [{'start': 5.0}, {'step': 1, 'seconds': 0.25, 'it': 4.0}]}
+    assert speedrun.reached(rows, 'it')[5] == 0.25
+
+
 def test_each_contender_is_run_by_what_it_is_called_after(monkeypatch):
     found = []
-    for what in 'ours', 'pytorch':
-        monkeypatch.setattr(speedrun, what, lambda clock, recipe, marks, seed, *variant, what=what: found.append(what))
-    for name in speedrun.MARKS:
-        monkeypatch.setattr(sys, 'argv', ['speedrun.py', 'child', 'run', name, '0', 'tuned', '0'])
-        speedrun.main()
-    assert found == ['ours', 'pytorch', 'pytorch'] and speedrun.OURS == list(speedrun.MARKS)[0]
+    for what in 'ours', 'pytorch', 'pytorch_on_gpu':
+        monkeypatch.setattr(speedrun, what, lambda clock, recipe, marks, seed, how, what=what: found.append((what, recipe, how)))
+    for device, contenders in speedrun.CONTENDERS.items():
+        for name in contenders:
+            monkeypatch.setattr(sys, 'argv', ['speedrun.py', 'child', 'run', device, name, '0', 'tuned', '0'])
+            speedrun.main()
+    assert found == [('ours', 'fast', 'cpu'), ('pytorch', 'fast', 'tuned'), ('pytorch', 'dcgan', 'tuned'),
+                     ('ours', 'fast', 'gpu'), ('pytorch_on_gpu', 'dcgan', 'tuned')]
