@@ -5,7 +5,8 @@
 
 needs torch (pip install torch==2.13.0). `run` adds to what was measured before, by the same sources. Contenders take turns, seed
 by seed, each in a process of its own, which has the machine to itself. The clock starts when the process does, so that imports
-and the reading of MNIST count. It stands still only while, at the steps in MARKS, 10,000 samples are drawn and judged. Ours is
+and the reading of MNIST count. It stands still only while, at the steps in MARKS, the network that draws samples is kept; 10,000
+samples of each are judged after the process has ended. Ours is
 train_mnist.py with all that a run writes. PyTorch writes nothing; it has the same minibatches, noise and first weights, and is
 run in the fastest of its variants (torch_gan.py), which are timed at the beginning. The time that torch.compile takes to compile
 does not count.
@@ -18,10 +19,13 @@ A contender has reached a distance at the first mark where the mean over its see
 one has chosen nothing. Results go to benchmarks/results/speedrun.json, the picture beside it, and to speedrun_gpu.json.
 """
 import argparse
+import itertools
 import json
+import multiprocessing
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,6 +36,7 @@ from provenance import RUN, changed, gpu_provenance, provenance, version
 from runs import SAMPLES, judges, train_mnist
 from tinygan.__main__ import sample_noise
 from tinygan.data.minibatches import Minibatches
+from tinygan.engines.threads import one_thread
 from tinygan.recipes import RECIPES, make_gan
 from tinygan.run.device import select_device
 from tinygan.run.generator import draw
@@ -50,25 +55,38 @@ CONTENDERS = {'cpu': list(MARKS), 'gpu': [OURS, TUTORIAL]}
 
 
 class Clock:
-    """Seconds since `start`, as time.time has it, but for those spent in `judge`."""
+    """Seconds since `start`, as time.time has it, but for those spent in `keep`, which fills a folder."""
 
-    def __init__(self, start):
-        self.start = start
+    def __init__(self, start, folder):
+        self.start, self.folder = start, folder
 
     def seconds(self):
         return time.time() - self.start
 
     def restart(self):
-        """From 0, for what has taken the GPU so long to get ready. Print how long that was."""
-        say(start=self.seconds())
+        """From 0, now that the GPU is ready. Print how long that took."""
+        say(ready_after=self.seconds())
         self.start = time.time()
 
-    def judge(self, step, sampler, recipe):
-        """Print what both judges find in samples after that step, and when it was."""
+    def keep(self, step, sampler):
+        """Write what draws samples after that step to a file, and print when it was."""
         now = self.seconds()
-        images = draw(sampler, sample_noise(0, SAMPLES, recipe.z_dim), recipe.black)
-        say(step=step, seconds=now, **{name: judge.distance(images) for name, judge in judges().items()})
+        np.savez(f'{self.folder}/{step}.npz', parameters=sampler.parameters, statistics=sampler.statistics)
+        say(step=step, seconds=now)
         self.start += self.seconds() - now
+
+
+@one_thread()
+def judged(row, name, folder):
+    """What the clock has printed, with what both judges find in samples if it has kept what draws them."""
+    if 'seconds' not in row:
+        return row
+    recipe = RECIPES[name]
+    sampler = make_gan(recipe).sampler
+    with np.load(f'{folder}/{row["step"]}.npz') as kept:
+        sampler.parameters[:], sampler.statistics[:] = kept['parameters'], kept['statistics']
+    images = draw(sampler, sample_noise(0, SAMPLES, recipe.z_dim), recipe.black)
+    return row | {name: judge.distance(images) for name, judge in judges().items()}
 
 
 def say(**found):
@@ -76,10 +94,10 @@ def say(**found):
 
 
 class Watched:
-    """An engine whose samples are judged at its marks."""
+    """An engine whose sampler is kept at its marks."""
 
-    def __init__(self, engine, clock, recipe, marks):
-        self.engine, self.clock, self.recipe, self.marks = engine, clock, recipe, marks
+    def __init__(self, engine, clock, marks):
+        self.engine, self.clock, self.marks = engine, clock, marks
 
     def __getattr__(self, name):
         return getattr(self.engine, name)
@@ -87,7 +105,7 @@ class Watched:
     def step(self, number):
         metrics = self.engine.step(number)
         if number in self.marks:
-            self.clock.judge(number, self.snapshot()(), self.recipe)
+            self.clock.keep(number, self.snapshot()())
         return metrics
 
 
@@ -98,7 +116,7 @@ def ours(clock, name, marks, seed, device):
                                      '--max-steps', str(marks[-1]), '--out', folder + '/run'], 'speedrun.py')
         gan, images, judge, run = train_mnist.begin(options.out, options, xp)
         batches = Minibatches(images, RECIPES[name], seed, xp)
-        engine = Watched(train_mnist.start_engine(gan, batches, run, xp), clock, RECIPES[name], marks)
+        engine = Watched(train_mnist.start_engine(gan, batches, run, xp), clock, marks)
         health = train_mnist.Health(gan, batches, engine.state, 0, run.check_finite)
         if device == 'gpu':
             clock.restart()
@@ -119,7 +137,7 @@ def pytorch(clock, name, marks, seed, variant):
         if step == 1 and 'compiled' in variant:
             clock.start += clock.seconds() - before
         if step in marks:
-            clock.judge(step, party.copy_to_sampler(), recipe)
+            clock.keep(step, party.copy_to_sampler())
 
 
 def pytorch_on_gpu(clock, name, marks, seed, variant):
@@ -133,7 +151,7 @@ def pytorch_on_gpu(clock, name, marks, seed, variant):
     while training.number < marks[-1]:
         training.step()
         if training.number in marks:
-            clock.judge(training.number, to_tinygan(training.G, gan.G), recipe)
+            clock.keep(training.number, to_tinygan(training.G, gan.G))
 
 
 def time_of_step(name, variant, steps=20, rounds=3):
@@ -180,11 +198,18 @@ def run(device, seeds, names):
         sys.exit(f'{path} is of commit {before["commit"]}, and {", ".join(other)} changed since: move it away')
     result['provenance'] = measured
     variants = {name: 'ours' if name == OURS else 'graph bf16' if device == 'gpu' else fastest(name, result) for name in names}
-    for seed in seeds:
-        for name in names:
-            rows = result['runs'].setdefault(name, {})[str(seed)] = child('run', device, name, seed, variants[name])
-            print(name, seed, *rows, sep='\n', flush=True)
-            path.write_text(json.dumps(result, indent=1) + '\n')
+    for seed, name in itertools.product(seeds, names):
+        rows = result['runs'].setdefault(name, {})[str(seed)] = run_and_judge(device, name, seed, variants[name])
+        print(name, seed, *rows, sep='\n', flush=True)
+        path.write_text(json.dumps(result, indent=1) + '\n')
+
+
+def run_and_judge(device, name, seed, variant):
+    recipe, _ = MARKS[name]
+    with TemporaryDirectory() as folder:
+        rows = child('run', device, folder, name, seed, variant)
+        with ProcessPoolExecutor(mp_context=multiprocessing.get_context('spawn')) as pool:
+            return list(pool.map(judged, rows, itertools.repeat(recipe), itertools.repeat(folder)))
 
 
 def means(rows_of_seeds, judge):
@@ -246,9 +271,9 @@ def main():
         what, *arguments, start = sys.argv[2:]
         if what == 'time':
             return time_of_step(*arguments)
-        device, name, seed, variant = arguments
+        device, folder, name, seed, variant = arguments
         party = ours if name == OURS else pytorch_on_gpu if device == 'gpu' else pytorch
-        return party(Clock(float(start)), *MARKS[name], int(seed), device if name == OURS else variant)
+        return party(Clock(float(start), folder), *MARKS[name], int(seed), device if name == OURS else variant)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('command', choices=['run', 'draw'])
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])

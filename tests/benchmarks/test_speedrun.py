@@ -3,7 +3,12 @@ import json
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 from commands import ROOT
+
+from tinygan.__main__ import sample_noise
+from tinygan.recipes import make_gan
+from tinygan.run.generator import draw
 
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 import speedrun  # noqa: E402
@@ -16,25 +21,34 @@ def test_a_distance_is_reached_where_the_mean_over_the_seeds_is_as_small():
     assert speedrun.reached(ROWS, 'it') == {40: 2.5, 20: 2.5, 5: 4.5, 2: None, 1: None}
 
 
-def test_the_clock_stands_still_while_samples_are_judged(monkeypatch, capsys):
+def test_the_clock_stands_still_while_what_draws_samples_is_kept_to_be_judged(monkeypatch, capsys, tmp_path):
     now = SimpleNamespace(time=lambda: now.seconds, seconds=105.0)
     monkeypatch.setattr(speedrun, 'time', now)
-    monkeypatch.setattr(speedrun, 'draw', lambda *_: setattr(now, 'seconds', 137.0))
-    monkeypatch.setattr(speedrun, 'judges', dict)
-    clock = speedrun.Clock(100)
-    clock.judge(7, None, speedrun.RECIPES['fast'])
-    assert json.loads(capsys.readouterr().out) == {'step': 7, 'seconds': 5}
-    assert clock.seconds() == 5
+    monkeypatch.setattr(speedrun, 'np', SimpleNamespace(load=np.load, savez=lambda *a, **b: (
+        setattr(now, 'seconds', 137.0), np.savez(*a, **b))))
+    sampler = make_gan(speedrun.RECIPES['dcgan'], 3).sampler
+    sampler.statistics[:] = np.linspace(0.1, 0.2, sampler.statistics.size)
+    clock = speedrun.Clock(100, tmp_path)
+    clock.keep(7, sampler)
+    row = json.loads(capsys.readouterr().out)
+    assert row == {'step': 7, 'seconds': 5} and clock.seconds() == 5
+
+    monkeypatch.setattr(speedrun, 'SAMPLES', 20)
+    monkeypatch.setattr(speedrun, 'judges', lambda: {'it': SimpleNamespace(distance=np.copy)})
+    found = speedrun.judged(row, 'dcgan', tmp_path)
+    assert found['seconds'] == 5
+    np.testing.assert_array_equal(found['it'], draw(sampler, sample_noise(0, 20, 100), -1))
+    assert speedrun.judged({'whole_run': 9}, 'fast', tmp_path) == {'whole_run': 9}
 
 
-def test_on_a_gpu_the_clock_starts_with_the_first_step(monkeypatch, capsys):
+def test_on_a_gpu_the_clock_starts_with_the_first_step(monkeypatch, capsys, tmp_path):
     now = SimpleNamespace(time=lambda: now.seconds, seconds=105.0)
     monkeypatch.setattr(speedrun, 'time', now)
-    clock = speedrun.Clock(100)
+    clock = speedrun.Clock(100, tmp_path)
     clock.restart()
     now.seconds = 105.25
-    assert json.loads(capsys.readouterr().out) == {'start': 5} and clock.seconds() == 0.25
-    rows = {'0': [{'start': 5.0}, {'step': 1, 'seconds': 0.25, 'it': 4.0}]}
+    assert json.loads(capsys.readouterr().out) == {'ready_after': 5} and clock.seconds() == 0.25
+    rows = {'0': [{'ready_after': 5.0}, {'step': 1, 'seconds': 0.25, 'it': 4.0}]}
     assert speedrun.reached(rows, 'it')[5] == 0.25
 
 
@@ -44,7 +58,7 @@ def test_each_contender_is_run_by_what_it_is_called_after(monkeypatch):
         monkeypatch.setattr(speedrun, what, lambda clock, recipe, marks, seed, how, what=what: found.append((what, recipe, how)))
     for device, contenders in speedrun.CONTENDERS.items():
         for name in contenders:
-            monkeypatch.setattr(sys, 'argv', ['speedrun.py', 'child', 'run', device, name, '0', 'tuned', '0'])
+            monkeypatch.setattr(sys, 'argv', ['speedrun.py', 'child', 'run', device, 'folder', name, '0', 'tuned', '0'])
             speedrun.main()
     assert found == [('ours', 'fast', 'cpu'), ('pytorch', 'fast', 'tuned'), ('pytorch', 'dcgan', 'tuned'),
                      ('ours', 'fast', 'gpu'), ('pytorch_on_gpu', 'dcgan', 'tuned')]
