@@ -6,10 +6,9 @@
     graph           a whole step, captured by hand in a CUDA graph
     compile_graph   G and both losses by torch.compile, and a whole step captured by hand
 
-All of them: channels_last (but for compile_graph, which in PyTorch 2.11 fails with it), products in TF32 or, by autocast, in
-bfloat16, cudnn.benchmark, Adam in one fused kernel, the images as uint8 on the GPU and the noise drawn there, D's parameters
-without gradients while G learns, nothing read back between steps. They are spared D(x) and D(G(z)), which our step reports as
-well.
+All of them: channels_last, products in TF32 or, by autocast, in bfloat16, cudnn.benchmark, Adam in one fused kernel, the images
+as uint8 on the GPU and the noise drawn there, D's parameters without gradients while G learns, nothing read back between steps.
+They are spared D(x) and D(G(z)), which our step reports as well.
 
 It is a process that torch_process.py starts and talks to. It loads PyTorch, the networks and the images, and
 waits for a line before it tries out and compiles. When it is ready it writes a line of JSON, {"ready": true} or
@@ -45,13 +44,13 @@ def dataset(recipe, download):
 class Training:
     """G and D with the weights that ours start from; step() trains them on the next minibatch of `images`."""
 
-    def __init__(self, recipe, images, N, precision, device, memory_format, seed=0):
+    def __init__(self, recipe, images, N, precision, device, seed=0):
         import torch
         from torch_gan import to_torch
         if (recipe.loss, recipe.order, recipe.D_rests_at) != ('bce', 'both', None):
             raise NotImplementedError('only for cross-entropy and an update of both networks in each step')
         gan = make_gan(recipe, seed)
-        self.G, self.D = (to_torch(net).to(device, memory_format=memory_format) for net in (gan.G, gan.D))
+        self.G, self.D = (to_torch(net).to(device, memory_format=torch.channels_last) for net in (gan.G, gan.D))
         betas, on_gpu = (recipe.beta1, recipe.beta2), device == 'cuda'
         self.optim_G, self.optim_D = (
             torch.optim.Adam(net.parameters(), recipe.lr, betas, fused=True, capturable=on_gpu)
@@ -110,8 +109,12 @@ class Training:
         return softplus(-self.D(fake)).mean()
 
     def compile(self):
+        """What torch.compile can translate. Of a transposed convolution of images of one pixel, G's first layer, PyTorch 2.11
+        expects the gradient with other strides than it gets; so that layer becomes the matrix product that it is."""
         import torch
-        torch._inductor.config.layout_optimization = False          # PyTorch 2.11 fails where it chooses channels_last itself
+        first, rest = self.G[1], self.G[2:]
+        first.weight.data = first.weight.contiguous()
+        self.generate = lambda z: rest((z @ first.weight.flatten(1)).unflatten(1, first.weight.shape[1:]))
         for name in ('generate', 'loss_D', 'loss_G'):
             setattr(self, name, torch.compile(getattr(self, name), fullgraph=True))
 
@@ -151,8 +154,7 @@ def load(variant, precision, recipe, N, device, seed=0):
         torch.backends.cudnn.fp32_precision = 'tf32'                # torch.compile asks here
         torch.backends.cudnn.benchmark = True
     torch.manual_seed(seed)
-    memory_format = torch.contiguous_format if variant == 'compile_graph' else torch.channels_last
-    return Training(recipe, dataset(recipe, download=False).images, N, precision, device, memory_format, seed)
+    return Training(recipe, dataset(recipe, download=False).images, N, precision, device, seed)
 
 
 def prepare(training, variant):

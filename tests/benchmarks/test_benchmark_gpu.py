@@ -270,12 +270,16 @@ def test_a_process_that_fails_gives_its_last_line(images, no_cupy):
 
 # PyTorch ----------------------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize('compiled', [False, True])
 @pytest.mark.parametrize('precision, limits', [('tf32', (1e-5, 1e-2, 1e-6)), ('bf16', (2e-1, 4e-1, 1e-2))])
-def test_a_step_of_pytorch_is_our_step(precision, limits, tiny, images):
+def test_a_step_of_pytorch_is_our_step(precision, limits, compiled, tiny, images, monkeypatch):
     torch = pytest.importorskip('torch')
+    monkeypatch.setattr(torch, 'compile', lambda function, fullgraph: function)          # as it is before it is translated
     gan, x = make_gan(tiny), data.normalise(images.images[10:26], np)
     z = np.random.default_rng(1).standard_normal((16, tiny.z_dim), np.float32)
-    theirs = torch_gpu.Training(tiny, images.images, 16, precision, 'cpu', torch.channels_last)
+    theirs = torch_gpu.Training(tiny, images.images, 16, precision, 'cpu')
+    if compiled:
+        theirs.compile()
     theirs.index.copy_(torch.arange(10, 26))
     theirs.noise = lambda: torch.from_numpy(z)
     before = {name: getattr(gan, name).parameters.copy() for name in 'GD'}
@@ -304,7 +308,7 @@ def distance(theirs, ours, start=0):
 
 def test_pytorch_goes_through_the_images_of_an_epoch_once(tiny, images):
     torch = pytest.importorskip('torch')
-    training = torch_gpu.Training(tiny, images.images, 8, 'tf32', 'cpu', torch.channels_last)
+    training = torch_gpu.Training(tiny, images.images, 8, 'tf32', 'cpu')
     for _ in range(2):
         seen = []
         for _ in range(5):
@@ -317,7 +321,7 @@ def test_pytorch_goes_through_the_images_of_an_epoch_once(tiny, images):
     with pytest.raises(RuntimeError, match='does not train'):
         training.check()
     with pytest.raises(NotImplementedError, match='cross-entropy'):
-        torch_gpu.Training(RECIPES['lsgan'], images.images, 8, 'tf32', 'cpu', torch.channels_last)
+        torch_gpu.Training(RECIPES['lsgan'], images.images, 8, 'tf32', 'cpu')
 
 
 def test_a_variant_is_prepared_and_timed(tiny, images, monkeypatch):
