@@ -27,7 +27,8 @@ NO_FIGURES = [                      # code, versions, settings, definitions and 
     r'at an assumed .* for 100 Gbit/s', r'1\.3 times as short', 'ready within those 48 s', r'beta2 should be 0\.9; .*0\.999',
     r'beta2 0\.9\b']
 ONCE = (                            # paragraphs and tables that say, or those before or after them, at which commit
-    '*Above, eight of the 1,000 pictures', '| N | 100 |', 'Judge 1 reads', 'With more cores PyTorch gains', 'The command first')
+    '*Above, eight of the 1,000 pictures', '| N | 100 |', 'Judge 1 reads', 'With more cores PyTorch gains', 'The command first',
+    'PyTorch 2.11 cannot compile')
 TRIED = ('The search for `fast`', 'What made a step faster, and what did not', 'What made a step on a GPU faster, and what did not')
 COMMIT = r'\b(?=[a-f]*\d)[0-9a-f]{7}\b'
 
@@ -59,11 +60,18 @@ def of_speedrun():
                     for recipe, ms in RESULTS['speedrun']['ms a step'].items()}
 
 
+def of_speedrun_on_gpu():
+    runs = RESULTS['speedrun_gpu']['runs']['tinygan']
+    ready = sorted(row['ready_after'] for rows in runs.values() for row in rows if 'ready_after' in row)
+    return {1: speedrun.reached(runs, FIRST), 2: speedrun.reached(runs, SECOND), 'ready': [ready[0], ready[-1]]}
+
+
 def of_gpu():
     gpu = RESULTS['gpu']
     rates = [row['flop'] / row['us'] / 1e6 for row in gpu['account'] if row['flop'] > 1e9]
     return gpu | {'ratio': {name: gpu['ms_per_step'][name.split()[1]]['median'] / row['median']
                             for name, row in gpu['pytorch_ms'].items() if 'median' in row},
+                  'ten epochs': min(row['median'] for row in gpu['pytorch_ms'].values()) * gpu['ten_epochs_s']['bf16']['steps'] / 1e3,
                   'large': {'ms': sum(row['us'] for row in gpu['account'] if row['flop'] > 1e9) / 1e3, 'least': min(rates),
                             'most': max(rates)},
                   'TFLOP/s': gpu['totals']['matmul_flop_s'] / 1e12, 'TB/s': gpu['totals']['copy_bytes_s'] / 1e12}
@@ -90,7 +98,7 @@ def known():
     with np.load(TRAINED) as trained, np.load(provenance.RESULTS / 'health.npz') as recorded:
         ship = json.loads(str(trained['about']))['Frechet distance of 10000 samples']
         losses = {name: recorded[f'{name}, seed 0/metrics'][-10:, 0].mean() for name in ('dcgan', 'fast')}
-    return {**cpu, 'speed': of_speedrun(), 'gpu': of_gpu(), 'scale': of_scale(),
+    return {**cpu, 'speed': of_speedrun(), 'speed_gpu': of_speedrun_on_gpu(), 'gpu': of_gpu(), 'scale': of_scale(),
             'quality': {name: {1: row[FIRST]['mean'], 2: row[SECOND]['mean'], 'seeds': row[FIRST]['each seed']}
                         for name, row in RESULTS['quality']['distances'].items()},
             'ms': ms | {'ratio': ms['R1 instead'] / ms['r1 without R1']},
