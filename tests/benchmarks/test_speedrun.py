@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from commands import ROOT
 
 from tinygan.__main__ import sample_noise
@@ -41,7 +42,18 @@ def test_the_clock_stands_still_while_what_draws_samples_is_kept_to_be_judged(mo
     assert speedrun.judged({'whole_run': 9}, 'fast', tmp_path) == {'whole_run': 9}
 
 
-def test_on_a_gpu_the_clock_starts_with_the_first_step(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize('device, called', [('cpu', ['keep 2']), ('gpu', ['restart', 'keep 2'])])
+def test_an_engine_s_sampler_is_kept_at_its_marks_and_a_gpu_s_clock_starts_behind_the_first_step(device, called):
+    found, sampler = [], object()
+    clock = SimpleNamespace(restart=lambda: found.append('restart'),
+                            keep=lambda step, kept: found.append(f'keep {step}' if kept is sampler else 'another'))
+    engine = SimpleNamespace(step=lambda number: number * 10, snapshot=lambda: lambda: sampler, lag=50)
+    watched = speedrun.Watched(engine, clock, (2,), device)
+    assert [watched.step(number) for number in (1, 2, 3)] == [10, 20, 30] and watched.lag == 50
+    assert found == called
+
+
+def test_a_clock_that_starts_anew_says_after_how_long(monkeypatch, capsys, tmp_path):
     now = SimpleNamespace(time=lambda: now.seconds, seconds=105.0)
     monkeypatch.setattr(speedrun, 'time', now)
     clock = speedrun.Clock(100, tmp_path)
