@@ -17,6 +17,7 @@ from tinygan.recipes import RECIPES, networks
 from tinygan.run.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
+QUICK = os.pathsep.join([str(ROOT / 'tests' / 'quick'), str(ROOT)])              # PYTHONPATH of a run whose curves nobody looks at
 LIMIT = 120                                       # seconds, for a process that ends by itself
 started = []                                      # processes, of which a test leaves none behind
 STEPS = 8                                         # of the run `trained`
@@ -72,7 +73,7 @@ def leave_none():
     return True
 
 
-def start(folder, program, *arguments, patch=None, environment={}, **options):
+def start(folder, program, *arguments, patch=None, environment={}, curves=False, **options):
     """A process that runs a real command line in the folder, after a patch, Python code, if there is one."""
     name, arguments = str(ROOT / program), list(map(str, arguments))
     if patch:
@@ -81,7 +82,7 @@ def start(folder, program, *arguments, patch=None, environment={}, **options):
         arguments = ['-c', code, *arguments]
     else:
         arguments = [*(['-m', 'tinygan'] if program == 'tinygan' else [name]), *arguments]
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), **environment}
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT) if curves else QUICK, **environment}
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     return begun([sys.executable, *arguments], cwd=folder, env=environment, **pipes | options)
 

@@ -83,7 +83,7 @@ def environment(tmp_path_factory):
 def trained(tmp_path_factory):
     """The run that most tests look at, and what it printed."""
     folder = tmp_path_factory.mktemp('trained')
-    out, err = train(folder, '--max-steps', STEPS, '--out', 'run', '--seed', '5')
+    out, err = train(folder, '--max-steps', STEPS, '--out', 'run', '--seed', '5', curves=True)
     return folder / 'run', out, err
 
 

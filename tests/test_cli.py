@@ -78,7 +78,7 @@ def test_in_a_log_file_the_output_is_plain_lines(trained):
 
 
 def test_the_same_command_line_trains_the_same_run(trained, tmp_path):
-    train(tmp_path, '--max-steps', STEPS, '--out', 'run', '--seed', '5')
+    train(tmp_path, '--max-steps', STEPS, '--out', 'run', '--seed', '5', curves=True)
     assert same_run(tmp_path / 'run', trained[0])
 
 
@@ -108,7 +108,7 @@ def test_short_epochs_share_their_grids_and_the_gif_has_them_in_order(tmp_path):
 def test_a_dry_run_touches_everything_and_leaves_nothing_behind(tmp_path):
     (tmp_path / 'tmp').mkdir()
     out, err = train(tmp_path, '--dry-run', '--evaluate-every', 1, environment={'TMPDIR': str(tmp_path / 'tmp')},
-                     patch=MEASURED)
+                     patch=MEASURED, curves=True)
     assert out.count(' Frechet ') == 3 and 'step 3/3' in out and err == ''
     assert out.splitlines()[-1].startswith('dry run: ')
     assert list((tmp_path / 'tmp').iterdir()) == []
@@ -127,7 +127,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(trained, tmp_path):
     run = tmp_path / 'run'
     train(tmp_path, '--max-steps', 3, '--out', run, '--seed', '5')
     assert load(run)[1] == 3
-    finish(start(tmp_path, 'train_mnist.py', '--resume', run, '--max-steps', STEPS, '--device', 'cpu'))
+    finish(start(tmp_path, 'train_mnist.py', '--resume', run, '--max-steps', STEPS, '--device', 'cpu', curves=True))
     assert same_run(run, trained[0])
 
 
@@ -174,7 +174,7 @@ def test_options_that_agree_with_the_run_may_be_repeated(copy, tmp_path):
 def test_a_run_that_has_made_its_steps_says_how_to_go_on_and_mends_its_pictures(copy, trained, tmp_path):
     for name in ('samples.gif', 'curves.png'):        # killed after the last checkpoint, before these
         (copy / name).unlink()
-    out, err = train(tmp_path, '--resume', copy, '--max-steps', STEPS)
+    out, err = train(tmp_path, '--resume', copy, '--max-steps', STEPS, curves=True)
     assert 'has made all its 8 steps; raise --max-steps to go on' in out and err == ''
     assert same_run(copy, trained[0])
 
@@ -185,7 +185,7 @@ def test_a_checkpoint_cut_short_by_a_power_cut_costs_only_the_steps_since_the_on
     newest = run / 'checkpoint.npz'
     newest.write_bytes(newest.read_bytes()[:-1000])
     assert load(run)[1] == 4
-    _, err = train(tmp_path, '--max-steps', STEPS, '--resume', run)
+    _, err = train(tmp_path, '--max-steps', STEPS, '--resume', run, curves=True)
     assert err.count('checkpoint.npz is damaged') == 1 and err.endswith('run/checkpoint.previous.npz\n'), err
     assert same_run(run, trained[0])
 
@@ -216,7 +216,7 @@ def measured(trained, tmp_path_factory):
              f'--resume broken --evaluate-every 3 --max-steps {STEPS}',
              f'--resume later --evaluate-every 1 --max-steps {STEPS + 1}',
              f'--resume later --evaluate-every 0 --max-steps {STEPS + 2}')
-    out, _ = finish(start(folder, 'train_mnist.py', patch=f'''{MEASURED}
+    out, _ = finish(start(folder, 'train_mnist.py', curves=True, patch=f'''{MEASURED}
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 import train_mnist

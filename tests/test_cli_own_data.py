@@ -313,7 +313,7 @@ def test_a_tilde_is_the_home_folder_wherever_it_stands(tmp_path, monkeypatch, go
 
 def test_a_notebook_s_backend_ends_no_run(tmp_path):
     backend = {'MPLBACKEND': 'module://matplotlib_inline.backend_inline'}
-    _, err = train(tmp_path, '--max-steps', '1', '--out', 'run', environment=backend)
+    _, err = train(tmp_path, '--max-steps', '1', '--out', 'run', environment=backend, curves=True)
     assert err == '' and (tmp_path / 'run' / 'curves.png').exists()
 
 

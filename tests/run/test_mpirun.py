@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import DIVERGING, ROOT, SMALL, TINY_DATA, begun, finish, load, metrics, one_line, same_arrays, start, wait_for
+from commands import DIVERGING, QUICK, ROOT, SMALL, TINY_DATA, begun, finish, load, metrics, one_line, same_arrays, start, wait_for
 from mpi import MPIRUN, OPEN_MPI, needs_mpi
 from test_lanes import gone
 
@@ -27,7 +27,7 @@ def program(*arguments, patch=None):
 
 
 def launch(folder, *command, **environment):
-    environment = {**os.environ, **OPEN_MPI, 'PYTHONPATH': str(ROOT), **environment}
+    environment = {**os.environ, **OPEN_MPI, 'PYTHONPATH': QUICK, **environment}
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     return begun([MPIRUN, *command], cwd=folder, env=environment, **pipes)
 
