@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -18,6 +19,11 @@ os.environ.setdefault('HYPOTHESIS_STORAGE_DIRECTORY', os.path.join(tempfile.gett
 def pytest_xdist_auto_num_workers():
     """One more than there are cores: many tests wait for processes that they start."""
     return os.cpu_count() + 1
+
+
+def pytest_collection_finish():
+    """What has been imported stays, and so Python need not look for garbage in it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture
