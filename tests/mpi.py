@@ -15,6 +15,8 @@ OPEN_MPI = {'OMPI_ALLOW_RUN_AS_ROOT': '1', 'OMPI_ALLOW_RUN_AS_ROOT_CONFIRM': '1'
 
 
 def missing():
+    if os.environ.keys() & {'PMI_RANK', 'OMPI_COMM_WORLD_RANK'}:                             # a process that mpirun has started
+        return None
     if importlib.util.find_spec('mpi4py') is None or not MPIRUN:
         return "needs mpi4py and an MPI: pip install -e '.[mpi]'"
     hello = [MPIRUN, '-n', '2', sys.executable, '-c', 'from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2']
