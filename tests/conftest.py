@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import LIMIT, STEPS, leave_none, train
+from quick.matplotlib.figure import Figure
+
+from tinygan.run import pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault('HYPOTHESIS_STORAGE_DIRECTORY', os.path.join(tempfile.gettempdir(), 'hypothesis'))          # not here
@@ -91,6 +94,12 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('trained')
     out, err = train(folder, '--max-steps', STEPS, '--out', 'run', '--seed', '5', curves=True)
     return folder / 'run', out, err
+
+
+@pytest.fixture
+def without_curves(monkeypatch):
+    """The runs of this process have a stand-in for Matplotlib, too."""
+    monkeypatch.setattr(pictures, 'matplotlib_figure', lambda: Figure)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ PLAIN = '--device', 'cpu', '--plain'
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
+def elsewhere(tmp_path, monkeypatch, without_curves):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
 
@@ -221,7 +221,8 @@ def test_images_that_are_no_digits_are_not_measured_against_mnist(tmp_path, go):
             main(command)
 
 
-def test_they_are_if_the_user_says_that_they_are_digits(tmp_path, go, capsys):
+def test_they_are_if_the_user_says_that_they_are_digits(tmp_path, go, capsys, monkeypatch):
+    monkeypatch.setenv('TINYGAN_DATA', str(tmp_path))                            # no MNIST to measure beside them
     drawn = digits.draw(np.random.default_rng(0), 5)[0]
     np.save(tmp_path / 'mine.npy', drawn)
     go('--data mine.npy --batch-size 2 --max-steps 1 --out run')
