@@ -35,31 +35,31 @@ def test_samples_are_a_picture_and_if_asked_for_an_array(command, trained, tmp_p
         assert np.array_equal(pixels[y:y + 28, x:x + 28], sample)
 
 
-def test_an_array_asked_for_comes_without_a_picture_and_a_picture_has_as_many_columns_as_rows(command, tmp_path):
-    done = command('tinygan', 'sample', '--npy', 'nine.npy', '-n', 9, check=0)
+def test_an_array_asked_for_comes_without_a_picture_and_a_picture_has_as_many_columns_as_rows(ask, tmp_path):
+    done = ask('sample', '--npy', 'nine.npy', '-n', 9)
     assert done.stdout == 'nine.npy: uint8 (9, 28, 28)\n' and not list(tmp_path.glob('*.png'))
-    done = command('tinygan', 'sample', '-n', 10, '--npy', 'ten.npy', '--out', 'ten.png', check=0)
+    done = ask('sample', '-n', 10, '--npy', 'ten.npy', '--out', 'ten.png')
     assert done.stdout.splitlines() == ['ten.png: 10 samples, 4 in a row', 'ten.npy: uint8 (10, 28, 28)']
     for columns, (across, down) in {(): (4, 3), ('--columns', 3): (3, 4), ('--columns', 20): (10, 1)}.items():
-        command('tinygan', 'sample', '-n', 10, *columns, check=0)
+        ask('sample', '-n', 10, *columns)
         with Image.open(tmp_path / 'grid.png') as picture:
             assert picture.size == (2 * (30 * across + 2), 2 * (30 * down + 2))
-    command('tinygan', 'sample', '--npy', 'more.npy', '-n', 9, '--columns', 9, check=0)
+    ask('sample', '--npy', 'more.npy', '-n', 9, '--columns', 9)
     with Image.open(tmp_path / 'grid.png') as picture:
         assert picture.size == (2 * (30 * 9 + 2), 2 * (30 + 2))
 
 
-def test_without_a_run_the_trained_generator_draws(command, tmp_path):
+def test_without_a_run_the_trained_generator_draws(ask, tmp_path):
     """All ten digits, and judge 1 is sure of most."""
     away = {'TINYGAN_DATA': '', 'XDG_CACHE_HOME': str(tmp_path / 'cache')}
-    command('tinygan', 'sample', '--npy', 'samples.npy', '-n', 200, check=0, **away)
+    ask('sample', '--npy', 'samples.npy', '-n', 200, **away)
     samples = np.load(tmp_path / 'samples.npy')
     z = sample_noise(0, 200, 16)
     assert abs((tinygan.load()(z)[..., 0] + 1) * 127.5 - samples).max() <= 0.6
     _, p = shipped('judge 1').look(samples[..., None])
     assert set(p.argmax(axis=1)) == set(range(10)) and np.median(p.max(axis=1)) > 0.99
-    command('tinygan', 'interpolate', '--gif', 'ways.gif', check=0, **away)
-    command('tinygan', 'arithmetic', '--digits', 9, 4, 6, check=0, **away)
+    ask('interpolate', '--gif', 'ways.gif', **away)
+    ask('arithmetic', '--digits', 9, 4, 6, **away)
     assert {path.name for path in tmp_path.iterdir()} == {'samples.npy', 'interpolation.png', 'ways.gif', 'arithmetic.png'}
 
 
@@ -110,18 +110,18 @@ def test_an_array_in_a_run_s_place_is_answered_with_the_option_that_takes_it(tmp
             main([command, str(tmp_path / 'mine.npy')])
 
 
-def test_samples_depend_on_the_seed_alone_and_more_of_them_begin_with_the_same(command, trained, tmp_path):
+def test_samples_depend_on_the_seed_alone_and_more_of_them_begin_with_the_same(ask, trained, tmp_path):
     runs = {'default': (), 'again': ('--seed', 0), 'other': ('--seed', 1), 'few': ('-n', 5)}
     for name, more in runs.items():
         files = '--out', f'{name}.png', '--npy', f'{name}.npy'
-        command('tinygan', 'sample', trained[0], *files, *more, check=0)
+        ask('sample', trained[0], *files, *more)
     default, again, other, few = (np.load(tmp_path / f'{name}.npy') for name in runs)
     assert len(default) == 64 and np.array_equal(default, again) and not (default == other).all()
     assert abs(default[:5].astype(int) - few).max() <= 1      # a smaller product may round otherwise
     assert (tmp_path / 'default.png').read_bytes() == (tmp_path / 'again.png').read_bytes()
 
 
-def test_samples_come_from_the_trained_weights(command, trained, tmp_path):
+def test_samples_come_from_the_trained_weights(ask, trained, tmp_path):
     """In evaluation mode: with the generator's running statistics, image by image."""
     from tinygan.arrays import random_stream
     from tinygan.recipes import RECIPES
@@ -131,7 +131,7 @@ def test_samples_come_from_the_trained_weights(command, trained, tmp_path):
     G.eval()
     z = random_stream(0, 'sample').standard_normal((4, 100), np.float32)
     expected = np.concatenate([G(z[i:i + 1]) for i in range(4)])[..., 0]
-    command('tinygan', 'sample', trained[0], '-n', 4, '--npy', 'four.npy', check=0)
+    ask('sample', trained[0], '-n', 4, '--npy', 'four.npy')
     assert abs(np.load(tmp_path / 'four.npy') - (expected + 1) * 127.5).max() <= 0.6
 
 
@@ -149,10 +149,10 @@ def test_a_checkpoint_file_takes_a_run_s_place(trained, copy, tmp_path, monkeypa
     capsys.readouterr()
 
 
-def test_interpolation_strips_lead_from_one_image_to_another_by_small_steps(command, trained, tmp_path):
-    done = command('tinygan', 'interpolate', trained[0], check=0)
+def test_interpolation_strips_lead_from_one_image_to_another_by_small_steps(ask, trained, tmp_path):
+    done = ask('interpolate', trained[0])
     assert done.stdout.startswith('interpolation.png: ') and done.stderr == ''
-    command('tinygan', 'interpolate', trained[0], '--rows', 2, '--steps', 20, '--out', 'ways.png', check=0)
+    ask('interpolate', trained[0], '--rows', 2, '--steps', 20, '--out', 'ways.png')
     with Image.open(tmp_path / 'interpolation.png') as default, Image.open(tmp_path / 'ways.png') as picture:
         assert default.size == (2 * (12 * 30 + 2), 2 * (6 * 30 + 2))
         pixels = np.asarray(picture)[::2, ::2].astype(float)
@@ -163,27 +163,26 @@ def test_interpolation_strips_lead_from_one_image_to_another_by_small_steps(comm
         assert 0 < 4 * pace < abs(images[0] - images[-1]).mean()
 
 
-def test_the_straight_way_differs_from_the_great_circle_between_its_ends(command, trained, tmp_path):
+def test_the_straight_way_differs_from_the_great_circle_between_its_ends(ask, trained, tmp_path):
     for path in 'linear', 'spherical':
-        command('tinygan', 'interpolate', trained[0], '--path', path, '--rows', 1, '--steps', 5, '--out', f'{path}.png',
-                check=0)
+        ask('interpolate', trained[0], '--path', path, '--rows', 1, '--steps', 5, '--out', f'{path}.png')
     straight, curved = (np.asarray(Image.open(tmp_path / f'{path}.png')).astype(int) for path in ('linear', 'spherical'))
     ends = np.r_[0:60, 4 * 60 + 4:5 * 60 + 4]
     assert abs(straight - curved)[:, ends].max() <= 1 < abs(straight - curved).max()
 
 
-def test_an_interpolation_can_move(command, trained, tmp_path):
-    done = command('tinygan', 'interpolate', trained[0], '--rows', 3, '--steps', 7, '--gif', 'ways.gif', check=0)
+def test_an_interpolation_can_move(ask, trained, tmp_path):
+    done = ask('interpolate', trained[0], '--rows', 3, '--steps', 7, '--gif', 'ways.gif')
     assert done.stdout.splitlines()[1] == 'ways.gif: all the paths at once'
     with Image.open(tmp_path / 'ways.gif') as picture:
         assert picture.n_frames == 7 and picture.size == (2 * (3 * 30 + 2), 2 * (30 + 2))
 
 
-def test_arithmetic_shows_the_concepts_their_means_and_the_sum(command, trained, tmp_path):
+def test_arithmetic_shows_the_concepts_their_means_and_the_sum(ask, trained, tmp_path):
     """a - a + a is a: the middle of the nine is then the mean of the first column."""
     same = [word for concept in 'abc' for word in (f'--{concept}', 3, 1, 4)]
-    command('tinygan', 'arithmetic', trained[0], *same, check=0)
-    command('tinygan', 'sample', trained[0], '-n', 5, '--npy', 'five.npy', check=0)
+    ask('arithmetic', trained[0], *same)
+    ask('sample', trained[0], '-n', 5, '--npy', 'five.npy')
     with Image.open(tmp_path / 'arithmetic.png') as picture:
         pixels = np.asarray(picture)[::2, ::2].astype(int)
     tile = {(row, column): pixels[2 + row * 30:30 + row * 30, 2 + column * 30:30 + column * 30]
@@ -224,11 +223,11 @@ def test_every_gradient_is_checked_in_a_table(monkeypatch, capsys):
         assert any(f' {gradient} ' in row for row in rows)
 
 
-def test_one_kind_can_be_checked_alone(command):
-    done = command('tinygan', 'gradcheck', 'conv2d', 'BCE', check=0)
+def test_one_kind_can_be_checked_alone(ask):
+    done = ask('gradcheck', 'conv2d', 'BCE')
     rows = [line for line in done.stdout.splitlines() if line.endswith('  ok')]
     assert {row.split()[0].rstrip(',') for row in rows} == {'Conv2d', 'bce_with_logits'} and len(rows) == 17
-    done = command('tinygan', 'gradcheck', 'linear', 'conv3d', check=2)
+    done = ask('gradcheck', 'linear', 'conv3d', check=2)
     assert one_line(done.stderr, 'nothing to check is called conv3d: choose from Conv2d, ConvTranspose2d, ', ', fast',
                     program='tinygan')
 
@@ -282,8 +281,8 @@ Tanh.backward = lambda self, dy: 1.001 * backward(self, dy)
     ('sample absent.npz', ['absent.npz holds no checkpoint']),
     ('interpolate damaged.npz', ['damaged.npz is damaged (']),
 ])
-def test_a_mistake_with_a_run_is_answered_with_one_line(command, trained, tmp_path, arguments, parts):
+def test_a_mistake_with_a_run_is_answered_with_one_line(ask, trained, tmp_path, arguments, parts):
     (tmp_path / 'file').write_text('in the way')
     (tmp_path / 'damaged.npz').write_bytes((trained[0] / 'checkpoint.npz').read_bytes()[:-1000])
-    done = command('tinygan', *(trained[0] if word == 'RUN' else word for word in arguments.split()), check=2)
+    done = ask(*(trained[0] if word == 'RUN' else word for word in arguments.split()), check=2)
     assert one_line(done.stderr, *parts, program='tinygan')

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import threadpoolctl
-from commands import NO_NETWORK, counting_threads, one_line
+from commands import counting_threads, one_line
 from PIL import Image
 
 from tinygan import data
@@ -247,7 +247,7 @@ def test_another_seed_draws_other_samples(no_mnist, tmp_path, capsys):
     ('evaluate --judge judge.npz --neighbours picture.png', ['neighbours are images of MNIST, and judge.npz knows others']),
     ('evaluate --npy gray.npy --neighbours picture.png', ['holds no train-images', 'TINYGAN_DATA']),
 ])
-def test_a_mistake_is_answered_with_one_line(command, tmp_path, arguments, parts):
+def test_a_mistake_is_answered_with_one_line(ask, no_mnist, tmp_path, arguments, parts):
     gray = np.zeros((3, 28, 28), np.uint8)
     for name, array in {'gray': gray, 'float': gray.astype('f'), 'colour': np.zeros((3, 28, 28, 3), np.uint8),
                         'one': gray[:1], 'number': np.uint8(3), 'objects': np.array([{}])}.items():
@@ -261,7 +261,6 @@ def test_a_mistake_is_answered_with_one_line(command, tmp_path, arguments, parts
     with np.load(Path(frozen.__file__).with_name('second1.npz')) as file:
         np.savez(tmp_path / 'judge.npz', **dict(file) | {'about': str(file['about']).replace('MNIST', 'mine.npz')})
     run = small_run(tmp_path / 'run', 'dcgan64') if 'RUN' in arguments else ''
-    done = command('tinygan', *(run if word == 'RUN' else word for word in arguments.split()), check=2,
-                   XDG_CACHE_HOME=str(tmp_path / 'cache'), **NO_NETWORK)
+    done = ask(*(run if word == 'RUN' else word for word in arguments.split()), check=2)
     assert one_line(done.stderr, *parts, program='tinygan')
     assert done.stdout == '' and not (tmp_path / 'picture.png').exists()

@@ -193,7 +193,7 @@ def test_a_look_takes_the_metrics_that_are_on_their_way_and_the_gpu_goes_on(cupy
 # ---- a run
 
 @pytest.fixture
-def train(cupy, monkeypatch, tmp_path):
+def train(cupy, monkeypatch, tmp_path, without_curves):
     """Train a run of so many steps, of narrow networks, on the stand-in; its exit code."""
     recipe = RECIPES['dcgan']
     G, D = (partial(network, width=4) for network in (recipe.generator, recipe.discriminator))
