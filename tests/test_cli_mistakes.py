@@ -79,19 +79,19 @@ def test_a_mistake_is_answered_with_one_line_and_nothing_is_made(tmp_path, monke
     assert set(contents(tmp_path)) == {'file'} and not (tmp_path / 'new').exists()
 
 
-def test_a_folder_that_holds_a_run_is_refused_with_a_hint_and_not_touched(command, copy):
+def test_a_folder_that_holds_a_run_is_refused_with_a_hint_and_not_touched(ask, copy):
     before = contents(copy)
-    done = command('train_mnist.py', '--data', 'digits', '--out', copy, check=2)
-    assert one_line(done.stderr, f'{copy} already holds a run', f'--resume {copy}', 'another --out')
+    done = ask('train', '--data', 'digits', '--out', copy, check=2)
+    assert one_line(done.stderr, f'{copy} already holds a run', f'--resume {copy}', 'another --out', program='tinygan')
     assert contents(copy) == before
 
 
 @pytest.mark.parametrize('name', ['config.json', 'metrics.csv', 'curves.png'])
-def test_a_folder_that_holds_somebody_s_files_is_refused_and_not_touched(command, tmp_path, name):
+def test_a_folder_that_holds_somebody_s_files_is_refused_and_not_touched(ask, tmp_path, name):
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / name).write_text('["mine"]')
-    done = command('train_mnist.py', '--data', 'digits', '--out', 'mine', check=2)
-    assert one_line(done.stderr, f'mine already holds {name}', 'another --out')
+    done = ask('train', '--data', 'digits', '--out', 'mine', check=2)
+    assert one_line(done.stderr, f'mine already holds {name}', 'another --out', program='tinygan')
     assert contents(tmp_path / 'mine') == {name: b'["mine"]'}
 
 
@@ -99,12 +99,12 @@ def test_a_folder_that_holds_somebody_s_files_is_refused_and_not_touched(command
     ('--batch-size 16', 'with --batch-size 8'), ('--lr 0.1', 'with --lr 0.0002'), ('--seed 0', 'with --seed 5'),
     ('--data mnist', 'with --data digits'), ('--beta1 0', 'with --beta1 0.5'), ('--z-dim 7', 'with --z-dim 100'),
     ('--loss lsgan', 'with --loss bce'), ('--critic-steps 2', 'with --critic-steps 1'), ('--penalty r1', 'without --penalty')])
-def test_a_resumed_run_cannot_change_what_it_was_begun_with(command, trained, arguments, was):
+def test_a_resumed_run_cannot_change_what_it_was_begun_with(ask, trained, arguments, was):
     run = trained[0]
     before = contents(run)
-    done = command('train_mnist.py', '--resume', run, *arguments.split(), check=2)
+    done = ask('train', '--resume', run, *arguments.split(), check=2)
     flag, asked = arguments.split()
-    assert one_line(done.stderr, f'was begun {was} and cannot go on with {asked}', f'leave out {flag}')
+    assert one_line(done.stderr, f'was begun {was} and cannot go on with {asked}', f'leave out {flag}', program='tinygan')
     assert contents(run) == before
 
 
