@@ -6,10 +6,9 @@
 needs torch (pip install torch==2.13.0). `run` adds to what was measured before, by the same sources. Contenders take turns, seed
 by seed, each in a process of its own, which has the machine to itself. The clock starts when the process does, so that imports
 and the reading of MNIST count. It stands still only while, at the steps in MARKS, the network that draws samples is kept; 10,000
-samples of each are judged after the process has ended. Ours is
-train_mnist.py with all that a run writes. PyTorch writes nothing; it has the same minibatches, noise and first weights, and is
-run in the fastest of its variants (torch_gan.py), which are timed at the beginning. The time that torch.compile takes to compile
-does not count.
+samples of each are judged after the process has ended. Ours is train_mnist.py with all that a run writes. PyTorch writes nothing;
+it has the same minibatches, noise and first weights, and is run in the fastest of its variants (torch_gan.py), which are timed at
+the beginning. The time that torch.compile takes to compile does not count.
 
 On a GPU ours takes its products in TF32, as it comes. PyTorch is run in the variant that gpu.py has found fastest, and draws its
 own minibatches and noise. The start takes longer than all that follows, and so the clock starts when ours has made its first step,

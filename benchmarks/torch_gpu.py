@@ -25,10 +25,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tinygan import data  # noqa: E402
-from tinygan.recipes import RECIPES, make_gan  # noqa: E402
+from tinygan.recipes import RECIPES, Recipe, make_gan  # noqa: E402
 from torch_process import why  # noqa: E402
 
 LEAD = 20                           # steps before those that are timed: somebody else has just had the GPU
+LEFT_OUT = 'game', 'loss', 'penalty', 'critic_steps', 'order', 'D_rests_at', 'lr_d', 'instance_noise', 'average'  # of a recipe
 WARM_UP = 30                        # steps after which whatever chooses kernels has chosen
 
 
@@ -47,8 +48,8 @@ class Training:
     def __init__(self, recipe, images, N, precision, device, seed=0):
         import torch
         from torch_gan import to_torch
-        if (recipe.loss, recipe.order, recipe.D_rests_at) != ('bce', 'both', None):
-            raise NotImplementedError('only for cross-entropy and an update of both networks in each step')
+        if other := [name for name in LEFT_OUT if getattr(recipe, name) != Recipe._field_defaults[name]]:
+            raise NotImplementedError(f'only for recipes that leave {", ".join(other)} as in dcgan')
         gan = make_gan(recipe, seed)
         self.G, self.D = (to_torch(net).to(device, memory_format=torch.channels_last) for net in (gan.G, gan.D))
         betas, on_gpu = (recipe.beta1, recipe.beta2), device == 'cuda'
@@ -114,7 +115,11 @@ class Training:
         import torch
         first, rest = self.G[1], self.G[2:]
         first.weight.data = first.weight.contiguous()
-        self.generate = lambda z: rest((z @ first.weight.flatten(1)).unflatten(1, first.weight.shape[1:]))
+
+        def generate(z):
+            images = (z @ first.weight.flatten(1)).unflatten(1, first.weight.shape[1:])
+            return rest(images if first.bias is None else images + first.bias[:, None, None])
+        self.generate = generate
         for name in ('generate', 'loss_D', 'loss_G'):
             setattr(self, name, torch.compile(getattr(self, name), fullgraph=True))
 

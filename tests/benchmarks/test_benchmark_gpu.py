@@ -320,8 +320,30 @@ def test_pytorch_goes_through_the_images_of_an_epoch_once(tiny, images):
             parameter.fill_(float('nan'))
     with pytest.raises(RuntimeError, match='does not train'):
         training.check()
-    with pytest.raises(NotImplementedError, match='cross-entropy'):
-        torch_gpu.Training(RECIPES['lsgan'], images.images, 8, 'tf32', 'cpu')
+
+
+@pytest.mark.parametrize('name, what', [('lsgan', 'loss'), ('fast', 'penalty, lr_d, average'), ('vae', 'game, loss'),
+                                        ('wgan_gp', 'loss, penalty, critic_steps'), ('lsgan64', 'loss, order, D_rests_at'),
+                                        ('conditional', 'game, lr_d, instance_noise, average')])
+def test_what_pytorch_is_not_told_is_refused(name, what, images):
+    pytest.importorskip('torch')
+    with pytest.raises(NotImplementedError, match=f'^only for recipes that leave {what} as in dcgan$'):
+        torch_gpu.Training(RECIPES[name], images.images, 8, 'tf32', 'cpu')
+
+
+@pytest.mark.parametrize('name', ['dcgan', 'dcgan64'])
+def test_the_layer_that_is_written_as_a_product_is_the_same(name, monkeypatch):
+    torch = pytest.importorskip('torch')
+    monkeypatch.setattr(torch, 'compile', lambda function, fullgraph: function)
+    training = torch_gpu.Training(RECIPES[name], np.zeros((8, 1, 1, 1), np.uint8), 8, 'tf32', 'cpu')
+    assert (training.G[1].bias is None) == (name == 'dcgan')
+    z = training.noise()
+    with torch.no_grad():
+        if name == 'dcgan64':
+            training.G[1].bias.normal_()
+        expected = training.G(z)
+        training.compile()
+        assert training.generate is not training.G and torch.allclose(training.generate(z), expected, atol=1e-5)
 
 
 def test_a_variant_is_prepared_and_timed(tiny, images, monkeypatch):
