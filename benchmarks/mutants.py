@@ -4,7 +4,8 @@
 
 needs git, and what the tests need. mutations.py says what is changed: never a text, an annotation or what follows `raise`. One pass
 over the tests, in the processes that they start too, notes which test runs which line. A mutant meets those that run its line: the
-file that mirrors its own, then its folder, then all others. Tests that read the source notice any change, and are left out; those
+file that mirrors its own, then its folder, then all others. One outside of functions meets those that run any line of its file's
+functions, and the quick tests of all that import it. Tests that read the source notice any change, and are left out; those
 of tinygan/learn, which do in part, meet its own mutants alone. Tests that take ten times as long as without the mutant, and a
 minute, are stopped: it counts as killed.
 
@@ -37,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = 'train_mnist.py', 'tinygan/**/*', 'tests/**/*'
 HARMLESS = 'nothing', 'looks', 'speed'               # what the reason for a survivor begins with
 LEFT_OUT = 'test_planted_bugs.py', 'test_package.py', 'test_structure.py', 'test_readme.py', 'test_mutants.py'
+QUICK = 0.3                                          # seconds
 MEMORY = 8 << 30                                     # bytes: a mutant may ask for more than there is
 TRACER = '''
 import contextlib, os, sys, threading
@@ -130,7 +132,8 @@ def borrowed(folders):
 
 
 def groups(mutant, seconds, runs):
-    """The tests that run what is mutated, the near ones first, and the quick ones first among those."""
+    """The tests that run what is mutated, the near ones first, and the quick ones first among those. At last those that may only
+    read what the file has outside of functions."""
     found = set().union(*(runs.get((mutant.file, line), ()) for line in range(mutant.first, mutant.last + 1)))
     package, _, name = mutant.file.removeprefix('tinygan/').rpartition('/')
     folder = f"tests/{package.split('/')[0]}/".replace('//', '/')
@@ -139,9 +142,13 @@ def groups(mutant, seconds, runs):
     for test in sorted(seconds, key=seconds.get):
         if (test in found or file_of(test) in found) and (package == 'learn' or not test.startswith('tests/learn/')):
             chosen[file_of(test)].append(test)
-    nearness = [[], [], []]
+    nearness = [[], [], [], []]
     for file in sorted(chosen, key=lambda file: sum(map(seconds.get, chosen[file]))):
         nearness[0 if file == mirror else 1 if file.startswith(near) else 2] += chosen[file]
+    if mutant.first <= 1:                         # outside of functions
+        importers = set(map(file_of, runs.get((mutant.file, 0), ())))
+        nearness[3] = [test for test in seconds if seconds[test] < QUICK and test not in chosen[file_of(test)] and file_of(test) in
+                       importers and (package == 'learn' or not test.startswith('tests/learn/'))]
     return [tests for tests in nearness if tests]
 
 

@@ -103,6 +103,9 @@ def test_near_tests_come_first_then_quick_ones_and_those_of_learn_for_learn_alon
     assert mutants.groups(MUTANT, seconds, {('tinygan/data/own.py', 3): set(tests)}) == [[own], [mnist], [cli]]
     assert mutants.groups(MUTANT, seconds, {('tinygan/data/own.py', 3): {'tests/data/test_own.py'}}) == [[quick, own]]
     assert mutants.groups(MUTANT, seconds, {('tinygan/data/own.py', 5): set(tests)}) == []
+    whole, seconds['tests/test_cli.py::f'] = MUTANT._replace(first=1, last=9), 0.1          # not in a function
+    runs = {('tinygan/data/own.py', 3): {own}, ('tinygan/data/own.py', 0): {'tests/test_cli.py', bugs, mnist}}
+    assert mutants.groups(whole, seconds, runs) == [[own], ['tests/test_cli.py::f']]
     page = MUTANT._replace(file='tinygan/learn/page.py')
     assert mutants.groups(page, seconds, {('tinygan/learn/page.py', 3): {*tests, quick}}) == [[bugs], [cli, mnist, quick, own]]
 

@@ -146,6 +146,7 @@ WRONG = [                           # what is right only for some: (exercise, th
     ('penalty', 'frozen now', 'layer.frozen = frozen[layer]', 'D.unfreeze()'),
     ('penalty', 'the penalty  ', 'return self.weight * loss', 'return loss'),
     ('gan_step', 'learns by', 'loss.generator(score)', 'loss.real(score)'),
+    ('gan_step', 'G after a whole step', 'optim_G.step()', 'optim_G.step()\n        G.parameters *= 1.01'),
     ('gan_step', 'line', "return {'loss_G'", "{'loss_G'"),
     ('gan_step', 'broke off', 'finally:\n            D.unfreeze()', 'except ValueError:\n            0\n        D.unfreeze()'),
 ]

@@ -10,6 +10,8 @@ from commands import DIVERGING, QUICK, ROOT, SMALL, TINY_DATA, begun, finish, lo
 from mpi import MPIRUN, OPEN_MPI, needs_mpi
 from test_lanes import gone
 
+from tinygan.run import mpirun
+
 SCRIPT = str(ROOT / 'train_mnist.py')
 OPTIONS = ['--data', 'digits', '--recipe', 'dcgan', '--batch-size', '12']                  # which 2, 3 and 4 divide
 PID = '''
@@ -122,6 +124,17 @@ def test_processes_that_disagree_are_told_so_before_the_first_step(tmp_path, opt
     one, other = program(*OPTIONS, '--out', 'run'), program(*OPTIONS, '--out', 'run', *options, patch=patch)
     process = launch(tmp_path, '-n', '1', *one, ':', '-n', '1', *other)
     assert one_line(ended(process, 2)[1], 'process 1, on ', said) and not list(tmp_path.iterdir())
+
+
+def test_other_sources_are_those_of_the_package_alone(tmp_path, monkeypatch):
+    package = tmp_path / 'tinygan'
+    (package / 'run').mkdir(parents=True)
+    monkeypatch.setattr(mpirun, '__file__', str(package / 'run' / 'mpirun.py'))
+    found = set()
+    for path in package / 'gan.py', package / 'run' / 'files.py', tmp_path / 'beside.py', package / 'data.json':
+        path.write_text('1')
+        found.add(mpirun.same_everywhere())
+    assert len(found) == 2
 
 
 @needs_mpi
