@@ -102,6 +102,16 @@ def test_a_link_s_own_name_says_whether_it_is_emnist_s(tmp_path):
     assert np.array_equal(read(tmp_path / 'emnist-letters-train-images-idx3-ubyte', (8, 8, 1))[..., 0], square)
 
 
+def test_a_file_is_as_long_as_its_array_or_is_not_whole():
+    file = idx_bytes(GRAY)
+    for start in file[:16], file:
+        assert idx.is_whole(start, len(file)) and not idx.is_whole(start, len(file) - 1) and not idx.is_whole(start, 16)
+
+
+def test_an_array_of_truths_may_be_black_all_over():
+    assert array_file.scale_of(np.zeros((2, 4, 4, 1), bool), 'it')[:2] == (255, 0)
+
+
 def test_idx_files_hold_colour_too(tmp_path):
     put(tmp_path, colour=idx_bytes(COLOUR))
     assert np.array_equal(read(tmp_path / 'colour', (8, 10, 3)), COLOUR)

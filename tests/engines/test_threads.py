@@ -1,12 +1,14 @@
 """Work divided among threads."""
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import threadpoolctl
 from commands import threads
 
+from tinygan.engines import threads as module
 from tinygan.engines.threads import core_count, on_all_cores
 
 
@@ -22,6 +24,11 @@ def test_parts_are_worked_on_at_the_same_time_each_with_one_thread_of_blas_and_c
         assert on_all_cores(work, range(6), 'working') == [0, -1, -2, -3, -4, -5]
         assert threads() == {2}
     assert seen == 6 * [{1}]
+
+
+def test_where_no_blas_is_found_there_is_one_core(monkeypatch):
+    monkeypatch.setattr(module, 'blas', lambda: SimpleNamespace(info=lambda: [{'user_api': 'openmp', 'num_threads': 4}]))
+    assert core_count() == 1
 
 
 def test_with_one_thread_of_blas_there_is_one_of_ours():

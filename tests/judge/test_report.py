@@ -41,13 +41,13 @@ def pixels(rng, labels, bright=250):
 
 
 def test_digits_are_counted_and_those_that_are_missing_named(rng, eye):
-    labels = np.repeat(np.arange(10), [30, 0, 5, 60, 5, 5, 60, 1, 34, 0])
-    dim = pixels(rng, np.full(50, 3), bright=60)                # and of these it can not be sure
+    labels = np.repeat(np.arange(10), [30, 0, 5, 60, 5, 3, 62, 2, 33, 0])
+    dim = pixels(rng, np.full(100, 3), bright=60)               # and of these it can not be sure
     result = evaluate(np.concatenate([pixels(rng, labels), dim]), eye)
     found = result['samples']
-    assert found['n'] == 250
-    assert found['digits'] == [30, 0, 5, 110, 5, 5, 60, 1, 34, 0] and found['missing'] == [1, 7, 9]
-    assert found['confident'] == 200 / 250
+    assert found['n'] == 300
+    assert found['digits'] == [30, 0, 5, 160, 5, 3, 62, 2, 33, 0] and found['missing'] == [1, 7, 9]
+    assert found['confident'] == 200 / 300
     assert result['judge'] == {'name': 'an eye', 'sha256': 'abc', 'accuracy': 1, 'test_images': 7, 'data': 'pixels'}
     assert found['interval'].keys() == {'frechet', 'score', 'confident'} and result.keys() == {'samples', 'judge'}
 
