@@ -38,6 +38,15 @@ def test_a_layer_of_one_s_own_is_checked_in_two_lines_and_stays_as_it_was():
     assert layer.a.dtype == np.float32 and not layer.da.any() and (layer.a == 0.5).all()
 
 
+def test_what_is_random_in_a_check_comes_from_the_generator_that_it_is_given(rng):
+    layer, x = Linear(3, 4, rng=rng), rng.standard_normal((2, 3))
+    before = rng.bit_generator.state
+    check_layer(layer, x)
+    assert rng.bit_generator.state == before
+    check_layer(layer, x, rng=rng)
+    assert rng.bit_generator.state != before
+
+
 def test_neither_frozen_layers_nor_older_gradients_disturb_the_check(rng):
     layer = Scale(3).freeze()
     layer.da += 7

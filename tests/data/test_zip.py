@@ -1,12 +1,15 @@
 """Pictures in a zip, which nobody unpacks."""
+import errno
 import io
 import zipfile
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tinygan.data import folder as module
+from tinygan.data import own
 from tinygan.data.own import read_own
 from tinygan.errors import UserError
 
@@ -131,3 +134,12 @@ def test_names_cannot_play_with_the_terminal(tmp_path, capsys):
 def test_a_changed_zip_is_read_anew(tmp_path):
     assert shades(packed(tmp_path, {'a.png': png(1)})) == [1]
     assert shades(packed(tmp_path, {'a.png': png(2), 'b.png': png(3)})) == [2, 3]
+
+
+def test_a_disk_that_fails_is_no_damaged_zip(tmp_path, monkeypatch):
+    path = packed(tmp_path, {'a.png': png(1)})
+    failing = OSError(errno.EIO, 'Input/output error', str(path))
+    monkeypatch.setattr(own.zipfile, 'ZipFile', Mock(side_effect=failing))
+    with pytest.raises(OSError) as error:
+        read_own(path, (2, 2, 1))
+    assert error.value is failing

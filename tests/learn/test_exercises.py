@@ -141,6 +141,7 @@ WRONG = [                           # what is right only for some: (exercise, th
     ('gan_step', 'penalty', 'x if epsilon is None else between(x, fake, epsilon)', 'x'),
     ('gan_step', 'penalty', 'between(x, fake, epsilon)', 'between(fake, x, epsilon)'),
     ('gan_step', 'penalty', "metrics['penalty'] = ", ''),
+    ('gan_step', 'the penalty at the real images', "metrics['penalty'] = ", "metrics['penalty'] = 2 * "),
     ('tangent', 'frozen', 'if not self.frozen:\n            self.dw += v.T', 'if True:\n            self.dw += v.T'),
     ('penalty', 'should be zero', ' + 1e-12)', ')'),
     ('penalty', 'frozen now', 'layer.frozen = frozen[layer]', 'D.unfreeze()'),

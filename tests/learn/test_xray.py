@@ -257,6 +257,8 @@ def test_listings_are_the_source_and_the_layer_s_own_words(dcgan):
 def test_text_of_a_run_s_name_cannot_end_the_script(dcgan):
     figures = dcgan[1] | {'about': dcgan[1]['about'] | {'run': '</script><b>'}}
     assert b'</script><b>' not in page.render(figures)
+    with pytest.raises(ValueError):               # no browser reads NaN
+        page.render({'loss': float('nan')})
 
 
 def test_a_picture_has_the_palette_s_zero_in_the_middle_and_its_ends_at_the_scale():
