@@ -165,6 +165,12 @@ def test_a_full_disk_under_an_array_leaves_nothing_and_is_said(tmp_path, monkeyp
     assert one_line(capsys.readouterr().err, f'{array}: 784 requested and 0 written', program='tinygan')
 
 
+def test_an_interrupt_before_there_is_anything_to_save_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end, one_line_errors('tinygan'):
+        raise KeyboardInterrupt
+    assert end.value.code == 128 + signal.SIGINT and capsys.readouterr().err == 'tinygan: interrupted\n'
+
+
 # ---- CuPy that is not there, or explodes
 
 def cupy_that(tmp_path, does):

@@ -683,6 +683,10 @@ def test_what_has_no_kernels_is_refused_by_name(cupy):
             setattr(gan, name, make(gan))
         with pytest.raises(NotCovered):
             captured_gan(cupy, recipe, gan=gan)
+    gan = small_gan(cupy, RECIPES['fast'])
+    gan.D_rests_at = 0.1
+    with pytest.raises(NotCovered, match='a penalty in some of the updates of a D that rests'):
+        captured_gan(cupy, RECIPES['fast'], gan=gan)
 
 
 class Nvrtc:

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from commands import ROOT, counting_threads, one_line
 from tinygan.errors import UserError
 from tinygan.judge import classifier
 from tinygan.judge.classifier import build_classifier, freeze, look, main, moved, read_digits, restore, train_classifier
-from tinygan.judge.frozen import Judge
+from tinygan.judge.frozen import Judge, shipped
 
 TINY = dict(width=2, features=8)
 
@@ -104,6 +105,15 @@ def test_without_data_it_is_made_of_mnist_and_says_so(digits, monkeypatch, tmp_p
     monkeypatch.setattr(classifier.data.mnist, 'load', lambda split: digits[split == 'test'])
     main([str(tmp_path / 'judge.npz'), *'--width 2 --features 8 --epochs 1'.split()])
     assert Judge(tmp_path / 'judge.npz').about['data'] == 'MNIST'
+
+
+def test_without_settings_it_is_made_as_judge_1_was(digits, monkeypatch, tmp_path):
+    asked = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(classifier, 'train_classifier', asked)
+    with pytest.raises(KeyboardInterrupt):
+        main([str(tmp_path / 'judge.npz'), '--data', str(save(tmp_path / 'mine.npz', digits))])
+    about = shipped('judge 1').about
+    assert asked.call_args.kwargs == {name: about[name] for name in ('width', 'features', 'seed', 'epochs')}
 
 
 def test_it_is_never_written_over_the_digits_or_another_file(tmp_path):

@@ -122,6 +122,14 @@ def about(**changes):
     return change
 
 
+@pytest.mark.parametrize('accuracy', [0, 1])
+def test_a_judge_may_be_never_or_always_right(tmp_path, accuracy):
+    path = tmp_path / 'judge.npz'
+    path.write_bytes(Path(frozen.__file__).with_name(SHIPPED['judge 1'][0]).read_bytes())
+    about(accuracy=accuracy)(path)
+    assert Judge(path).about['accuracy'] == accuracy
+
+
 @pytest.mark.parametrize('damage, said', [
     (lambda path: path.write_bytes(b''), 'No data left in file'),
     (lambda path: path.write_bytes(b'garbage'), 'pickle'),

@@ -269,6 +269,11 @@ def test_a_picture_has_the_palette_s_zero_in_the_middle_and_its_ends_at_the_scal
     assert tuple(blue) == (*page.BLUE, 255) and tuple(orange) == (*page.ORANGE, 255) and zero[3] < 32
 
 
+def test_of_a_long_vector_the_first_entries_are_shown():
+    uri = page.sheet(np.ones(page.ENTRIES + 16), 1)
+    assert Image.open(io.BytesIO(base64.b64decode(uri.partition(',')[2]))).size == (16, page.ENTRIES // 16)
+
+
 # ---- which step
 
 def options(out, run=None, step=None, seed=None):
