@@ -113,11 +113,12 @@ def test_near_tests_come_first_then_quick_ones_and_those_of_learn_for_learn_alon
 def test_a_survivor_without_a_reason_is_a_gap():
     rows = [{'file': f'tinygan/{file}.py', 'result': result, 'why': why} for file, result, why in [
         ('conv', 'killed', ''), ('conv', 'timed out', ''), ('data/own', 'survived', ''),
-        ('data/own', 'survived', 'nothing: it is sorted'), ('data/own', 'survived', 'looks: the order of its words')]]
+        ('data/own', 'survived', 'nothing: it is sorted'), ('data/own', 'survived', 'looks: the order of its words'),
+        ('data/own', 'survived', 'test: test_own.py'), ('data/own', 'survived', 'nothing is said')]]
     assert mutants.table(rows).splitlines()[2:] == [
-        '| tinygan | 2 | 1 | 1 | 0 | 0 | 0 | 0 |', '| tinygan/data | 3 | 0 | 0 | 1 | 1 | 0 | 1 |',
-        '| all | 5 | 1 | 1 | 1 | 1 | 0 | 1 |', '',
-        '50.0% are killed of those that change more than looks.']
+        '| tinygan | 2 | 1 | 1 | 0 | 0 | 0 | 0 | 0 |', '| tinygan/data | 5 | 0 | 0 | 1 | 1 | 0 | 1 | 2 |',
+        '| all | 7 | 1 | 1 | 1 | 1 | 0 | 1 | 2 |', '',
+        '28.6% are killed, 40.0% of those that change what is computed.']
 
 
 def test_a_pass_notes_who_runs_a_line_in_processes_and_fixtures_too(tmp_path, monkeypatch):
