@@ -260,7 +260,7 @@ def main(arguments=None):
         with atomically(options.out, 'w') as file:
             file.write(json.dumps(result, indent=1) + '\n')
     setting = find_setting(options)
-    sources = 'benchmarks/gpu*.py', 'benchmarks/torch_gpu.py', 'benchmarks/torch_process.py'
+    sources = 'benchmarks/gpu*.py', 'benchmarks/torch_*.py'
     about = gpu_provenance(sources, setting.xp, ['python', 'benchmarks/gpu.py', *arguments])
     result = run(setting, options, about, save)
     print(f'\nall figures: {options.out}')

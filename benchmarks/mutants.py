@@ -11,7 +11,8 @@ minute, are stopped: it counts as killed.
 
 The JSON file is written after each mutant, and a run that was stopped goes on from it, unless a source or a test has changed.
 Whoever reads a survivor writes there, at "why", what it changes: 'nothing: ...', 'looks: ...' (messages, progress bars, pictures)
-or 'speed: ...'; or 'test: ...', what notices it since. The next run keeps that. A survivor without a reason is a gap in the tests.
+or 'speed: ...'; or 'test: ...': which test has been added for it. The next run keeps that. A survivor without a reason is a gap in
+the tests.
 """
 import argparse
 import json
@@ -192,8 +193,8 @@ def table(rows):
         lines.append(f"| {folder} | {counts[folder].total()} | {' | '.join(str(counts[folder][name]) for name in columns)} |")
     of_all = counts['all']
     killed, harmless = of_all['killed'] + of_all['timed out'], sum(of_all[name] for name in HARMLESS)
-    share = killed / (of_all.total() - harmless)
-    return '\n'.join([*lines, '', f'{killed / of_all.total():.1%} are killed, {share:.1%} of those that change what is computed.'])
+    shares = [killed / max(1, number) for number in (of_all.total(), of_all.total() - harmless)]
+    return '\n'.join([*lines, '', '{:.1%} are killed, {:.1%} of those that change what is computed.'.format(*shares)])
 
 
 def outcome(row):
@@ -236,7 +237,7 @@ def main():
 
         for row in workers.map(judge, range(len(drawn))):
             result['mutants'].append(row)
-            if row not in known.values():
+            if row not in known.values() or len(result['mutants']) == len(drawn):
                 seconds_now = result['seconds'] + round(time.monotonic() - start)
                 part = options.out.with_suffix('.part')
                 part.write_text(json.dumps(result | {'seconds': seconds_now}, indent=1) + '\n', 'utf-8')

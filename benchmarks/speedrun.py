@@ -1,21 +1,19 @@
 """From nothing to good digits: Fréchet distance against seconds, our default recipe beside PyTorch.
 
     python benchmarks/speedrun.py run [--seeds 0 1 2 3 4] [--only NAME ...] [--device gpu]
-    python benchmarks/speedrun.py draw
+    python benchmarks/speedrun.py draw [--device gpu]
 
-needs torch (pip install torch==2.13.0). `run` adds to what was measured before, by the same sources. Contenders take turns, seed
-by seed, each in a process of its own, which has the machine to itself. The clock starts when the process does, so that imports
-and the reading of MNIST count. It stands still only while, at the steps in MARKS, the network that draws samples is kept; 10,000
-samples of each are judged after the process has ended. Ours is train_mnist.py with all that a run writes. PyTorch writes nothing;
-it has the same minibatches, noise and first weights, and is run in the fastest of its variants (torch_gan.py), which are timed at
-the beginning. The time that torch.compile takes to compile does not count.
+needs torch, such as 2.13.0. `run` adds to what was measured before, by the same sources. Contenders take turns, seed by seed,
+each in a process of its own, which has the machine to itself. The clock starts when the process does, so that imports and the
+reading of MNIST count. It stands still only while, at the steps in MARKS, the network that draws samples is kept; 10,000 samples
+are judged later. Ours is train_mnist.py with all that a run writes. PyTorch writes nothing; it has the same minibatches, noise and
+first weights, and is run in the fastest of its variants (torch_gan.py), timed beforehand. What torch.compile takes does not count.
 
 On a GPU ours takes its products in TF32, as it comes. PyTorch is run in the variant that gpu.py has found fastest, and draws its
-own minibatches and noise. The start takes longer than all that follows, and so the clock starts when ours has made its first step,
-and PyTorch its first thirty, found its kernels and captured a step.
+own minibatches and noise. Its clock starts when it has made its first thirty steps and captured one, and ours with the second step.
 
 A contender has reached a distance at the first mark where the mean over its seeds is as small. Both judges measure; the second
-one has chosen nothing. Results go to benchmarks/results/speedrun.json, the picture beside it, and to speedrun_gpu.json.
+one has chosen nothing. Results and picture are benchmarks/results/speedrun.json and .png; of a GPU, speedrun_gpu.json alone.
 """
 import argparse
 import itertools
@@ -38,16 +36,17 @@ from tinygan.data.minibatches import Minibatches
 from tinygan.engines.threads import one_thread
 from tinygan.recipes import RECIPES, make_gan
 from tinygan.run.device import select_device
+from tinygan.run.files import atomically
 from tinygan.run.generator import draw
 
 FOLDER = Path(__file__).parent / 'results'
 RESULTS = {'cpu': FOLDER / 'speedrun.json', 'gpu': FOLDER / 'speedrun_gpu.json'}
 TARGETS = 40, 20, 5, 2, 1
-OURS, OUR_SETTINGS, TUTORIAL = 'tinygan', 'PyTorch, our settings', "PyTorch, its tutorial's settings"
+OURS, TUTORIAL = 'tinygan', "PyTorch, its tutorial's settings"
 STEPS = 150, 200, 400, 600, 800, 900, 950, 1000, 1200, 2000, 2500, 3000, 5000, 7000, 8000, 9370
 MARKS = {                                         # the recipe, and after which of its steps samples are judged
     OURS: ('fast', STEPS),
-    OUR_SETTINGS: ('fast', STEPS),
+    'PyTorch, our settings': ('fast', STEPS),
     TUTORIAL: ('dcgan', (117, 234, 351, 468, 702, 936, 1404, 1872, 2340, 3276, 4680)),
 }
 CONTENDERS = {'cpu': list(MARKS), 'gpu': [OURS, TUTORIAL]}
@@ -170,24 +169,24 @@ def time_of_step(name, variant, steps=20, rounds=3):
 
 def child(*arguments):
     """What a process that does one thing, and has the machine to itself, says."""
-    command = [sys.executable, __file__, 'child', *map(str, arguments), str(time.time())]
-    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = subprocess.run([sys.executable, __file__, 'child', *map(str, arguments), str(time.time())], stdout=subprocess.PIPE,
+                           text=True, check=True).stdout
     return [json.loads(line) for line in found.splitlines() if line.startswith('{')]
 
 
 def measured_on(device):
-    sources = 'tinygan/judge/*.py', 'benchmarks/speedrun.py', 'benchmarks/torch_g*.py'
+    sources = 'tinygan/judge/*.py', *(f'benchmarks/{name}.py' for name in ('speedrun', 'runs', 'cpu', 'torch_gan'))
     if device == 'cpu':
         return provenance((*RUN, *sources), torch=version('torch'))
-    return gpu_provenance(sources, select_device(device)[0])
+    return gpu_provenance((*sources, 'benchmarks/torch_gpu.py'), select_device(device)[0])
 
 
 def fastest(device, name, result):
     """The variant of PyTorch that takes the least time for a step. On a CPU each recipe's are timed now, if they have not been."""
     recipe, _ = MARKS[name]
     if device == 'gpu':
-        times = json.loads((FOLDER / 'gpu.json').read_text())['pytorch_ms']
-        return min(times, key=lambda variant: times[variant].get('median', np.inf))
+        rows = json.loads((FOLDER / 'gpu.json').read_text())['pytorch_ms']
+        return min((row['median'], variant) for variant, row in rows.items() if 'median' in row)[1]
     times = result['ms a step'].get(recipe) or {variant: child('time', recipe, variant)[0]['ms'] for variant in TORCH}
     result['ms a step'][recipe] = times
     print(name, times, flush=True)
@@ -203,12 +202,14 @@ def run(device, seeds, names):
         sys.exit(f'{path} is of commit {before["commit"]}, and {", ".join(other)} changed since: move it away')
     result['provenance'] = measured
     variants = {name: 'ours' if name == OURS else fastest(device, name, result) for name in names}
-    if device == 'gpu':                           # once, so that its kernels are compiled
-        train_mnist.main(['--recipe', MARKS[OURS][0], '--device', device, '--data', 'mnist', '--dry-run'])
+    result['variants'] = result.get('variants', {}) | variants
+    if device == 'gpu' and train_mnist.main(['--recipe', MARKS[OURS][0], '--device', 'gpu', '--data', 'mnist', '--dry-run']):
+        sys.exit(1)                               # else its kernels are compiled now
     for seed, name in itertools.product(seeds, names):
         rows = result['runs'].setdefault(name, {})[str(seed)] = run_and_judge(device, name, seed, variants[name])
         print(name, seed, *rows, sep='\n', flush=True)
-        path.write_text(json.dumps(result, indent=1) + '\n')
+        with atomically(path, 'w') as file:
+            file.write(json.dumps(result, indent=1) + '\n')
 
 
 def run_and_judge(device, name, seed, variant):
@@ -232,23 +233,23 @@ def reached(rows_of_seeds, judge):
     return {target: next((float(s) for s, distance in zip(seconds, mean) if distance <= target), None) for target in TARGETS}
 
 
-def table(runs):
+def table(runs, decimals=0):
     """What each contender has reached, by the first judge, for the README."""
     first, *_ = judges()
     rows = [['a distance of at most', *map(str, TARGETS)], ['---'] * (1 + len(TARGETS))]
     for name, rows_of_seeds in runs.items():
         times = reached(rows_of_seeds, first).values()
-        rows.append([name, *('' if seconds is None else f'{seconds:.{0 if seconds > 2 else 2}f} s' for seconds in times)])
+        rows.append([name, *('' if seconds is None else f'{seconds:.{decimals}f} s' for seconds in times)])
     return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
 
 
-def show(runs):
+def show(runs, decimals):
     first, second = judges()
     for name, rows in runs.items():
         print(name)
         for step, s, *of_judges in zip(*means(rows, first)[:3], means(rows, second)[2]):
             print(f'   {step:6} steps {s:7.2f} s', *(f'{distance:8.2f}' for distance in of_judges))
-    print(table(runs))
+    print(table(runs, decimals))
 
 
 def draw_curves(result):
@@ -257,17 +258,14 @@ def draw_curves(result):
     from matplotlib import pyplot as plt
     figure, axes = plt.subplots(figsize=(8, 4.5), layout='constrained')
     first, _ = judges()
-    for name, rows in result['runs'].items():
-        colour = dict(zip(MARKS, ('tab:red', 'tab:blue', 'tab:gray')))[name]
+    for (name, rows), colour in zip(result['runs'].items(), ('tab:red', 'tab:blue', 'tab:gray')):
         _, seconds, mean, distances = means(rows, first)
-        label = f'{name} ({len(distances)} seed{"s" * (len(distances) > 1)})'
-        axes.plot(seconds, mean, 'o-', color=colour, markersize=4, label=label)
+        axes.plot(seconds, mean, 'o-', color=colour, ms=4, label=f'{name} ({len(distances)} seed{"s" * (len(distances) > 1)})')
         axes.fill_between(seconds, distances.min(axis=0), distances.max(axis=0), color=colour, alpha=0.2, linewidth=0)
     axes.set(xscale='log', yscale='log', xlabel='seconds on two CPU cores', ylabel='Fréchet distance of 10,000 samples',
              xticks=[5, 10, 20, 50, 100, 200, 500], yticks=[0.5, 1, 2, 5, 15, 50, 150], ylim=(0.4, 300))
     for axis in axes.xaxis, axes.yaxis:
-        axis.set_major_formatter('{x:g}')
-        axis.set_minor_formatter('')
+        axis.set(major_formatter='{x:g}', minor_formatter='')
     axes.grid(color='0.9')
     axes.legend(frameon=False)
     figure.savefig(RESULTS['cpu'].with_suffix('.png'), dpi=110)
@@ -287,10 +285,13 @@ def main():
     parser.add_argument('--only', nargs='+', choices=MARKS)
     parser.add_argument('--device', choices=RESULTS, default='cpu')
     options = parser.parse_args()
+    names = options.only or CONTENDERS[options.device]
+    if not {*names} <= {*CONTENDERS[options.device]}:
+        parser.error('on a GPU are only ' + ' and '.join(CONTENDERS['gpu']))
     if options.command == 'run':
-        run(options.device, options.seeds, options.only or CONTENDERS[options.device])
+        run(options.device, options.seeds, names)
     result = json.loads(RESULTS[options.device].read_text())
-    show(result['runs'])
+    show(result['runs'], 2 if options.device == 'gpu' else 0)
     if options.device == 'cpu':
         draw_curves(result)
 

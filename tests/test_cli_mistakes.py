@@ -81,7 +81,7 @@ def test_a_mistake_is_answered_with_one_line_and_nothing_is_made(tmp_path, monke
 
 def test_a_folder_that_holds_a_run_is_refused_with_a_hint_and_not_touched(ask, copy):
     before = contents(copy)
-    done = ask('train', '--data', 'digits', '--out', copy, check=2)
+    done = ask('train', '--device', 'cpu', '--data', 'digits', '--out', copy, check=2)
     assert one_line(done.stderr, f'{copy} already holds a run', f'--resume {copy}', 'another --out', program='tinygan')
     assert contents(copy) == before
 
@@ -90,7 +90,7 @@ def test_a_folder_that_holds_a_run_is_refused_with_a_hint_and_not_touched(ask, c
 def test_a_folder_that_holds_somebody_s_files_is_refused_and_not_touched(ask, tmp_path, name):
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / name).write_text('["mine"]')
-    done = ask('train', '--data', 'digits', '--out', 'mine', check=2)
+    done = ask('train', '--device', 'cpu', '--data', 'digits', '--out', 'mine', check=2)
     assert one_line(done.stderr, f'mine already holds {name}', 'another --out', program='tinygan')
     assert contents(tmp_path / 'mine') == {name: b'["mine"]'}
 
@@ -102,7 +102,7 @@ def test_a_folder_that_holds_somebody_s_files_is_refused_and_not_touched(ask, tm
 def test_a_resumed_run_cannot_change_what_it_was_begun_with(ask, trained, arguments, was):
     run = trained[0]
     before = contents(run)
-    done = ask('train', '--resume', run, *arguments.split(), check=2)
+    done = ask('train', '--device', 'cpu', '--resume', run, *arguments.split(), check=2)
     flag, asked = arguments.split()
     assert one_line(done.stderr, f'was begun {was} and cannot go on with {asked}', f'leave out {flag}', program='tinygan')
     assert contents(run) == before

@@ -13,6 +13,7 @@ from tinygan.judge.frozen import SHIPPED, shipped
 from tinygan.run.generator import TRAINED
 
 sys.path.insert(0, str(ROOT / 'benchmarks'))
+import mutants  # noqa: E402
 import provenance  # noqa: E402
 import speedrun  # noqa: E402
 
@@ -24,11 +25,11 @@ FIGURE = re.compile(rf'(?<![\w.])\d[\d,]*(?:\.\d+(?![\w.])|(?:\.\d+)? ?{UNIT})')
 NO_FIGURES = [                      # code, versions, settings, definitions and arithmetic
     r'`[^`]*`', r'\b(?:Python|CUDA|CuPy|NumPy|section) \d[\d.]*', 'H100 80GB', r'by 1 or 0\.2', r'log 2 = \d\.\d+', r'above 1\.39',
     r'SD = 0\.7\b', 'can exceed 100%', r'LeakyReLU 0\.1', r'a loss of 0\.1\b', r'beta1 0\.5', r'\(0, 0\.9\)', r'label.* and 0s',
-    r'at an assumed .* for 100 Gbit/s', r'1\.3 times as short', 'ready within those 48 s', r'beta2 should be 0\.9; .*0\.999',
+    r'at an assumed .* for 100 Gbit/s', r'1\.3 times as short', r'beta2 should be 0\.9; .*0\.999',
     r'beta2 0\.9\b']
 ONCE = (                            # paragraphs and tables that say, or those before or after them, at which commit
     '*Above, eight of the 1,000 pictures', '| N | 100 |', 'Judge 1 reads', 'With more cores PyTorch gains', 'The command first',
-    'PyTorch 2.11 cannot compile')
+    'In channels_last, PyTorch')
 TRIED = ('The search for `fast`', 'What made a step faster, and what did not', 'What made a step on a GPU faster, and what did not')
 COMMIT = r'\b(?=[a-f]*\d)[0-9a-f]{7}\b'
 
@@ -170,7 +171,8 @@ def ends_of_rows_of_claims():
 def held():
     """Whatever the READMEs must say."""
     texts = [*sentences(), *rows_of_cpu(), *rows_of_quality(), *rows_of_scale(), *ends_of_rows_of_claims(),
-             *speedrun.table(RESULTS['speedrun']['runs']).splitlines()[2:]]
+             *speedrun.table(RESULTS['speedrun']['runs']).splitlines()[2:],
+             *filter(None, mutants.table(RESULTS['mutants']['mutants']).splitlines()[2:])]
     return [' '.join(text.split()) for text in texts]
 
 

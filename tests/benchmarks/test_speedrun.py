@@ -1,4 +1,5 @@
 """benchmarks/speedrun.py: what it makes of its measurements."""
+import importlib
 import json
 import sys
 from types import SimpleNamespace
@@ -62,6 +63,32 @@ def test_a_clock_that_starts_anew_says_after_how_long(monkeypatch, capsys, tmp_p
     assert json.loads(capsys.readouterr().out) == {'ready_after': 5} and clock.seconds() == 0.25
     rows = {'0': [{'ready_after': 5.0}, {'step': 1, 'seconds': 0.25, 'it': 4.0}]}
     assert speedrun.reached(rows, 'it')[5] == 0.25
+
+
+def test_pytorch_on_a_gpu_is_kept_at_its_marks(monkeypatch, tmp_path, capsys):
+    torch_gpu = pytest.importorskip('torch') and importlib.import_module('torch_gpu')
+    load, made = torch_gpu.load, []
+    monkeypatch.setattr(torch_gpu, 'load', lambda variant, precision, recipe, N, device, seed: made.append(
+        load(variant, precision, recipe, 4, 'cpu', seed)) or made[0])
+    monkeypatch.setattr(torch_gpu.Training, 'capture', lambda training: training.step())
+    monkeypatch.setattr(torch_gpu, 'dataset', lambda recipe, download: SimpleNamespace(images=np.zeros((8, 28, 28, 1), np.uint8)))
+    speedrun.pytorch_on_gpu(speedrun.Clock(0, tmp_path), 'dcgan', (2, 3), 1, 'graph bf16')
+    _, *rows = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [row['step'] for row in rows] == [2, 3] and made[0].number == 3
+    with np.load(tmp_path / '3.npz') as kept:
+        weight = made[0].G[1].weight.detach().numpy()
+        np.testing.assert_array_equal(kept['parameters'][:weight.size], weight.transpose(2, 3, 1, 0).ravel())
+
+
+def test_what_a_device_does_not_run_is_refused_and_its_fastest_variant_is_what_was_measured(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, 'argv', ['speedrun.py', 'run', '--device', 'gpu', '--only', 'PyTorch, our settings'])
+    with pytest.raises(SystemExit):
+        speedrun.main()
+    assert "on a GPU are only tinygan and PyTorch, its tutorial's settings" in capsys.readouterr().err
+    monkeypatch.setattr(speedrun, 'FOLDER', tmp_path)
+    rows = {'eager bf16': {'median': 3.0}, 'graph bf16': {'median': 1.0}, 'compile_graph bf16': {'failed': 'why'}}
+    (tmp_path / 'gpu.json').write_text(json.dumps({'pytorch_ms': rows}))
+    assert speedrun.fastest('gpu', speedrun.TUTORIAL, {}) == 'graph bf16'
 
 
 def test_each_contender_is_run_by_what_it_is_called_after(monkeypatch):
