@@ -30,7 +30,6 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
-from resource import RLIMIT_DATA, prlimit
 
 from mutations import draw_mutants
 from provenance import provenance
@@ -74,6 +73,7 @@ def copy_to(folder):
 
 def run_tests(folder, tests, limit, *flags, **environment):
     """(exit code or None if they were stopped, what pytest wrote)."""
+    from resource import RLIMIT_DATA, prlimit     # which Linux alone has; the READMEs' test needs but the table
     command = [sys.executable, '-m', 'pytest', '-n', '0', '-p', 'no:cacheprovider', '-p', 'no:randomly', '--tb=no', '-rfE', *flags,
                f'--basetemp={folder}.tmp', *tests]
     environment = {**os.environ, 'PYTHONPATH': str(folder), 'OPENBLAS_NUM_THREADS': '1', 'COLUMNS': '1000', **environment}
