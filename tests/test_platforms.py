@@ -48,8 +48,9 @@ def test_where_users_have_no_numbers_a_user_without_a_home_has_a_cache_too(monke
     monkeypatch.delattr(os, 'getuid')
     monkeypatch.setattr(cache.tempfile, 'gettempdir', lambda: str(tmp_path))
     lstat = os.lstat
-    monkeypatch.setattr(os, 'lstat', lambda path: SimpleNamespace(st_mode=lstat(path).st_mode, st_uid=0))
-    assert cache.temporary() == tmp_path / 'cache-0' and (tmp_path / 'cache-0').is_dir()
+    with monkeypatch.context() as patch:          # undone before pytest removes tmp_path
+        patch.setattr(os, 'lstat', lambda path: SimpleNamespace(st_mode=lstat(path).st_mode, st_uid=0))
+        assert cache.temporary() == tmp_path / 'cache-0' and (tmp_path / 'cache-0').is_dir()
 
 
 def test_several_processes_on_windows_are_refused_in_a_line(monkeypatch):

@@ -297,7 +297,7 @@ def test_a_folder_or_a_file_that_may_not_be_read_is_named_and_left_out(tmp_path,
         if os.path.basename(path) == 'closed':
             raise PermissionError(13, 'Permission denied', path)
         return real(path)
-    with monkeypatch.context() as patch:          # until pytest removes tmp_path
+    with monkeypatch.context() as patch:          # undone before pytest removes tmp_path
         patch.setattr(os, 'scandir', scandir)
         patch.setattr(os, 'access', lambda path, mode: not path.endswith('mine.png'))
         assert shades(read_folder(data, (2, 2, 1))) == [0, 1]
