@@ -47,7 +47,7 @@ def digest(pattern):
     """Of the names and contents of all sources that match."""
     found = hashlib.sha256()
     for path in sorted(ROOT.glob(pattern)):
-        if path.suffix in ('.py', '.cu', '.cuh', '.h', '.npz'):
+        if path.suffix in ('.py', '.cu', '.cuh', '.h', '.cpp', '.npz'):
             found.update(f'{path.relative_to(ROOT).as_posix()}\n'.encode() + path.read_bytes())
     return found.hexdigest()[:12]
 

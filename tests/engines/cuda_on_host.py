@@ -1,7 +1,7 @@
 """CUDA kernels on the CPU: the RawModule, the streams and the graphs of the stand-in for CuPy, fake_cupy.py.
 
-A RawModule compiles its CUDA source with the computer's own C++ compiler; cuda_on_host.h, which goes in
-front, says how a kernel then runs. A launch refuses what CuPy would pass on in another size, and what the
+A RawModule compiles its CUDA source with the computer's own C++ compiler. cuda_on_host.h, which goes in front, has
+what a kernel calls, and cuda_on_host.cpp says how it then runs. A launch refuses what CuPy would pass on in another size, and what the
 driver would refuse. The kernel works on copies of its arrays, each between two margins: what it writes there
 is noticed, what it reads there is NaN. Set `reverse` to run threads, warps and blocks in the opposite order.
 
@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 
 COMPILER = shutil.which('g++') or shutil.which('c++')
-SHIM, RACES = (Path(__file__).with_name(name) for name in ('cuda_on_host.h', 'races_on_host.h'))
-FLAGS = ('-O1 -fPIC -shared -w -fvisibility=hidden -fno-exceptions -fno-rtti -U_FORTIFY_SOURCE '
-         '-nodefaultlibs -fsanitize=bounds,alignment').split()     # the .h files are the sanitizer's library
+HERE = Path(__file__).parent
+SHIM, RUNTIME, RACES = ((HERE / name).read_text() for name in ('cuda_on_host.h', 'cuda_on_host.cpp', 'races_on_host.h'))
+FLAGS = '-w', '-fPIC', '-fvisibility=hidden', '-fno-exceptions', '-fno-rtti', '-U_FORTIFY_SOURCE'
+WATCHED = ['-fsanitize=bounds,alignment']       # the .cpp is the sanitizer's library,
 if sys.platform == 'linux':
-    FLAGS += ['-fsanitize=thread']                             # and find races
-LIBRARIES = '-lm', '-lc'
-DEVICE_ONLY = re.compile(r'--?(use_fast_math|fmad=.*|lineinfo|maxrregcount=.*|extra-device-vectorization)')
+    WATCHED += ['-fsanitize=thread']            # and finds races
+DEVICE_ONLY = re.compile(r'--?(use_fast_math|DOVERLAPS=.*|fmad=.*|lineinfo|maxrregcount=.*|extra-device-vectorization)')
 MARGIN = 1 << 16                                # bytes
 TYPES = {'float': np.float32, 'double': np.float64, 'int': np.int32, 'unsigned': np.uint32,
          'unsigned int': np.uint32, 'long long': np.int64, 'unsigned char': np.uint8, 'unsigned short': np.uint16}
@@ -121,25 +121,31 @@ def objects_folder():
     return folder
 
 
-@functools.cache
-def build(code, options):
-    """The library of the kernels of `code`, compiled unless an earlier run has done so."""
+def compiled(suffix, source, *arguments):
+    """The file of that suffix which the compiler makes of the source, unless an earlier run has done so."""
     if COMPILER is None:
         raise CompileError('no C++ compiler: neither g++ nor c++ is on the path')
-    source = '\n'.join([f'#include "{SHIM.name}"', '#line 1 "kernels.cu"', code, '#line 1 "launchers"',
-                        *(launcher(name, *found) for name, found in find_kernels(code, options).items())])
-    command = [COMPILER, *FLAGS, *compiler_options(options)]
     compiler = os.stat(COMPILER)
-    key = repr((source, SHIM.read_text(), RACES.read_text(), command, compiler.st_size, compiler.st_mtime_ns))
-    library = objects_folder() / (hashlib.sha256(key.encode()).hexdigest()[:32] + '.so')
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=library.parent) as work:
-            done = subprocess.run([*command, f'-I{SHIM.parent}', '-o', f'{work}/kernels.so', '-x', 'c++', '-', *LIBRARIES],
-                                  input=source, capture_output=True, text=True, env={**os.environ, 'LC_ALL': 'C'})
+    key = repr((source, SHIM, RACES, FLAGS, arguments, compiler.st_size, compiler.st_mtime_ns))
+    file = objects_folder() / (hashlib.sha256(key.encode()).hexdigest()[:32] + suffix)
+    if not file.exists():
+        with tempfile.TemporaryDirectory(dir=file.parent) as work:
+            done = subprocess.run([COMPILER, *FLAGS, f'-I{HERE}', '-o', f'{work}/made', '-x', 'c++', '-', *arguments], input=source,
+                                  capture_output=True, text=True, env={**os.environ, 'LC_ALL': 'C'})
             if done.returncode:
                 raise CompileError(done.stderr)
-            os.replace(f'{work}/kernels.so', library)
-    return ctypes.CDLL(str(library))
+            os.replace(f'{work}/made', file)
+    return file
+
+
+@functools.cache
+def build(code, options):
+    """The library of the kernels of `code`."""
+    source = '\n'.join(['#include "cuda_on_host.h"', '#line 1 "kernels.cu"', code, '#line 1 "launchers"',
+                        *(launcher(name, *found) for name, found in find_kernels(code, options).items())])
+    runtime = compiled('.o', RUNTIME, '-c', '-O2', *(option for option in options if option == BFLOAT16))
+    return ctypes.CDLL(str(compiled('.so', source, '-O1', *WATCHED, *compiler_options(options), '-shared', '-nodefaultlibs',
+                                    '-x', 'none', runtime, '-lm', '-lc')))
 
 
 class RawModule:

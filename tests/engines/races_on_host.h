@@ -13,8 +13,6 @@
 // Not seen: memory that is neither an argument nor shared; that threads use different bytes of a word, which is taken
 // for a race; and addresses that a block has added to before the last one.
 
-#define UNWATCHED __attribute__((no_sanitize("thread", "undefined")))       // a function without such calls
-
 namespace on_host {
 
 enum Use { READS, WRITES, ADDS };
@@ -76,26 +74,26 @@ static void watch_block(unsigned number) {
     memset(warp_barriers, 0, sizeof warp_barriers);
 }
 
-UNWATCHED static void watch_thread(int thread) { me = first_thread + thread; }
+static void watch_thread(int thread) { me = first_thread + thread; }
 
-UNWATCHED static void warp_has_met(int warp) { warp_barriers[warp] = ++now; }
+static void warp_has_met(int warp) { warp_barriers[warp] = ++now; }
 
-UNWATCHED static void block_has_met() {
+static void block_has_met() {
     barrier = ++now;
     bool after_count = false;
     for (unsigned t = 0; t < threads; t++) after_count |= fences[t].after_count;
     for (unsigned t = 0; t < threads; t++) fences[t] = {fences[t].last, fences[t].last, after_count};
 }
 
-UNWATCHED static void fence() {
+void fence() {
     Fences& mine = fences[me - first_thread];
     mine.last = ++now;
     mine.after_count |= counted && (me == counting_thread || counted < barrier);
 }
 
-UNWATCHED static bool is_new(Access access) { return access.thread == me && access.time == now; }
+static bool is_new(Access access) { return access.thread == me && access.time == now; }
 
-UNWATCHED static bool ordered(Access before, bool in_shared_memory) {
+static bool ordered(Access before, bool in_shared_memory) {
     if (!before.time || before.thread == me) return true;
     if (before.time < block_began)                      // in another block
         return in_shared_memory || (fences[me - first_thread].after_count && before.time < published[before.thread] &&
@@ -120,7 +118,7 @@ static void fail_for_race(const char* at, Use use, Access before, const char* ha
 }
 
 // A read takes the place of the first if that is ordered before it: so is it then before all that this is before.
-[[gnu::noinline]] UNWATCHED static void use_word(Word& word, const char* at, Use use, bool in_shared_memory) {
+static void use_word(Word& word, const char* at, Use use, bool in_shared_memory) {
     const Access mine = {me, now};
     if (!(word.added && use == ADDS) && !ordered(word.write, in_shared_memory))
         fail_for_race(at, use, word.write, HAS[word.added ? ADDS : WRITES]);
@@ -133,7 +131,7 @@ static void fail_for_race(const char* at, Use use, Access before, const char* ha
     word = {mine, {}, use == ADDS};
 }
 
-UNWATCHED static void use(const void* memory, size_t bytes, Use use) {
+static void use(const void* memory, size_t bytes, Use use) {
     if (!current) return;                               // the scheduler
     const char* at = static_cast<const char*>(memory);
     size_t offset = at - shared_memory;
@@ -145,7 +143,7 @@ UNWATCHED static void use(const void* memory, size_t bytes, Use use) {
             use_word(*word, at, use, in_shared_memory);
 }
 
-UNWATCHED static void add(const void* at) {
+static void add(const void* at) {
     use(at, 4, ADDS);
     if (static_cast<size_t>(static_cast<const char*>(at) - arrays) >= array_bytes) return;
     bool for_all = fences[me - first_thread].last > barrier;            // a fence after a barrier
@@ -159,23 +157,23 @@ UNWATCHED static void add(const void* at) {
 }  // namespace on_host
 
 #define ANSWER(prefix, bytes) \
-    UNWATCHED void __tsan_##prefix##read##bytes(void* at) { on_host::use(at, bytes, on_host::READS); } \
-    UNWATCHED void __tsan_##prefix##write##bytes(void* at) { on_host::use(at, bytes, on_host::WRITES); }
+    void __tsan_##prefix##read##bytes(void* at) { on_host::use(at, bytes, on_host::READS); } \
+    void __tsan_##prefix##write##bytes(void* at) { on_host::use(at, bytes, on_host::WRITES); }
 extern "C" {
 ANSWER(, 1) ANSWER(, 2) ANSWER(, 4) ANSWER(, 8) ANSWER(, 16)
 ANSWER(unaligned_, 2) ANSWER(unaligned_, 4) ANSWER(unaligned_, 8) ANSWER(unaligned_, 16)
-UNWATCHED void __tsan_read_range(void* at, unsigned long bytes) { on_host::use(at, bytes, on_host::READS); }
-UNWATCHED void __tsan_write_range(void* at, unsigned long bytes) { on_host::use(at, bytes, on_host::WRITES); }
-UNWATCHED void* __tsan_memcpy(void* to, const void* from, unsigned long bytes) {       // clang's, from version 15
+void __tsan_read_range(void* at, unsigned long bytes) { on_host::use(at, bytes, on_host::READS); }
+void __tsan_write_range(void* at, unsigned long bytes) { on_host::use(at, bytes, on_host::WRITES); }
+void* __tsan_memcpy(void* to, const void* from, unsigned long bytes) {       // clang's, from version 15
     on_host::use(from, bytes, on_host::READS);
     on_host::use(to, bytes, on_host::WRITES);
     return memcpy(to, from, bytes);
 }
-UNWATCHED void* __tsan_memset(void* to, int value, unsigned long bytes) {
+void* __tsan_memset(void* to, int value, unsigned long bytes) {
     on_host::use(to, bytes, on_host::WRITES);
     return memset(to, value, bytes);
 }
-UNWATCHED void __tsan_init() {}
-UNWATCHED void __tsan_func_entry(void*) {}
-UNWATCHED void __tsan_func_exit() {}
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
 }

@@ -95,10 +95,10 @@ extern "C" __global__ void old_memory(float* x) {          // also in a template
 }
 
 // Thread t says that its row lies at `shift` numbers behind row t of 8.
-extern "C" __global__ void loads(const float* x, unsigned* y, int transposed, int shift, int from_shared) {
+extern "C" __global__ void loads(const float* x, unsigned* y, int transposed, int shift, int from_shared, unsigned mask) {
     __shared__ __align__(16) float rows[128 + 4];
     for (int i = 0; i < 4; i++) rows[4 * threadIdx.x + i] = x[4 * threadIdx.x + i];
-    __syncwarp();
+    if (mask) __syncwarp(mask);
     const float* row = (from_shared ? rows : x) + 4 * threadIdx.x + shift;
     if (transposed) load_transposed(y + 4 * threadIdx.x, row);
     else load_matrices(y + 4 * threadIdx.x, row);
@@ -364,21 +364,28 @@ def test_shared_memory_holds_nan_in_every_block_anew(cupy):
     assert np.isnan(out.get()).all()
 
 
+def load(cupy, x, transposed=0, shift=0, from_shared=1, mask=2**32 - 1):
+    y = cupy.zeros((32, 4), u32)
+    kernel('loads')((1,), (32,), (cupy.asarray(x), y, *map(i32, (transposed, shift, from_shared)), u32(mask)))
+    return y.get()
+
+
 @pytest.mark.parametrize('transposed', [0, 1])
 def test_a_warp_loads_four_matrices(cupy, transposed):
     x = np.arange(256, dtype=np.uint16)
     matrices = x.reshape(4, 8, 8).swapaxes(1, 2) if transposed else x.reshape(4, 8, 8)
     expected = matrices.reshape(4, 32, 2).swapaxes(0, 1)                    # thread 4q + t: numbers 2t, 2t+1 of row q
-    y = cupy.zeros((32, 4), u32)
-    for _ in in_both_orders(lambda: kernel('loads')((1,), (32,), (cupy.asarray(x.view(f32)), y, *map(i32, (transposed, 0, 1))))):
-        np.testing.assert_array_equal(y.get().view(np.uint16).reshape(32, 4, 2), expected)
+    for y in in_both_orders(lambda: load(cupy, x.view(f32), transposed)):
+        np.testing.assert_array_equal(y.view(np.uint16).reshape(32, 4, 2), expected)
 
 
-def test_rows_of_matrices_are_aligned_and_in_shared_memory(cupy):
-    x, y = cupy.zeros(132, f32), cupy.zeros((32, 4), u32)
-    for shift, from_shared, what in (2, 1, 'not a multiple of 16'), (0, 0, 'not in shared memory'):
+def test_rows_of_matrices_are_aligned_in_shared_memory_and_written_before(cupy):
+    x = numbers(132)
+    for wrong, what in ({'shift': 2}, 'not a multiple of 16'), ({'from_shared': 0}, 'not in shared memory'), ({'mask': 1}, 'mask'):
         with pytest.raises(KernelError, match=what):
-            kernel('loads')((1,), (32,), (x, y, i32(0), i32(shift), i32(from_shared)))
+            load(cupy, x, **wrong)
+    load(cupy, x, shift=4)                                                  # the row that the next thread has written
+    in_both_orders(lambda: races('shared memory', lambda: load(cupy, x, shift=4, mask=0)))
 
 
 def test_numbers_are_rounded_to_the_nearest_bfloat16_ties_to_even(cupy):
