@@ -22,7 +22,7 @@ import threadpoolctl
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results'
 CORE = 'tinygan/[a-z]*.py', 'tinygan/recipes/*.py'
-CPU = *CORE, 'tinygan/engines/*.py'                                        # what trains on a CPU
+CPU = *CORE, 'tinygan/engines/*.py', 'tinygan/engines/*.c'                 # what trains on a CPU
 RUN = *CPU, 'train_mnist.py', 'tinygan/data/*.py', 'tinygan/run/*.py'       # and all that a run does besides
 GPU = *RUN, 'tinygan/engines/cuda/*'
 
@@ -31,7 +31,8 @@ def provenance(sources, device=None, command=None, **versions):
     """Of what this process measures, on a CPU if no other device is named. Sources are patterns of paths."""
     command = command or ['python', f'benchmarks/{Path(sys.argv[0]).name}', *sys.argv[1:]]
     return {'commit': commit(), 'date': time.strftime('%Y-%m-%d'), 'device': device or f'{processor()}, {os.cpu_count()} cores',
-            'versions': {'python': platform.python_version(), 'numpy': np.__version__, 'blas': blas(), **versions},
+            'versions': {'python': platform.python_version(), 'numpy': np.__version__, 'blas': blas(), 'cc': said('cc', '--version'),
+                         **versions},
             'command': shlex.join(command), 'sources': {pattern: digest(pattern) for pattern in sources}}
 
 
@@ -47,7 +48,7 @@ def digest(pattern):
     """Of the names and contents of all sources that match."""
     found = hashlib.sha256()
     for path in sorted(ROOT.glob(pattern)):
-        if path.suffix in ('.py', '.cu', '.cuh', '.h', '.cpp', '.npz'):
+        if path.suffix in ('.py', '.c', '.cu', '.cuh', '.h', '.cpp', '.npz'):
             found.update(f'{path.relative_to(ROOT).as_posix()}\n'.encode() + path.read_bytes())
     return found.hexdigest()[:12]
 
@@ -71,7 +72,7 @@ def commit():
     if told := os.environ.get('TINYGAN_COMMIT'):
         return told
     git = 'git', '-C', str(ROOT)
-    found, edited = said(*git, 'rev-parse', '--short=7', 'HEAD'), said(*git, 'status', '--porcelain', '--', '*.py', '*.cu', '*.cuh')
+    found, edited = said(*git, 'rev-parse', '--short=7', 'HEAD'), said(*git, 'status', '--porcelain', '--', '*.py', '*.c', '*.cu', '*.cuh')
     return f'{found}-dirty' if edited else found
 
 

@@ -4,32 +4,11 @@ They multiply less (toomcook.py), gather patches faster (patches.py), leave out 
 is no longer needed. Where several processes divide the minibatch (divided.py), BatchNorm's statistics are means over all of
 them.
 """
-import math
-
 import numpy as np
 
 from .. import layers, network
-from . import toomcook
-
-
-def rows(x):
-    """x with all numbers of an image in one row: NumPy is faster at long rows than at as many numbers as there are channels."""
-    return x.reshape(len(x), math.prod(x.shape[1:]))
-
-
-def repeated(vector, x):
-    """What a vector has for each channel, for all pixels of such a row."""
-    return np.tile(vector, math.prod(x.shape[1:]) // vector.size)
-
-
-def channel_sum(x, C):
-    """The sum of rows over images and pixels, as a product with ones, which BLAS does several times as fast as x.sum."""
-    return (np.ones(len(x), x.dtype) @ x).reshape(-1, C).sum(axis=0)
-
-
-def channel_dot(x, y, C):
-    """channel_sum(x * y, C), without storing x * y."""
-    return np.einsum('np,np->p', x, y).reshape(-1, C).sum(axis=0)
+from . import loops, toomcook
+from .loops import channel_sum, repeated, rows
 
 
 class Biased:
@@ -40,7 +19,7 @@ class Biased:
 
     def add_bias_gradient(self, dy):
         if self.bias:
-            self.db += channel_sum(rows(dy), len(self.b))
+            self.db += channel_sum(dy, len(self.b))
 
 
 class Conv2d(Biased, layers.Conv2d):
@@ -110,44 +89,38 @@ class BatchNorm2d(layers.BatchNorm2d):
         if not self.training or x.size * self.group.count < 2 * self.num_features:
             return super().forward(x)             # which says what is missing
         C, M = self.num_features, x.size // self.num_features
-        mu, = self.group.mean(channel_sum(rows(x), C) / M)
-        xhat = rows(x) - repeated(mu, x)
-        var, = self.group.mean(channel_dot(xhat, xhat, C) / M)
+        mu, = self.group.mean(channel_sum(x, C) / M)
+        xhat, squares = loops.centre(x, mu)
+        var, = self.group.mean(squares / M)
         if self.group.keeps_statistics:
             self.follow(mu, var, M * self.group.count)
         rstd = 1 / np.sqrt(var + self.eps)
-        xhat *= repeated(rstd, x)
         self.cache = xhat, rstd
-        return (repeated(self.gamma, x) * xhat + repeated(self.beta, x)).reshape(x.shape)
+        return loops.scale(xhat, rstd, self.gamma, self.beta)
 
     def backward(self, dy, to_input=True):
         if self.cache is None:
             return super().backward(dy)           # which says why not
         xhat, rstd = self.cache
-        C, M, shape, dy = self.num_features, dy.size // self.num_features, dy.shape, rows(dy)
-        dgamma, dbeta = channel_dot(dy, xhat, C), channel_sum(dy, C)
+        M = dy.size // self.num_features
+        dbeta, dgamma = loops.sum_and_dot(dy, xhat, self.num_features)
         if not self.frozen:
             self.dgamma += dgamma
             self.dbeta += dbeta
         if not to_input:
             return None
         mean_dy, mean_dy_xhat = self.group.mean(dbeta / M, dgamma / M)
-        dx = repeated(self.gamma * rstd, dy) * (dy - repeated(mean_dy, dy) - xhat * repeated(mean_dy_xhat, dy))
-        return dx.reshape(shape)
+        return loops.scale_grad(dy, xhat, self.gamma * rstd, mean_dy, mean_dy_xhat)
 
 
 class LeakyReLU(layers.LeakyReLU):
 
     def forward(self, x):
-        self.cache = x > 0
-        y = self.slope * x
-        return np.maximum(x, y, out=y)
+        y, self.cache = loops.leaky_relu(x, self.slope)
+        return y
 
     def backward(self, dy):
-        slopes = self.cache.astype(dy.dtype)      # faster than to leave that to NumPy, which converts a few at a time
-        np.maximum(slopes, dy.dtype.type(self.slope), out=slopes)
-        slopes *= dy
-        return slopes
+        return loops.leaky_relu_grad(dy, self.cache, self.slope)
 
 
 class Sequential(network.Sequential):

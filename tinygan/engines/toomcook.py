@@ -31,6 +31,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from .. import conv
 from . import patches
+from .loops import add_product, in_c
 
 IN_CACHE = 2**16                    # entries that a core's cache holds, with what is made of them
 MOST_POINTS = 8                     # in one dimension: with more, float32 would lose too many digits
@@ -135,11 +136,13 @@ class Plan:
         dw = np.zeros((r * r, S * S * C * F), X.dtype)
         for points in pieces(len(X), dw.shape[1], at_least=4):                # each adds to all of dw
             W = X[points].swapaxes(1, 2) @ Y[points]
-            dw += self.BB[points].T @ W.reshape(len(W), -1)
+            add_product(self.BB[points], W.reshape(len(W), -1), dw)
         return dw.reshape(r, r, S, S, C, F).swapaxes(1, 2).reshape(K, K, C, F)
 
     def of_images(self, x):
         """Q.T x."""
+        if c := in_c(x.shape[3], x):
+            return self.of_tiles(c, self.Q.T, x, self.S, self.P)
         (N, _, _, C), n, T, S = x.shape, self.n, self.T, self.S
         X = np.empty((n * n, N, T * T * S * S * C), x.dtype)
         parts = pieces(N, X[:, 0].size)
@@ -152,6 +155,8 @@ class Plan:
 
     def to_images(self, values, shape):
         """Q values, each tile added back to where it belongs in dx, of that shape."""
+        if c := in_c(shape[3], values):
+            return self.to_tiles(c, self.Q, values, shape, self.S, self.P)
         N, m, n = shape[0], self.m, self.n
         dx, values = np.empty(shape, values.dtype), values.reshape(n * n, N, -1)
         parts = pieces(N, values[:, 0].size)
@@ -182,6 +187,8 @@ class Plan:
 
     def of_outputs(self, dy):
         """A dy."""
+        if c := in_c(dy.shape[3], dy):
+            return self.of_tiles(c, self.A, dy, 1, 0)
         (N, size, _, F), m, n, T = dy.shape, self.m, self.n, self.T
         Y = np.empty((n * n, N, T * T * F), dy.dtype)
         missing = (0, m * T - size)
@@ -193,13 +200,28 @@ class Plan:
 
     def to_outputs(self, values, N):
         """A.T values, each tile laid to where it belongs in y."""
-        m, n, T, size = self.m, self.n, self.T, self.size
-        y = np.empty((N, T, m, T, m, values.shape[-1]), values.dtype)
+        m, n, T, size, F = self.m, self.n, self.T, self.size, values.shape[-1]
+        if c := in_c(F, values):
+            return self.to_tiles(c, self.A.T, values, (N, size, size, F), 1, 0)
+        y = np.empty((N, T, m, T, m, F), values.dtype)
         values = values.reshape(n * n, N, -1)
         for few in pieces(N, values[:, 0].size):
             tiles = y[few].transpose(2, 4, 0, 1, 3, 5)
             tiles[...] = along_both(self.A.T, values[:, few].reshape(n, n, -1)).reshape(tiles.shape)
         return y.reshape(N, T * m, T * m, -1)[:, :size, :size]
+
+    def of_tiles(self, c, M, x, S, P):
+        """M tile M.T for all tiles of x, by loops.c."""
+        N, H, W, C = x.shape
+        values = np.empty((self.n ** 2, N * self.T ** 2, S * S * C), x.dtype)
+        c.of_tiles(np.ascontiguousarray(M), x, values, *M.shape, N, H, W, C, S, P, self.T, self.m)
+        return values
+
+    def to_tiles(self, c, M, values, shape, S, P):
+        """M tile M.T for all tiles of values, each added to where it belongs in the result, of that shape, by loops.c."""
+        x = np.empty(shape, values.dtype)
+        c.to_tiles(np.ascontiguousarray(M), values, x, *M.T.shape, *shape, S, P, self.T, self.m)
+        return x
 
 
 def along_both(M, tiles, out=None):

@@ -1,0 +1,187 @@
+"""The engine's loops over pixels that are not products: with NumPy, several passes over memory; in loops.c, one.
+
+loops.c is compiled when it is first needed, if the computer has a C compiler, and kept in ~/.cache/tinygan. It takes contiguous
+arrays of float32 with a multiple of 16 channels. Without it, and for other arrays, there is NumPy, which computes the same but for
+rounding.
+"""
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+SOURCE = Path(__file__).with_name('loops.c')
+OPTIONS = '-O3', '-march=native', '-fPIC', '-shared'
+WIDTH = 16                          # channels come in multiples of it, as in loops.c
+
+
+def channel_sum(x, C):
+    """The sum of x over images and pixels."""
+    if c := in_c(C, x):
+        sums = np.empty(C, x.dtype)
+        c.channel_sum(x, sums, x.size // C, C)
+        return sums
+    x = rows(x)                                   # as a product with ones, which BLAS does several times as fast as x.sum
+    return (np.ones(len(x), x.dtype) @ x).reshape(-1, C).sum(axis=0)
+
+
+def centre(x, mu):
+    """x - mu, and the sum of its squares over images and pixels."""
+    if c := in_c(mu.size, x, mu):
+        centred, squares = np.empty_like(x), np.empty_like(mu)
+        c.centre(x, mu, centred, squares, x.size // mu.size, mu.size)
+        return centred, squares
+    centred = rows(x) - repeated(mu, x)
+    return centred.reshape(x.shape), dot(centred, centred, mu.size)
+
+
+def scale(x, rstd, gamma, beta):
+    """gamma xhat + beta, and x becomes xhat = rstd x."""
+    if c := in_c(gamma.size, x, rstd, gamma, beta):
+        y = np.empty_like(x)
+        c.scale(x, rstd, gamma, beta, y, x.size // gamma.size, gamma.size)
+        return y
+    xhat = rows(x)
+    xhat *= repeated(rstd, x)
+    return (repeated(gamma, x) * xhat + repeated(beta, x)).reshape(x.shape)
+
+
+def sum_and_dot(dy, xhat, C):
+    """The sums of dy and of dy xhat over images and pixels."""
+    if c := in_c(C, dy, xhat):
+        total, product = np.empty((2, C), dy.dtype)
+        c.sum_and_dot(dy, xhat, total, product, dy.size // C, C)
+        return total, product
+    return channel_sum(dy, C), dot(rows(dy), rows(xhat), C)
+
+
+def scale_grad(dy, xhat, slope, mean_dy, mean_dy_xhat):
+    """slope (dy - mean_dy - xhat mean_dy_xhat)"""
+    if c := in_c(slope.size, dy, xhat, slope, mean_dy, mean_dy_xhat):
+        dx = np.empty_like(dy)
+        c.scale_grad(dy, xhat, slope, mean_dy, mean_dy_xhat, dx, dy.size // slope.size, slope.size)
+        return dx
+    slope, mean_dy, mean_dy_xhat = (repeated(vector, dy) for vector in (slope, mean_dy, mean_dy_xhat))
+    return (slope * (rows(dy) - mean_dy - rows(xhat) * mean_dy_xhat)).reshape(dy.shape)
+
+
+def leaky_relu(x, slope):
+    """max(x, slope x), and where x > 0."""
+    if c := in_c(x.shape[-1], x):
+        y, above = np.empty_like(x), np.empty(x.shape, bool)
+        c.leaky_relu(x, y, above, float(slope), x.size)
+        return y, above
+    y = slope * x
+    return np.maximum(x, y, out=y), x > 0
+
+
+def leaky_relu_grad(dy, above, slope):
+    """dy where x was > 0, and else slope dy."""
+    if above.flags.c_contiguous and (c := in_c(dy.shape[-1], dy)):
+        dx = np.empty_like(dy)
+        c.leaky_relu_grad(dy, above, dx, float(slope), dy.size)
+        return dx
+    slopes = above.astype(dy.dtype)               # faster than to leave that to NumPy, which converts a few at a time
+    np.maximum(slopes, dy.dtype.type(slope), out=slopes)
+    slopes *= dy
+    return slopes
+
+
+def add_product(M, W, total):
+    """total += M.T W"""
+    if M.flags.c_contiguous and (c := in_c(W.shape[1], W)) and in_c(W.shape[1], total):
+        c.add_product(M, W, total, *M.shape, W.shape[1])
+    else:
+        total += M.T @ W
+
+
+def rows(x):
+    """x with all numbers of an image in one row: NumPy is faster at long rows than at as many numbers as there are channels."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def repeated(vector, x):
+    """What a vector has for each channel, for all pixels of such a row."""
+    return np.tile(vector, math.prod(x.shape[1:]) // vector.size)
+
+
+def dot(x, y, C):
+    """The sum of x * y over images and pixels, without storing x * y."""
+    return np.einsum('np,np->p', x, y).reshape(-1, C).sum(axis=0)
+
+
+def in_c(C, first, *others):
+    """The functions of loops.c, if they take such arrays: like the first, or with a number for each of C channels; else None."""
+    if C % WIDTH == 0 and all(array.dtype == np.float32 and array.flags.c_contiguous and array.size in (first.size, C)
+                              for array in (first, *others)):
+        return library()
+
+
+class Library:
+    """The functions of a C library. They take arrays as pointers, whole numbers as long and others as float."""
+
+    def __init__(self, path):
+        self._library = ctypes.CDLL(str(path))
+
+    def __getattr__(self, name):
+        function = getattr(self._library, name)
+        function.restype = None
+        return lambda *arguments: function(*map(c_value, arguments))
+
+
+def c_value(value):
+    if isinstance(value, np.ndarray):
+        return ctypes.c_void_p(value.ctypes.data)
+    return ctypes.c_long(value) if isinstance(value, int) else ctypes.c_float(value)
+
+
+@lru_cache
+def library():
+    """loops.c, compiled for this processor unless that has been done before. None where it cannot be compiled or kept."""
+    compiler = shutil.which('cc')
+    if compiler is None:
+        return None
+    try:
+        made_from = SOURCE.read_text(encoding='utf-8'), OPTIONS, compiler, os.stat(compiler).st_mtime_ns, processor()
+        key = digest(repr(made_from).encode())
+        folder = Path.home() / '.cache' / 'tinygan'
+        return kept(folder, key) or compiled(folder, key, compiler)
+    except (OSError, RuntimeError, subprocess.SubprocessError):               # RuntimeError: nobody knows where home is
+        return None
+
+
+def kept(folder, key):
+    """The library that was made for this key. Its name has a digest of what is in it: a process that loads half a library dies."""
+    for path in folder.glob(f'loops.{key}.*.so'):
+        if path.name.split('.')[2] == digest(path.read_bytes()):
+            return Library(path)
+
+
+def compiled(folder, key, compiler):
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        made = Path(work, 'loops.so')
+        subprocess.run([compiler, *OPTIONS, '-o', made, SOURCE], check=True, capture_output=True, timeout=60)
+        path = folder / f'loops.{key}.{digest(made.read_bytes())}.so'
+        os.replace(made, path)
+    return Library(path)
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def processor():
+    """What -march=native depends on: a home may be that of several computers."""
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            return sorted({line for line in file if line.startswith(('flags', 'Features', 'model name'))})
+    except OSError:
+        return platform.processor()
