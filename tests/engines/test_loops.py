@@ -1,4 +1,5 @@
 """loops.c against what loops.py computes with NumPy in float64, and when it is used."""
+import platform
 import shutil
 import subprocess
 from functools import partial
@@ -6,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tinygan.engines import convert, loops
+from tinygan.engines import convert, loops, toomcook
 from tinygan.engines.divided import Divided
 from tinygan.engines.lanes import Lanes
 from tinygan.engines.toomcook import Plan
@@ -93,12 +94,38 @@ def test_c_computes_what_numpy_does(rng, guarded, name, shape):
 
 
 @needs_compiler
-@pytest.mark.parametrize('points, taps, numbers', [(1, 4, 16), (4, 4, 80), (25, 4, 32), (3, 9, 48), (7, 16, 16)])
-def test_c_adds_a_product(rng, guarded, points, taps, numbers):
-    M, W, total = (rng.standard_normal(shape).astype('f') for shape in ((points, taps), (points, numbers), (taps, numbers)))
-    exact = total + M.astype(float).T @ W
-    loops.add_product(M, W, total)
-    close([total], [exact])
+@pytest.mark.parametrize('C, F', [(16, 16), (48, 32), (16, 112), (80, 96), (96, 272)])      # panels of all widths, and several
+@pytest.mark.parametrize('K, S, N', [(4, 2, 1), (4, 2, 9), (6, 2, 2), (4, 1, 5), (2, 1, 8)])       # 4, 9 and 16 taps
+def test_c_multiplies_values_and_sums_the_gradient_of_w(rng, guarded, K, S, N, C, F):
+    ours, exact = (Plan(K, S, 1, 5, np.dtype(dtype)) for dtype in ('f4', 'f8'))
+    points, rows = exact.n ** 2, N * exact.T ** 2
+    X, Y, w = (rng.standard_normal(shape).astype('f') for shape in ((points, rows, S * S * C), (points, rows, F), (K, K, C, F)))
+    products = [exact.multiply(in_float64(X), in_float64(w)), exact.multiply(in_float64(Y), in_float64(w), transposed=True)]
+    close([ours.multiply(X, w), ours.multiply(Y, w, transposed=True)], products, 2e-6)
+    close([ours.to_weight(X, Y)], [exact.to_weight(in_float64(X), in_float64(Y))], 2e-6)
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != 'x86_64', reason='its options are those of x86-64')
+@pytest.mark.parametrize('without', ['-mno-avx512f', '-mno-avx'])
+def test_processors_with_narrower_vectors_compute_the_same(rng, home, monkeypatch, without):
+    monkeypatch.setattr(loops, 'OPTIONS', (*loops.OPTIONS, without))
+    assert loops.library()
+    for name in CALLS:
+        test_c_computes_what_numpy_does(rng, None, name, (5, 3, 2, 48))
+    for setting in SETTINGS[:2]:
+        test_c_evaluates_and_interpolates(rng, None, setting, 80)
+    test_c_multiplies_values_and_sums_the_gradient_of_w(rng, None, 4, 2, 9, 80, 48)
+
+
+@needs_compiler
+def test_many_rows_of_the_gradient_are_left_to_blas(rng, guarded, monkeypatch):
+    plan, rows = Plan(4, 2, 1, 4, np.dtype('f')), toomcook.FEW_ROWS
+    X, Y = rng.standard_normal((25, rows + 1, 64)).astype('f'), rng.standard_normal((25, rows + 1, 16)).astype('f')
+    monkeypatch.setattr(loops.Library, '__getattr__', None)
+    assert plan.to_weight(X, Y).shape == (4, 4, 16, 16)
+    with pytest.raises(TypeError):
+        plan.to_weight(X[:, 1:].copy(), Y[:, 1:].copy())
 
 
 @needs_compiler

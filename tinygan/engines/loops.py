@@ -19,7 +19,8 @@ import numpy as np
 
 SOURCE = Path(__file__).with_name('loops.c')
 OPTIONS = '-O3', '-march=native', '-fPIC', '-shared'
-WIDTH = 16                          # channels come in multiples of it, as in loops.c
+WIDTH, PANEL = 16, 64               # channels come in multiples of the former, and panels of loops.c have at most so many columns
+ROOM = 8 * 256 * PANEL              # for as many panels as loops.c makes at once
 
 
 def channel_sum(x, C):
@@ -92,14 +93,6 @@ def leaky_relu_grad(dy, above, slope):
     np.maximum(slopes, dy.dtype.type(slope), out=slopes)
     slopes *= dy
     return slopes
-
-
-def add_product(M, W, total):
-    """total += M.T W"""
-    if M.flags.c_contiguous and (c := in_c(W.shape[1], W)) and in_c(W.shape[1], total):
-        c.add_product(M, W, total, *M.shape, W.shape[1])
-    else:
-        total += M.T @ W
 
 
 def rows(x):

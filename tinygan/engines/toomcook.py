@@ -31,9 +31,10 @@ from numpy.lib.stride_tricks import as_strided
 
 from .. import conv
 from . import patches
-from .loops import add_product, in_c
+from .loops import PANEL, ROOM, in_c
 
 IN_CACHE = 2**16                    # entries that a core's cache holds, with what is made of them
+FEW_ROWS = 128                      # with more at a point, loops.c is no faster than BLAS at the gradient of w
 MOST_POINTS = 8                     # in one dimension: with more, float32 would lose too many digits
 FEWEST_CHANNELS, FEWEST_ROWS = 16, 8              # of the matrices at one point: making them costs time too
 WEIGHTS_PER_ROW = 2**14             # at one point: for so many more values of w, there must be one row more
@@ -120,6 +121,12 @@ class Plan:
         """values * B w, or its transpose. B w is made for a few points at a time, and still in the cache when used."""
         K, _, C, F = w.shape
         r, S = self.r, self.S
+        if (c := in_c(C, w)) and in_c(F, values):
+            panels, (points, rows, depth) = np.empty_like(w), values.shape
+            product = np.empty((points, rows, S * S * C if transposed else F), w.dtype)
+            c.to_panels(w, panels, r, S, C, F, int(transposed))
+            c.multiply(self.BB, panels, values, product, np.empty(ROOM, w.dtype), points, r * r, rows, depth, product.shape[2])
+            return product
         w = w.reshape(r, S, r, S, C, F).swapaxes(1, 2).reshape(r * r, S * S * C, F)
         w = w.swapaxes(1, 2) if transposed else w
         _, *shape = w.shape
@@ -133,10 +140,14 @@ class Plan:
     def to_weight(self, X, Y):
         """B.T (X * Y)."""
         K, S, r, C, F = self.K, self.S, self.r, X.shape[2] // self.S ** 2, Y.shape[2]
+        if X.shape[1] <= FEW_ROWS and (c := in_c(C, X)) and in_c(F, Y):
+            dw = np.empty((K, K, C, F), X.dtype)
+            c.weight_grad(self.BB, X, Y, dw, np.empty(PANEL * K * K * C, X.dtype), *X.shape[:2], r, S, C, F)
+            return dw
         dw = np.zeros((r * r, S * S * C * F), X.dtype)
         for points in pieces(len(X), dw.shape[1], at_least=4):                # each adds to all of dw
             W = X[points].swapaxes(1, 2) @ Y[points]
-            add_product(self.BB[points], W.reshape(len(W), -1), dw)
+            dw += self.BB[points].T @ W.reshape(len(W), -1)
         return dw.reshape(r, r, S, S, C, F).swapaxes(1, 2).reshape(K, K, C, F)
 
     def of_images(self, x):
