@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tinygan.engines import convert, loops, toomcook
+from tinygan.engines import convert, loops, patches, toomcook
 from tinygan.engines.divided import Divided
 from tinygan.engines.lanes import Lanes
 from tinygan.engines.toomcook import Plan
@@ -74,6 +74,7 @@ def in_float64(value):
 
 CALLS = {
     'channel_sum': lambda x, y, a, b, c: [loops.channel_sum(x, x.shape[-1])],
+    'add_bias': lambda x, y, a, b, c: [loops.add_bias(x.copy(), a)],
     'centre': lambda x, y, a, b, c: loops.centre(x, a),
     'scale': lambda x, y, a, b, c: [loops.scale(x, a, b, c), x],              # which x is overwritten by
     'sum_and_dot': lambda x, y, a, b, c: loops.sum_and_dot(x, y, x.shape[-1]),
@@ -91,6 +92,17 @@ def test_c_computes_what_numpy_does(rng, guarded, name, shape):
     arrays = [rng.standard_normal(size).astype('f') for size in (shape, shape, *[shape[-1]] * 3)]
     exact = CALLS[name](*map(in_float64, arrays))
     close(CALLS[name](*arrays), exact)
+
+
+@needs_compiler
+@pytest.mark.parametrize('H, W, C, K, S, P', [(5, 7, 3, 4, 2, 1), (6, 6, 16, 3, 1, 1), (5, 5, 1, 5, 1, 0), (2, 3, 2, 3, 2, 4),
+                                              (9, 5, 3, 2, 3, 0)])
+def test_c_gathers_patches(rng, guarded, H, W, C, K, S, P):
+    x = rng.standard_normal((3, H, W, C)).astype('f')
+    cols, shape = patches.gather(x, K, S, P)
+    expected, expected_shape = patches.gather(x.astype(float), K, S, P)
+    assert shape == expected_shape
+    np.testing.assert_array_equal(cols, expected)
 
 
 @needs_compiler

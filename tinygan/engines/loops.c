@@ -97,6 +97,24 @@ void scale_grad(const float* dy, const float* xhat, const float* slope, const fl
             store(dx + c, load(slope + c) * (load(dy + c) - load(mean_dy + c) - load(xhat + c) * load(mean_dy_xhat + c)));
 }
 
+void add_bias(float* y, const float* b, long rows, long C) {
+    for (long row = 0; row < rows; row++, y += C)
+        for (long c = 0; c < C; c += WIDTH) store(y + c, load(y + c) + load(b + c));
+}
+
+// Patches (N, OH, OW, K, K, C) of images (N, H, W, C) with P pixels of zeros around them, S apart
+void gather(const float* x, float* patches, long N, long H, long W, long C, long OH, long OW, long K, long S, long P) {
+    for (long image = 0; image < N; image++, x += H * W * C)
+        for (long oh = 0; oh < OH; oh++)
+            for (long ow = 0; ow < OW; ow++)
+                for (long k = 0; k < K; k++, patches += K * C) {
+                    const long row = S * oh + k - P, left = S * ow - P, first = left < 0 ? -left : 0, end = least(K, W - left);
+                    if (row < 0 || row >= H || first || end < K) memset(patches, 0, sizeof *x * K * C);
+                    if (row >= 0 && row < H && first < end)
+                        memcpy(patches + first * C, x + (row * W + left + first) * C, sizeof *x * (end - first) * C);
+                }
+}
+
 void leaky_relu(const float* restrict x, float* restrict y, char* restrict above, float slope, long n) {
     for (long i = 0; i < n; i++) {
         above[i] = x[i] > 0;
@@ -113,7 +131,7 @@ void leaky_relu_grad(const float* restrict dy, const char* restrict above, float
 // made a panel at a time, some columns of it, where it is used; to BLAS one would have to hand all of it.
 
 #define INLINE static inline __attribute__((always_inline))
-enum { POINTS = 8, DEEP = 256 };    // so many panels are made together, of so many rows
+enum { POINTS = 8, DEEP = 256 };    // at most so many panels are made together, of so many rows
 
 // A panel has WIDE vectors, or 2 or 1 where fewer columns are left.
 static long width(long columns) {
@@ -188,11 +206,12 @@ INLINE void times_panels(int taps, int vectors, const float* B, const float* w, 
 // out (points, M, F) = values (points, M, K) W (points, K, F), with w from to_panels and room for panels of W
 void multiply(const float* B, const float* w, const float* values, float* out, float* room, long points, long taps, long M, long K,
               long F) {
-    for (long p = 0; p < points; p += POINTS, B += POINTS * taps, values += POINTS * M * K, out += POINTS * M * F)
+    const long together = M >= 512 ? 1 : least(POINTS, 512 / M);      // or their values would not stay in the cache
+    for (long p = 0; p < points; p += together, B += together * taps, values += together * M * K, out += together * M * F)
         for (long f = 0, wide; f < F; f += wide) {
             wide = width(F - f);
             for (long k = 0; k < K; k += DEEP) {
-                const long n = least(POINTS, points - p), depth = least(DEEP, K - k);
+                const long n = least(together, points - p), depth = least(DEEP, K - k);
                 const float *from = w + f * taps * K + k * wide, *a = values + k;
                 if (wide == WIDTH) times_panels(taps, 1, B, from, a, out + f, room, n, M, K, F, depth, k > 0);
                 else if (wide < WIDE * WIDTH) times_panels(taps, 2, B, from, a, out + f, room, n, M, K, F, depth, k > 0);
@@ -269,24 +288,32 @@ INLINE void along_both(const float* M, int rows, int columns, const tile* from, 
 
 typedef struct { long N, H, W, C, S, P, T, m; } geometry;       // images (N, H, W, C), and Plan's S, P, T and m
 
-// Pixel (i, j), among those with the same offsets of S x S neighbours, of tile t of all; null outside of its image
-INLINE long pixel(geometry g, long t, int i, int j) {
-    long column = t % g.S, row = t / g.S % g.S;
-    t /= g.S * g.S;
-    column += g.S * (g.m * (t % g.T) + j) - g.P, row += g.S * (g.m * (t / g.T % g.T) + i) - g.P;
-    if (row < 0 || row >= g.H || column < 0 || column >= g.W) return -1;
-    return ((t / g.T / g.T * g.H + row) * g.W + column) * g.C;
+// Of all tiles of all images, and each offset in S x S, the one with number t: its image, which it is there, down and across, and
+// where its first pixel would lie
+typedef struct { long image, down, across, row, column; } place_of_tile;
+
+INLINE place_of_tile find(geometry g, long t) {
+    const long offset = t % (g.S * g.S), number = t / (g.S * g.S), across = number % g.T, down = number / g.T % g.T;
+    return (place_of_tile){number / (g.T * g.T), down, across, g.S * g.m * down + offset / g.S - g.P,
+                           g.S * g.m * across + offset % g.S - g.P};
+}
+
+// Where the channels of its pixel (i, j) begin; -1 outside of the image
+INLINE long pixel(geometry g, place_of_tile first, int i, int j) {
+    const long row = first.row + g.S * i, column = first.column + g.S * j;
+    return row < 0 || row >= g.H || column < 0 || column >= g.W ? -1 : ((first.image * g.H + row) * g.W + column) * g.C;
 }
 
 INLINE void of_each_tile(int n, int k, const float* M, const float* x, float* values, geometry g) {
     const long tiles = g.N * g.T * g.T * g.S * g.S;
     tile in, out;
-    for (long t = 0; t < tiles; t++)
+    for (long t = 0; t < tiles; t++) {
+        const place_of_tile first = find(g, t);
         for (long left = 0; left < g.C; left += TOGETHER * WIDTH) {
             const int vectors = least(TOGETHER, (g.C - left) / WIDTH);
             for (int i = 0; i < k; i++)
                 for (int j = 0; j < k; j++) {
-                    long from = pixel(g, t, i, j);
+                    const long from = pixel(g, first, i, j);
                     for (int v = 0; v < vectors; v++)
                         in.at[i * k + j][v] = from < 0 ? (vector){0} : load(x + from + left + v * WIDTH);
                 }
@@ -294,15 +321,17 @@ INLINE void of_each_tile(int n, int k, const float* M, const float* x, float* va
             for (int p = 0; p < n * n; p++)
                 for (int v = 0; v < vectors; v++) store(values + (p * tiles + t) * g.C + left + v * WIDTH, out.at[p][v]);
         }
+    }
 }
 
-// Tiles overlap if they begin fewer than k pixels apart: what they have there is added up.
+// Tiles overlap by k - m pixels. There, a tile adds to what those before it, above and to the left, have left.
 INLINE void to_each_tile(int n, int k, const float* M, const float* values, float* x, geometry g) {
     const long tiles = g.N * g.T * g.T * g.S * g.S;
-    const int overlap = g.m < k && g.T > 1;
+    const long covered = g.S * (g.m * (g.T - 1) + k) - g.P;
     tile in, out;
-    memset(x, 0, sizeof *x * g.N * g.H * g.W * g.C);
-    for (long t = 0; t < tiles; t++)
+    if (covered < g.H || covered < g.W) memset(x, 0, sizeof *x * g.N * g.H * g.W * g.C);
+    for (long t = 0; t < tiles; t++) {
+        const place_of_tile first = find(g, t);
         for (long left = 0; left < g.C; left += TOGETHER * WIDTH) {
             const int vectors = least(TOGETHER, (g.C - left) / WIDTH);
             for (int p = 0; p < n * n; p++)
@@ -310,16 +339,18 @@ INLINE void to_each_tile(int n, int k, const float* M, const float* values, floa
             for (int v = 0; v < vectors; v++) along_both(M, k, n, &in, &out, v);
             for (int i = 0; i < k; i++)
                 for (int j = 0; j < k; j++) {
-                    long at = pixel(g, t, i, j);
+                    const long at = pixel(g, first, i, j);
+                    const int adds = (i < k - g.m && first.down) || (j < k - g.m && first.across);
                     if (at < 0) continue;
                     for (int v = 0; v < vectors; v++) {
                         float* to = x + at + left + v * WIDTH;
                         vector sum = out.at[i * k + j][v];
-                        if (overlap) sum += load(to);
+                        if (adds) sum += load(to);
                         store(to, sum);
                     }
                 }
         }
+    }
 }
 
 // The usual sizes as constants, which the compiler makes faster loops of

@@ -33,6 +33,14 @@ def channel_sum(x, C):
     return (np.ones(len(x), x.dtype) @ x).reshape(-1, C).sum(axis=0)
 
 
+def add_bias(y, b):
+    """y + b, which may take the place of y."""
+    if c := in_c(b.size, y, b):
+        c.add_bias(y, b, y.size // b.size, b.size)
+        return y
+    return (rows(y) + repeated(b, y)).reshape(y.shape)
+
+
 def centre(x, mu):
     """x - mu, and the sum of its squares over images and pixels."""
     if c := in_c(mu.size, x, mu):
