@@ -22,7 +22,7 @@ import threadpoolctl
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results'
 CORE = 'tinygan/[a-z]*.py', 'tinygan/recipes/*.py'
-CPU = *CORE, 'tinygan/engines/*.py', 'tinygan/engines/*.c'                 # what trains on a CPU
+CPU = *CORE, 'tinygan/engines/*.py', 'tinygan/engines/*.[ch]'              # what trains on a CPU
 RUN = *CPU, 'train_mnist.py', 'tinygan/data/*.py', 'tinygan/run/*.py'       # and all that a run does besides
 GPU = *RUN, 'tinygan/engines/cuda/*'
 

@@ -45,7 +45,7 @@ def installed(wheel):
 def test_the_wheel_holds_all_that_is_needed_and_nothing_else_and_is_small(wheel):
     with zipfile.ZipFile(wheel) as file:
         names = {name for name in file.namelist() if '.dist-info/' not in name}
-    files = [path for path in (ROOT / 'tinygan').rglob('*') if path.suffix in ('.py', '.c', '.cu', '.cuh', '.npz', '.html')]
+    files = [path for path in (ROOT / 'tinygan').rglob('*') if path.suffix in ('.py', '.c', '.h', '.cu', '.cuh', '.npz', '.html')]
     assert names == {'train_mnist.py', *(str(path.relative_to(ROOT)) for path in files)}
     assert len([name for name in names if name.endswith('.npz')]) == 3 and wheel.stat().st_size < 3e6
 

@@ -67,9 +67,9 @@ ELSEWHERE = {   # outside the core: what is wrong: (file, the right line, the wr
         ('engines/toomcook', 'np.pi * (np.arange(self.n)[:, None] + 0.5) / self.n', '0.5 + np.arange(self.n)[:, None] / self.n',
          'engines/test_toomcook.py -k digits'),
     'the weight gradient sees only some of the points':
-        ('engines/loops', 'total += M.T @ W', 'total[...] = M.T @ W', 'engines/test_toomcook.py -k pieces'),
+        ('engines/toomcook', 'dw += self.B', 'dw = self.B', 'engines/test_toomcook.py -k pieces'),
     'in C, tiles overwrite each other where they overlap':
-        ('engines/loops.c', 'if (adds) sum += load(to);', '', 'engines/test_loops.py -k interpolates'),
+        ('engines/toomcook.c', 'if (adds) sum += load(to);', '', 'engines/test_loops.py -k interpolates'),
     'in C, the last rows are not in the sum':
         ('engines/loops.c', 'if (row % ROWS == ROWS - 1 || row == rows - 1)', 'if (row % ROWS == ROWS - 1)',
          'engines/test_loops.py -k what_numpy_does'),

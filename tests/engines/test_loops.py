@@ -1,4 +1,4 @@
-"""loops.c against what loops.py computes with NumPy in float64, and when it is used."""
+"""loops.c and toomcook.c against what NumPy computes in float64, and when they are used."""
 import platform
 import shutil
 import subprocess
@@ -32,7 +32,7 @@ def fresh():
 
 @pytest.fixture
 def guarded(monkeypatch):
-    """Arrays that loops.c gets lie between NaN, and afterwards it must still be there."""
+    """Arrays that C gets lie between NaN, and afterwards it must still be there."""
     lent = []
 
     def guard(array):

@@ -1,8 +1,8 @@
-"""The engine's loops over pixels that are not products: with NumPy, several passes over memory; in loops.c, one.
+"""The engine's loops over pixels: with NumPy, several passes over memory; in loops.c, one. And where C takes over from NumPy.
 
-loops.c is compiled when it is first needed, if the computer has a C compiler, and kept in ~/.cache/tinygan. It takes contiguous
-arrays of float32 with a multiple of 16 channels. Without it, and for other arrays, there is NumPy, which computes the same but for
-rounding.
+loops.c and toomcook.c are compiled when they are first needed, if the computer has a C compiler, and kept in ~/.cache/tinygan. They
+take contiguous arrays of float32 with a multiple of 16 channels. Without them, and for other arrays, there is NumPy, which computes
+the same but for rounding.
 """
 import ctypes
 import hashlib
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-SOURCE = Path(__file__).with_name('loops.c')
+SOURCES = [Path(__file__).with_name(name) for name in ('loops.c', 'toomcook.c', 'vectors.h')]
 OPTIONS = '-O3', '-march=native', '-fPIC', '-shared'
-WIDTH, PANEL = 16, 64               # channels come in multiples of the former, and panels of loops.c have at most so many columns
-ROOM = 8 * 256 * PANEL              # for as many panels as loops.c makes at once
+WIDTH, PANEL = 16, 64               # channels come in multiples of the former, and panels of toomcook.c have at most so many columns
+ROOM = 8 * 256 * PANEL              # for as many panels as toomcook.c makes at once
 
 
 def channel_sum(x, C):
@@ -119,7 +119,7 @@ def dot(x, y, C):
 
 
 def in_c(C, first, *others):
-    """The functions of loops.c, if they take such arrays: like the first, or with a number for each of C channels; else None."""
+    """The functions in C, if they take such arrays: like the first, or with a number for each of C channels; else None."""
     if C % WIDTH == 0 and all(array.dtype == np.float32 and array.flags.c_contiguous and array.size in (first.size, C)
                               for array in (first, *others)):
         return library()
@@ -145,12 +145,12 @@ def c_value(value):
 
 @lru_cache
 def library():
-    """loops.c, compiled for this processor unless that has been done before. None where it cannot be compiled or kept."""
+    """The functions in C, compiled for this processor unless that has been done before. None where it cannot be compiled or kept."""
     compiler = shutil.which('cc')
     if compiler is None:
         return None
     try:
-        made_from = SOURCE.read_text(encoding='utf-8'), OPTIONS, compiler, os.stat(compiler).st_mtime_ns, processor()
+        made_from = [path.read_text(encoding='utf-8') for path in SOURCES], OPTIONS, compiler, os.stat(compiler).st_mtime_ns, processor()
         key = digest(repr(made_from).encode())
         folder = Path.home() / '.cache' / 'tinygan'
         return kept(folder, key) or compiled(folder, key, compiler)
@@ -169,7 +169,7 @@ def compiled(folder, key, compiler):
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as work:
         made = Path(work, 'loops.so')
-        subprocess.run([compiler, *OPTIONS, '-o', made, SOURCE], check=True, capture_output=True, timeout=60)
+        subprocess.run([compiler, *OPTIONS, '-o', made, *SOURCES[:2]], check=True, capture_output=True, timeout=60)
         path = folder / f'loops.{key}.{digest(made.read_bytes())}.so'
         os.replace(made, path)
     return Library(path)

@@ -34,7 +34,7 @@ from . import patches
 from .loops import PANEL, ROOM, in_c
 
 IN_CACHE = 2**16                    # entries that a core's cache holds, with what is made of them
-FEW_ROWS = 128                      # with more at a point, loops.c is no faster than BLAS at the gradient of w
+FEW_ROWS = 128                      # with more at a point, toomcook.c is no faster than BLAS at the gradient of w
 MOST_POINTS = 8                     # in one dimension: with more, float32 would lose too many digits
 FEWEST_CHANNELS, FEWEST_ROWS = 16, 8              # of the matrices at one point: making them costs time too
 WEIGHTS_PER_ROW = 2**14             # at one point: for so many more values of w, there must be one row more
@@ -222,14 +222,14 @@ class Plan:
         return y.reshape(N, T * m, T * m, -1)[:, :size, :size]
 
     def of_tiles(self, c, M, x, S, P):
-        """M tile M.T for all tiles of x, by loops.c."""
+        """M tile M.T for all tiles of x, by toomcook.c."""
         N, H, W, C = x.shape
         values = np.empty((self.n ** 2, N * self.T ** 2, S * S * C), x.dtype)
         c.of_tiles(np.ascontiguousarray(M), x, values, *M.shape, N, H, W, C, S, P, self.T, self.m)
         return values
 
     def to_tiles(self, c, M, values, shape, S, P):
-        """M tile M.T for all tiles of values, each added to where it belongs in the result, of that shape, by loops.c."""
+        """M tile M.T for all tiles of values, each added to where it belongs in the result, of that shape, by toomcook.c."""
         x = np.empty(shape, values.dtype)
         c.to_tiles(np.ascontiguousarray(M), values, x, *M.T.shape, *shape, S, P, self.T, self.m)
         return x
