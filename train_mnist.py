@@ -118,7 +118,7 @@ def parse(arguments, program):
         help='checkpoints in between, not just at the end of an epoch (if the last is a minute old) and every ten minutes')
     add('--evaluate-every', type=count_or_never, metavar='STEPS',
         help=f'measure the Frechet distance of {EVALUATED} samples from MNIST; keep the best G in best.npz')
-    add('--dry-run', action='store_true', help='try everything in three steps; keeps nothing but the cache of images')
+    add('--dry-run', action='store_true', help='try everything in three steps; keeps nothing but what is cached')
     parser.set_defaults(program=program, ranks=None)
     options = parser.parse_args(arguments)
     if options.resume and options.out:

@@ -24,6 +24,7 @@ RESULTS = ROOT / 'benchmarks' / 'results'
 CORE = 'tinygan/[a-z]*.py', 'tinygan/recipes/*.py'
 CPU = *CORE, 'tinygan/engines/*.py', 'tinygan/engines/*.[ch]'              # what trains on a CPU
 RUN = *CPU, 'train_mnist.py', 'tinygan/data/*.py', 'tinygan/run/*.py'       # and all that a run does besides
+CODE = '.py', '.c', '.h', '.cpp', '.cu', '.cuh'
 GPU = *RUN, 'tinygan/engines/cuda/*'
 
 
@@ -48,7 +49,7 @@ def digest(pattern):
     """Of the names and contents of all sources that match."""
     found = hashlib.sha256()
     for path in sorted(ROOT.glob(pattern)):
-        if path.suffix in ('.py', '.c', '.cu', '.cuh', '.h', '.cpp', '.npz'):
+        if path.suffix in (*CODE, '.npz'):
             found.update(f'{path.relative_to(ROOT).as_posix()}\n'.encode() + path.read_bytes())
     return found.hexdigest()[:12]
 
@@ -72,7 +73,8 @@ def commit():
     if told := os.environ.get('TINYGAN_COMMIT'):
         return told
     git = 'git', '-C', str(ROOT)
-    found, edited = said(*git, 'rev-parse', '--short=7', 'HEAD'), said(*git, 'status', '--porcelain', '--', '*.py', '*.c', '*.cu', '*.cuh')
+    found, edited = said(*git, 'rev-parse', '--short=7', 'HEAD'), said(*git, 'status', '--porcelain', '--',
+                        *(f'*{suffix}' for suffix in CODE))
     return f'{found}-dirty' if edited else found
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from tinygan.engines import convert, loops, patches, toomcook
-from tinygan.engines.divided import Divided
-from tinygan.engines.lanes import Lanes
 from tinygan.engines.toomcook import Plan
+from tinygan.errors import UserError
 from tinygan.layers import BatchNorm2d, Conv2d, LeakyReLU, ReLU
 from tinygan.network import Sequential
 from tinygan.recipes import RECIPES, make_gan
@@ -32,8 +31,8 @@ def fresh():
 
 @pytest.fixture
 def guarded(monkeypatch):
-    """Arrays that C gets lie between NaN, and afterwards it must still be there."""
-    lent = []
+    """The functions in C that are called. Arrays that they get lie between NaN, and afterwards it must still be there."""
+    lent, called = [], set()
 
     def guard(array):
         room = np.full(array.size + 2 * MARGIN, True, array.dtype)
@@ -50,6 +49,7 @@ def guarded(monkeypatch):
 
             def call(*arguments):
                 lent.clear()
+                called.add(name)
                 function(*(guard(a) if isinstance(a, np.ndarray) else a for a in arguments))
                 for room, before, array, inner in lent:
                     for margin in slice(MARGIN), slice(-MARGIN, None):
@@ -58,7 +58,7 @@ def guarded(monkeypatch):
             return call
     guarded = Guarded(loops.library()._library._name)
     monkeypatch.setattr(loops, 'library', lambda: guarded)
-    return guarded
+    return called
 
 
 def close(ours, exact, limit=1e-6):
@@ -92,6 +92,7 @@ def test_c_computes_what_numpy_does(rng, guarded, name, shape):
     arrays = [rng.standard_normal(size).astype('f') for size in (shape, shape, *[shape[-1]] * 3)]
     exact = CALLS[name](*map(in_float64, arrays))
     close(CALLS[name](*arrays), exact)
+    assert guarded is None or guarded == {name.replace('relu', 'leaky_relu', 'leaky' not in name)}
 
 
 @needs_compiler
@@ -103,6 +104,7 @@ def test_c_gathers_patches(rng, guarded, H, W, C, K, S, P):
     expected, expected_shape = patches.gather(x.astype(float), K, S, P)
     assert shape == expected_shape
     np.testing.assert_array_equal(cols, expected)
+    assert guarded == {'gather'}
 
 
 @needs_compiler
@@ -115,6 +117,7 @@ def test_c_multiplies_values_and_sums_the_gradient_of_w(rng, guarded, K, S, N, C
     products = [exact.multiply(in_float64(X), in_float64(w)), exact.multiply(in_float64(Y), in_float64(w), transposed=True)]
     close([ours.multiply(X, w), ours.multiply(Y, w, transposed=True)], products, 2e-6)
     close([ours.to_weight(X, Y)], [exact.to_weight(in_float64(X), in_float64(Y))], 2e-6)
+    assert guarded is None or guarded == {'to_panels', 'multiply', 'weight_grad'}
 
 
 @needs_compiler
@@ -153,6 +156,7 @@ def test_c_evaluates_and_interpolates(rng, guarded, setting, C):
     close([ours.of_images(x), ours.of_outputs(dy)], [X, Y])
     x_back, dy_back = exact.to_images(X, x.shape), exact.to_outputs(Y, N)
     close([ours.to_images(X.astype('f'), x.shape), ours.to_outputs(Y.astype('f'), N)], [x_back, dy_back], 5e-5)
+    assert guarded is None or guarded == {'of_tiles', 'to_tiles'}
 
 
 @needs_compiler
@@ -184,6 +188,19 @@ def test_only_arrays_that_c_reads_rightly_are_given_to_it(rng):
 
 
 @needs_compiler
+def test_what_does_not_fit_together_is_left_to_numpy_which_says_so(rng):
+    plan, w = Plan(4, 2, 1, 7, np.dtype('f')), rng.standard_normal((4, 4, 16, 32)).astype('f')
+    X = plan.of_images(rng.standard_normal((9, 14, 14, 32)).astype('f'))
+    Y = plan.of_outputs(rng.standard_normal((8, 7, 7, 32)).astype('f'))
+    for wrong in (lambda: plan.multiply(X, w), lambda: plan.multiply(X, w, transposed=True), lambda: plan.to_weight(X, Y),
+                  lambda: loops.leaky_relu_grad(X[..., :16].copy(), X > 0, 0.2),
+                  lambda: plan.of_outputs(np.zeros((9, 6, 7, 32), 'f')), lambda: loops.sum_and_dot(X, X[:3].copy(), 128),
+                  lambda: loops.scale_grad(X, X[:3].copy(), *3 * [w[0, 0, 0]])):
+        with pytest.raises(ValueError):
+            wrong()
+
+
+@needs_compiler
 @pytest.mark.parametrize('activation', [ReLU, partial(LeakyReLU, 0.2)])
 def test_layers_in_float32_compute_what_the_core_s_do_in_float64(rng, guarded, activation):
     new = {'rng': np.random.default_rng(1)}
@@ -196,6 +213,16 @@ def test_layers_in_float32_compute_what_the_core_s_do_in_float64(rng, guarded, a
     exact = core(x.astype(float)), core.backward(dy.astype(float)), core.gradients
     close([ours(x), ours.backward(dy), ours.gradients], exact, 3e-5)
     close([ours.statistics], [core.statistics], 1e-5)
+
+
+@needs_compiler
+def test_sizes_may_be_numpy_s_integers(rng, guarded):
+    x, sizes = rng.standard_normal((8, 14, 14, 16)).astype('f'), np.array([3, 1, 1, 16])
+    np.testing.assert_array_equal(patches.gather(x, *sizes[:3])[0], patches.gather(x, 3, 1, 1)[0])
+    np.testing.assert_array_equal(loops.channel_sum(x, sizes[3]), loops.channel_sum(x, 16))
+    plans = [Plan(*settings, np.dtype('f')) for settings in ((4, 2, 1, 7), np.array([4, 2, 1, 7]))]
+    np.testing.assert_array_equal(*(plan.of_images(x) for plan in plans))
+    assert guarded == {'gather', 'channel_sum', 'of_tiles'}
 
 
 @needs_compiler
@@ -213,13 +240,13 @@ def test_a_step_is_that_of_numpy_but_for_rounding(monkeypatch):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setattr(loops.Path, 'home', lambda: tmp_path / 'home')
+    monkeypatch.setattr(loops, 'cache_folder', lambda what: tmp_path / 'home' / what)
     loops.library.cache_clear()
     return tmp_path / 'home'
 
 
 def kept_in(home, make=False):
-    folder = home / '.cache' / 'tinygan'
+    folder = home / 'c'
     if make:
         folder.mkdir(parents=True)
     return list(folder.iterdir())
@@ -237,24 +264,27 @@ def test_it_is_compiled_once_and_again_if_damaged_or_for_another_processor(home,
     assert library_anew() and library_anew() and len(runs) == len(kept_in(home)) == 1
     monkeypatch.setattr(loops, 'processor', lambda: 'another')
     assert library_anew() and len(runs) == len(kept_in(home)) == 2
+    compiler = tmp_path / 'cc'
+    compiler.symlink_to(shutil.which('cc'))
+    monkeypatch.setattr(loops.shutil, 'which', lambda name: str(compiler))
+    assert library_anew() and len(runs) == len(kept_in(home)) == 3
 
     another = tmp_path / 'another'
-    monkeypatch.setattr(loops.Path, 'home', lambda: another)
+    monkeypatch.setattr(loops, 'cache_folder', lambda what: another / what)
     kept_in(another, make=True)
     for path in kept_in(home):
-        (another / '.cache' / 'tinygan' / path.name).write_bytes(path.read_bytes()[:1000])
-    assert library_anew() and len(runs) == 3
+        (another / 'c' / path.name).write_bytes(path.read_bytes()[:1000])
+    assert library_anew() and len(runs) == 4
 
 
 @needs_compiler
-def test_it_is_compiled_before_there_are_several_lanes(home):
-    recipe = RECIPES['dcgan']
-    Divided(make_gan(recipe), None, Lanes(2)).close()
+def test_it_is_compiled_when_a_network_is_converted_before_there_are_threads_or_lanes(home):
+    convert(ReLU())
     assert kept_in(home)
 
 
-def no_home():
-    raise RuntimeError('Could not determine home directory.')
+def no_home(what):
+    raise UserError('/tmp/cache-0 belongs to somebody else')
 
 
 @pytest.mark.parametrize('what', ['no compiler', 'a compiler that fails', 'one that hangs', 'no home', 'a home that is a file'])
@@ -268,7 +298,7 @@ def test_without_a_compiler_or_a_home_there_is_numpy(rng, home, tmp_path, monkey
         monkeypatch.setattr(loops.shutil, 'which', lambda name: str(compiler))
         monkeypatch.setattr(loops.subprocess, 'run', run_for_a_moment)
     elif what == 'no home':
-        monkeypatch.setattr(loops.Path, 'home', no_home)
+        monkeypatch.setattr(loops, 'cache_folder', no_home)
     else:
         home.write_text('')
     assert loops.library() is None

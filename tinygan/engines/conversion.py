@@ -10,6 +10,7 @@ from ..network import Sequential
 from ..recipes.vae import VAE
 from .group import Group
 from .layers import FASTER
+from .loops import library
 from .toomcook import IN_CACHE
 
 
@@ -18,6 +19,7 @@ def convert(layer, group=Group()):
 
     Of a network or a layer in FASTER, backward(dy, to_input=False) leaves out the gradient of the input and returns None.
     """
+    library()                                     # compiled now, by one, and not later by each of several threads or lanes
     fast = object.__new__(FASTER.get(type(layer), type(layer)))
     vars(fast).update(vars(layer), group=group)
     for name in 'cache', 'dy':

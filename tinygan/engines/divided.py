@@ -9,7 +9,6 @@ group.py says what the processes must be able to do for that; lanes.py and ranks
 import ctypes
 
 from .conversion import convert, convert_gan
-from .loops import library
 from .threads import one_thread
 
 
@@ -26,7 +25,6 @@ class Divided:
         self.original, self.batches, self.group = gan, batches, group
         self.gan, self.sampler = convert_gan(gan, group), convert(gan.sampler)
         keep_freed_memory()
-        library()                                 # compiled before there are several who would
 
     @property
     def about(self):

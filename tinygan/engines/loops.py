@@ -1,8 +1,8 @@
-"""The engine's loops over pixels: with NumPy, several passes over memory; in loops.c, one. And where C takes over from NumPy.
+"""What the engine does with all pixels, each time in one loop: in loops.c, or with NumPy, which takes several; and how C is called.
 
-loops.c and toomcook.c are compiled when they are first needed, if the computer has a C compiler, and kept in ~/.cache/tinygan. They
-take contiguous arrays of float32 with a multiple of 16 channels. Without them, and for other arrays, there is NumPy, which computes
-the same but for rounding.
+loops.c and toomcook.c are compiled when the first network is converted, if the computer has a C compiler, and kept in
+~/.cache/tinygan/c. They take contiguous arrays of float32, most of them with a multiple of 16 channels. Without them, and for other
+arrays, there is NumPy, which computes the same from finite numbers, but for rounding.
 """
 import ctypes
 import hashlib
@@ -17,9 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.cache import cache_folder
+from ..errors import UserError
+
 SOURCES = [Path(__file__).with_name(name) for name in ('loops.c', 'toomcook.c', 'vectors.h')]
 OPTIONS = '-O3', '-march=native', '-fPIC', '-shared'
-WIDTH, PANEL = 16, 64               # channels come in multiples of the former, and panels of toomcook.c have at most so many columns
+MULTIPLE = 16                       # of so many channels
+PANEL = 64                          # columns that a panel of toomcook.c has at most
 ROOM = 8 * 256 * PANEL              # for as many panels as toomcook.c makes at once
 
 
@@ -93,7 +97,7 @@ def leaky_relu(x, slope):
 
 def leaky_relu_grad(dy, above, slope):
     """dy where x was > 0, and else slope dy."""
-    if above.flags.c_contiguous and (c := in_c(dy.shape[-1], dy)):
+    if (above.shape, above.dtype) == (dy.shape, bool) and above.flags.c_contiguous and (c := in_c(dy.shape[-1], dy)):
         dx = np.empty_like(dy)
         c.leaky_relu_grad(dy, above, dx, float(slope), dy.size)
         return dx
@@ -119,14 +123,15 @@ def dot(x, y, C):
 
 
 def in_c(C, first, *others):
-    """The functions in C, if they take such arrays: like the first, or with a number for each of C channels; else None."""
-    if C % WIDTH == 0 and all(array.dtype == np.float32 and array.flags.c_contiguous and array.size in (first.size, C)
-                              for array in (first, *others)):
+    """The functions in C, if they take such arrays: like the first, or with a number for each of C channels; else None. C may be 0
+    where it does not matter how many there are."""
+    if C % MULTIPLE == 0 and all(array.dtype == np.float32 and array.flags.c_contiguous and array.shape in (first.shape, (C,))
+                                 for array in (first, *others)):
         return library()
 
 
 class Library:
-    """The functions of a C library. They take arrays as pointers, whole numbers as long and others as float."""
+    """The functions of a C library. They take arrays as pointers, Python's floats as float and other numbers as long."""
 
     def __init__(self, path):
         self._library = ctypes.CDLL(str(path))
@@ -140,28 +145,28 @@ class Library:
 def c_value(value):
     if isinstance(value, np.ndarray):
         return ctypes.c_void_p(value.ctypes.data)
-    return ctypes.c_long(value) if isinstance(value, int) else ctypes.c_float(value)
+    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_long(int(value))
 
 
 @lru_cache
 def library():
-    """The functions in C, compiled for this processor unless that has been done before. None where it cannot be compiled or kept."""
+    """The functions in C, compiled for this processor unless that has been done before. None where that cannot be done or kept."""
     compiler = shutil.which('cc')
     if compiler is None:
         return None
     try:
-        made_from = [path.read_text(encoding='utf-8') for path in SOURCES], OPTIONS, compiler, os.stat(compiler).st_mtime_ns, processor()
-        key = digest(repr(made_from).encode())
-        folder = Path.home() / '.cache' / 'tinygan'
+        sources = [path.read_text(encoding='utf-8') for path in SOURCES]
+        key = digest(repr((sources, OPTIONS, compiler, os.stat(compiler).st_mtime_ns, processor())).encode())
+        folder = cache_folder('c')
         return kept(folder, key) or compiled(folder, key, compiler)
-    except (OSError, RuntimeError, subprocess.SubprocessError):               # RuntimeError: nobody knows where home is
+    except (OSError, UserError, subprocess.SubprocessError):                  # UserError: of cache_folder
         return None
 
 
 def kept(folder, key):
     """The library that was made for this key. Its name has a digest of what is in it: a process that loads half a library dies."""
-    for path in folder.glob(f'loops.{key}.*.so'):
-        if path.name.split('.')[2] == digest(path.read_bytes()):
+    for path in folder.glob(f'{key}.*.so'):
+        if path.name.split('.')[1] == digest(path.read_bytes()):
             return Library(path)
 
 
@@ -170,9 +175,9 @@ def compiled(folder, key, compiler):
     with tempfile.TemporaryDirectory(dir=folder) as work:
         made = Path(work, 'loops.so')
         subprocess.run([compiler, *OPTIONS, '-o', made, *SOURCES[:2]], check=True, capture_output=True, timeout=60)
-        path = folder / f'loops.{key}.{digest(made.read_bytes())}.so'
-        os.replace(made, path)
-    return Library(path)
+        loaded = Library(made)
+        os.replace(made, folder / f'{key}.{digest(made.read_bytes())}.so')
+    return loaded
 
 
 def digest(data):

@@ -81,6 +81,7 @@ INLINE void times_panels(int taps, int vectors, const float* B, const float* w, 
 // out (points, M, F) = values (points, M, K) W (points, K, F), with w from to_panels and room for panels of W
 void multiply(const float* B, const float* w, const float* values, float* out, float* room, long points, long taps, long M, long K,
               long F) {
+    if (M == 0) return;
     const long together = M >= 512 ? 1 : least(POINTS, 512 / M);      // or their values would not stay in the cache
     for (long p = 0; p < points; p += together, B += together * taps, values += together * M * K, out += together * M * F)
         for (long f = 0, wide; f < F; f += wide) {

@@ -121,11 +121,12 @@ class Plan:
         """values * B w, or its transpose. B w is made for a few points at a time, and still in the cache when used."""
         K, _, C, F = w.shape
         r, S = self.r, self.S
-        if (c := in_c(C, w)) and in_c(F, values):
-            panels, (points, rows, depth) = np.empty_like(w), values.shape
-            product = np.empty((points, rows, S * S * C if transposed else F), w.dtype)
+        depth, columns = (F, S * S * C) if transposed else (S * S * C, F)
+        if values.shape[2] == depth and (c := in_c(C, w)) and in_c(F, values):
+            points, rows, _ = values.shape
+            panels, product = np.empty_like(w), np.empty((points, rows, columns), w.dtype)
             c.to_panels(w, panels, r, S, C, F, int(transposed))
-            c.multiply(self.BB, panels, values, product, np.empty(ROOM, w.dtype), points, r * r, rows, depth, product.shape[2])
+            c.multiply(self.BB, panels, values, product, np.empty(ROOM, w.dtype), points, r * r, rows, depth, columns)
             return product
         w = w.reshape(r, S, r, S, C, F).swapaxes(1, 2).reshape(r * r, S * S * C, F)
         w = w.swapaxes(1, 2) if transposed else w
@@ -140,7 +141,7 @@ class Plan:
     def to_weight(self, X, Y):
         """B.T (X * Y)."""
         K, S, r, C, F = self.K, self.S, self.r, X.shape[2] // self.S ** 2, Y.shape[2]
-        if X.shape[1] <= FEW_ROWS and (c := in_c(C, X)) and in_c(F, Y):
+        if X.shape[:2] == Y.shape[:2] and X.shape[1] <= FEW_ROWS and (c := in_c(C, X)) and in_c(F, Y):
             dw = np.empty((K, K, C, F), X.dtype)
             c.weight_grad(self.BB, X, Y, dw, np.empty(PANEL * K * K * C, X.dtype), *X.shape[:2], r, S, C, F)
             return dw
@@ -198,7 +199,7 @@ class Plan:
 
     def of_outputs(self, dy):
         """A dy."""
-        if c := in_c(dy.shape[3], dy):
+        if dy.shape[1] == dy.shape[2] == self.size and (c := in_c(dy.shape[3], dy)):
             return self.of_tiles(c, self.A, dy, 1, 0)
         (N, size, _, F), m, n, T = dy.shape, self.m, self.n, self.T
         Y = np.empty((n * n, N, T * T * F), dy.dtype)

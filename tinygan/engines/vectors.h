@@ -1,4 +1,5 @@
-// What loops.c and toomcook.c share. Arrays are of floats, in C's order. Those of pixels have C channels, a multiple of 16.
+// What loops.c and toomcook.c share. Arrays are of floats, in C's order. Those of pixels have C channels, a multiple of 16
+// but for gather.
 #pragma once
 #include <string.h>
 
