@@ -72,7 +72,7 @@ def test_evaluate_measures_them(installed):
     tinygan, folder = installed
     tinygan('sample', '-n', 100, '--npy', 'hundred.npy')
     assert 'Measured by judge 1 (' in tinygan('evaluate', '--npy', 'hundred.npy')
-    assert {path.name for path in (folder / 'cache' / 'tinygan').glob('*')} <= {'c'}       # loops may be compiled, nothing is fetched
+    assert {path.name for path in (folder / 'cache' / 'tinygan').glob('*')} <= {'c'}       # nothing is fetched
 
 
 def test_gradcheck_checks(installed):

@@ -1,8 +1,8 @@
 """CUDA kernels on the CPU: the RawModule, the streams and the graphs of the stand-in for CuPy, fake_cupy.py.
 
 A RawModule compiles its CUDA source with the computer's own C++ compiler. cuda_on_host.h, which goes in front, has
-what a kernel calls, and cuda_on_host.cpp says how it then runs. A launch refuses what CuPy would pass on in another size, and what the
-driver would refuse. The kernel works on copies of its arrays, each between two margins: what it writes there
+what a kernel calls, and cuda_on_host.cpp says how it then runs. A launch refuses what CuPy would pass on in another
+size, and what the driver would refuse. The kernel works on copies of its arrays, each between two margins: what it writes there
 is noticed, what it reads there is NaN. Set `reverse` to run threads, warps and blocks in the opposite order.
 
 A capture runs nothing: it records launches with their arguments, scalars and addresses, as they are then.
