@@ -13,18 +13,30 @@ import numpy as np
 import threadpoolctl
 
 from tinygan import __main__, models
+from tinygan.data.cache import cache_folder
 from tinygan.recipes import RECIPES, networks
 from tinygan.run.checkpoint import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = os.pathsep.join([str(ROOT / 'tests' / 'quick'), str(ROOT)])              # PYTHONPATH of a run whose curves nobody looks at
 LIMIT = 120                                       # seconds, for a process that ends by itself
+COMPILED = cache_folder('c')                      # loops, which tests with a cache of their own need not compile again
 started = []                                      # processes, of which a test leaves none behind
 STEPS = 8                                         # of the run `trained`
 SMALL = '--device', 'cpu', '--data', 'digits', '--batch-size', '8', '--recipe', 'dcgan'
 NARROW = RECIPES['fast']._replace(batch_size=4, generator=partial(models.dcgan_generator, width=4),      # a step takes milliseconds
                                   discriminator=partial(networks.critic, width=2, hidden=4))
 NO_NETWORK = {'https_proxy': 'http://127.0.0.1:9', 'no_proxy': '', 'TINYGAN_DATA': ''}
+
+
+
+def own_cache(folder):
+    """For XDG_CACHE_HOME: an empty cache, but for the loops that are compiled."""
+    COMPILED.mkdir(parents=True, exist_ok=True)
+    (folder / 'cache' / 'tinygan').mkdir(parents=True)
+    (folder / 'cache' / 'tinygan' / 'c').symlink_to(COMPILED)
+    return str(folder / 'cache')
+
 
 TINY_DATA = '''
 import numpy as np

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import train_mnist
 from commands import (DIVERGING, LIMIT, MEASURED, ROOT, SMALL, STEPS, TINY_DATA, begun, contents, finish, load, metrics,
-                      one_line, same_arrays, same_run, start, train, wait_for)
+                      one_line, own_cache, same_arrays, same_run, start, train, wait_for)
 from PIL import Image
 
 from tinygan.arrays import random_stream
@@ -437,7 +437,7 @@ def test_a_folder_of_images_is_a_dataset_and_is_found_again_by_resume(tmp_path, 
     for i in range(6):
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / 'photos' / 'inner' / f'{i}.png')
     small = '--device', 'cpu', '--data', 'photos', '--batch-size', '2'
-    cache = {'XDG_CACHE_HOME': str(tmp_path / 'cache')}
+    cache = {'XDG_CACHE_HOME': own_cache(tmp_path)}
     finish(start(tmp_path, 'train_mnist.py', *small, '--max-steps', 2, '--out', 'run', environment=cache))
     config = json.loads((tmp_path / 'run' / 'config.json').read_text())
     assert config['data'] == str(tmp_path / 'photos') and config['steps_per_epoch'] == 3

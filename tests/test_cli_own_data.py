@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import ROOT, contents, finish, load, metrics, one_line, same_run, start, train
+from commands import ROOT, contents, finish, load, metrics, one_line, own_cache, same_run, start, train
 from PIL import Image
 
 import train_mnist
@@ -21,7 +21,7 @@ PLAIN = '--device', 'cpu', '--plain'
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch, without_curves):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setenv('XDG_CACHE_HOME', own_cache(tmp_path))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from commands import load, same_run
+from commands import load, own_cache, same_run
 from PIL import Image
 
 import tinygan
@@ -42,7 +42,7 @@ def animals(folder, names=NAMES, n=3):
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch, without_curves):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setenv('XDG_CACHE_HOME', own_cache(tmp_path))
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +50,7 @@ def runs(tmp_path_factory):
     """A run that was told digits, and one that was told animals."""
     folder = tmp_path_factory.mktemp('runs')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('XDG_CACHE_HOME', str(folder / 'cache'))
+        patch.setenv('XDG_CACHE_HOME', own_cache(folder))
         go('--recipe conditional --data digits --batch-size 8 --max-steps 2 --seed 5 --out', folder / 'digits')
         go('--recipe conditional --batch-size 4 --max-steps 2 --flip --out', folder / 'animals', '--data', animals(folder / 'zoo'))
     return folder

@@ -14,7 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 import train_mnist
-from commands import NARROW, contents
+from commands import NARROW, contents, own_cache
 from PIL import Image
 
 from tinygan.data.own import read_own
@@ -50,7 +50,7 @@ def flipped(content, part):
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setenv('XDG_CACHE_HOME', own_cache(tmp_path))
     return tmp_path / 'cache' / 'tinygan' / 'own'
 
 

@@ -240,6 +240,8 @@ def test_a_step_is_that_of_numpy_but_for_rounding(monkeypatch):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
+    """A cache of its own, for loops that are compiled quickly and run slowly."""
+    monkeypatch.setattr(loops, 'OPTIONS', ('-O0', *loops.OPTIONS[1:]))
     monkeypatch.setattr(loops, 'cache_folder', lambda what: tmp_path / 'home' / what)
     loops.library.cache_clear()
     return tmp_path / 'home'

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import threadpoolctl
-from commands import counting_threads, one_line
+from commands import counting_threads, one_line, own_cache
 from PIL import Image
 
 from tinygan import data
@@ -123,7 +123,7 @@ def drawn_mnist(digits, monkeypatch):
 @pytest.fixture
 def no_mnist(tmp_path, monkeypatch):
     """Nor a network to fetch it through."""
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setenv('XDG_CACHE_HOME', own_cache(tmp_path))
     monkeypatch.delenv('TINYGAN_DATA', raising=False)
     monkeypatch.setattr(data.mnist, 'MIRRORS', ())
 

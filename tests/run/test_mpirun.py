@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from commands import DIVERGING, QUICK, ROOT, SMALL, TINY_DATA, begun, finish, load, metrics, one_line, same_arrays, start, wait_for
+from commands import (DIVERGING, QUICK, ROOT, SMALL, TINY_DATA, begun, finish, load, metrics, one_line, own_cache,
+                      same_arrays, start, wait_for)
 from mpi import MPIRUN, OPEN_MPI, needs_mpi
 from test_lanes import gone
 
@@ -105,7 +106,7 @@ def test_more_processes_than_images_are_refused(tmp_path):
     (tmp_path / 'pictures').mkdir()
     for i in range(3):
         Image.linear_gradient('L').rotate(90 * i).save(tmp_path / 'pictures' / f'{i}.png')
-    process = launch(tmp_path, '-n', '4', *program('--data', 'pictures', '--recipe', 'dcgan'), XDG_CACHE_HOME=str(tmp_path))
+    process = launch(tmp_path, '-n', '4', *program('--data', 'pictures', '--recipe', 'dcgan'), XDG_CACHE_HOME=own_cache(tmp_path))
     assert 'error: minibatches of 3 cannot be divided among 4 processes' in ended(process, 2)[1].splitlines()[-1]
 
 
