@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import threadpoolctl
-from commands import counting_threads, finish, load, one_line, same_run, start
+from commands import counting_threads, finish, load, one_line, own_cache, same_run, start
 from PIL import Image
 
 import tinygan
@@ -51,7 +51,7 @@ def test_an_array_asked_for_comes_without_a_picture_and_a_picture_has_as_many_co
 
 def test_without_a_run_the_trained_generator_draws(ask, tmp_path):
     """All ten digits, and judge 1 is sure of most."""
-    away = {'TINYGAN_DATA': '', 'XDG_CACHE_HOME': str(tmp_path / 'cache')}
+    away = {'TINYGAN_DATA': '', 'XDG_CACHE_HOME': own_cache(tmp_path)}
     ask('sample', '--npy', 'samples.npy', '-n', 200, **away)
     samples = np.load(tmp_path / 'samples.npy')
     z = sample_noise(0, 200, 16)
@@ -60,7 +60,8 @@ def test_without_a_run_the_trained_generator_draws(ask, tmp_path):
     assert set(p.argmax(axis=1)) == set(range(10)) and np.median(p.max(axis=1)) > 0.99
     ask('interpolate', '--gif', 'ways.gif', **away)
     ask('arithmetic', '--digits', 9, 4, 6, **away)
-    assert {path.name for path in tmp_path.iterdir()} == {'samples.npy', 'interpolation.png', 'ways.gif', 'arithmetic.png'}
+    assert {path.name for path in tmp_path.iterdir()} == {'samples.npy', 'interpolation.png', 'ways.gif', 'arithmetic.png', 'cache'}
+    assert [path.name for path in (tmp_path / 'cache' / 'tinygan').iterdir()] == ['c']
 
 
 def test_the_command_train_is_the_script(command, tmp_path):
