@@ -27,6 +27,7 @@ COMPILER = shutil.which('g++') or shutil.which('c++')
 HERE = Path(__file__).parent
 SHIM, RUNTIME, RACES = ((HERE / name).read_text() for name in ('cuda_on_host.h', 'cuda_on_host.cpp', 'races_on_host.h'))
 FLAGS = '-w', '-fPIC', '-fvisibility=hidden', '-fno-exceptions', '-fno-rtti', '-U_FORTIFY_SOURCE'
+SOON = '-O1', '-fno-ivopts', '-fno-tree-dominator-opts', '-fno-forward-propagate'       # the rest takes longer than it saves
 WATCHED = ['-fsanitize=bounds,alignment']       # the .cpp is the sanitizer's library,
 if sys.platform == 'linux':
     WATCHED += ['-fsanitize=thread']            # and finds races
@@ -144,7 +145,7 @@ def build(code, options):
     source = '\n'.join(['#include "cuda_on_host.h"', '#line 1 "kernels.cu"', code, '#line 1 "launchers"',
                         *(launcher(name, *found) for name, found in find_kernels(code, options).items())])
     runtime = compiled('.o', RUNTIME, '-c', '-O2', *(option for option in options if option == BFLOAT16))
-    return ctypes.CDLL(str(compiled('.so', source, '-O1', *WATCHED, *compiler_options(options), '-shared', '-nodefaultlibs',
+    return ctypes.CDLL(str(compiled('.so', source, *SOON, *WATCHED, *compiler_options(options), '-shared', '-nodefaultlibs',
                                     '-x', 'none', runtime, '-lm', '-lc')))
 
 
