@@ -29,7 +29,6 @@ NARROW = RECIPES['fast']._replace(batch_size=4, generator=partial(models.dcgan_g
 NO_NETWORK = {'https_proxy': 'http://127.0.0.1:9', 'no_proxy': '', 'TINYGAN_DATA': ''}
 
 
-
 def own_cache(folder):
     """For XDG_CACHE_HOME: an empty cache, but for the loops that are compiled."""
     COMPILED.mkdir(parents=True, exist_ok=True)

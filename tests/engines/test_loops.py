@@ -286,7 +286,7 @@ def test_it_is_compiled_when_a_network_is_converted_before_there_are_threads_or_
 
 
 def no_home(what):
-    raise UserError('/tmp/cache-0 belongs to somebody else')
+    raise UserError('the folder belongs to somebody else')
 
 
 @pytest.mark.parametrize('what', ['no compiler', 'a compiler that fails', 'one that hangs', 'no home', 'a home that is a file'])

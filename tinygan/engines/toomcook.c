@@ -1,4 +1,4 @@
-// What toomcook.py does at the points, and to get there and back
+// What the methods of Plan in toomcook.py say with NumPy: products at the points, and the way there and back
 #include "vectors.h"
 
 

@@ -21,7 +21,8 @@ The price is rounding: in float32 the root mean square error is 1e-5 of the resu
 conv.py has 3e-7.
 
 Here forward and input_grad also return the values of their first argument, so that weight_grad can use them again. Matrices
-and values (X = Q.T x, Y = A dy, W = B w) are upper case, as in the literature; so is T, the number of tiles along a side.
+and values (X = Q.T x, Y = A dy, W = B w) are upper case, as in the literature; so is T, the number of tiles along a side. For the
+arrays that in_c lets through, toomcook.c computes what the methods of Plan say here with NumPy.
 """
 from functools import lru_cache
 from typing import NamedTuple
