@@ -6,7 +6,8 @@
 // made a panel at a time, some columns of it, where it is used; to BLAS one would have to hand all of it.
 
 #define INLINE static inline __attribute__((always_inline))
-enum { POINTS = 8, DEEP = 256 };    // at most so many panels are made together, of so many rows
+enum { POINTS = 8, DEEP = 256 };    // at most so many panels are made together, of so many rows,
+enum { SHALLOW = 64 };              // and so many terms of the sum that the gradient is are added at a time
 
 // A panel has WIDE vectors, or 2 or 1 where fewer columns are left.
 static long width(long columns) {
@@ -38,21 +39,15 @@ void to_panels(const float* w, float* panels, long r, long S, long C, long F, lo
 
 typedef struct { vector at[TALL][WIDE]; } block;
 
-// sum (rows, vectors) += a (rows, depth) b (depth, vectors). From a row to the next there are `down` numbers in a and `next` in b,
-// from a column to the next `across` in a.
-INLINE void add_product_to(block* sum, int rows, int vectors, const float* a, long down, long across, const float* b, long next,
-                           long depth) {
-    for (long k = 0; k < depth; k++)
-        for (int i = 0; i < rows; i++)
-            for (int v = 0; v < vectors; v++) sum->at[i][v] += a[i * down + k * across] * load(b + k * next + v * WIDTH);
-}
-
+// out (rows, vectors) = or += a (rows, depth) panel (depth, vectors), where a has K columns and out F
 INLINE void rows_of_product(int rows, int vectors, const float* a, long K, const float* panel, float* out, long F, long depth,
                             int adds) {
     block sum;
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < vectors; v++) sum.at[i][v] = adds ? load(out + i * F + v * WIDTH) : (vector){0};
-    add_product_to(&sum, rows, vectors, a, K, 1, panel, vectors * WIDTH, depth);
+    for (long k = 0; k < depth; k++)
+        for (int i = 0; i < rows; i++)
+            for (int v = 0; v < vectors; v++) sum.at[i][v] += a[i * K + k] * load(panel + (k * vectors + v) * WIDTH);
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < vectors; v++) store(out + i * F + v * WIDTH, sum.at[i][v]);
 }
@@ -97,39 +92,57 @@ void multiply(const float* B, const float* w, const float* values, float* out, f
         }
 }
 
-// To `rows` channels of each w[i] is added B[i] X.T Y.
-INLINE void rows_of_gradient(int rows, int vectors, const float* B, long taps, const float* X, const float* Y, float* w, long M,
-                             long K, long F) {
-    block sum = {0};
-    add_product_to(&sum, rows, vectors, X, 1, K, Y, F, M);
-    for (long tap = 0; tap < taps; tap++)
+// W (rows, vectors) = or += X.T Y, for so many channels of X (depth, K), and Y (depth, F). When it is complete, B[i] W is added to
+// each w[i] (K, vectors), and W itself need not be kept.
+INLINE void rows_of_gradient(int rows, int vectors, const float* B, long taps, const float* X, const float* Y, float* W, float* w,
+                             long K, long F, long depth, int adds, int completes) {
+    block sum;
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < vectors; v++) sum.at[i][v] = adds ? load(W + (i * vectors + v) * WIDTH) : (vector){0};
+    for (long k = 0; k < depth; k++) {
+        __builtin_prefetch(X + k * K + 16, 0, 2);           // a column's numbers lie far from one another
         for (int i = 0; i < rows; i++)
-            for (int v = 0; v < vectors; v++) {
-                float* to = w + ((tap * K + i) * vectors + v) * WIDTH;
-                store(to, load(to) + B[tap] * sum.at[i][v]);
-            }
+            for (int v = 0; v < vectors; v++) sum.at[i][v] += X[k * K + i] * load(Y + k * F + v * WIDTH);
+    }
+    if (!completes)
+        for (int i = 0; i < rows; i++)
+            for (int v = 0; v < vectors; v++) store(W + (i * vectors + v) * WIDTH, sum.at[i][v]);
+    else
+        for (long tap = 0; tap < taps; tap++, w += K * vectors * WIDTH)
+            for (int i = 0; i < rows; i++)
+                for (int v = 0; v < vectors; v++) {
+                    float* to = w + (i * vectors + v) * WIDTH;
+                    store(to, load(to) + B[tap] * sum.at[i][v]);
+                }
 }
 
-INLINE void add_gradient(int vectors, const float* B, long taps, const float* X, const float* Y, float* w, long M, long K, long F) {
+INLINE void add_gradient(int vectors, const float* B, long taps, const float* X, const float* Y, float* W, float* w, long K, long F,
+                         long depth, int adds, int completes) {
+    const long next = vectors * WIDTH;
     long n = 0;
-    for (; n + TALL <= K; n += TALL) rows_of_gradient(TALL, vectors, B, taps, X + n, Y, w + n * vectors * WIDTH, M, K, F);
-    for (; n < K; n += 2) rows_of_gradient(2, vectors, B, taps, X + n, Y, w + n * vectors * WIDTH, M, K, F);
+    for (; n + TALL <= K; n += TALL)
+        rows_of_gradient(TALL, vectors, B, taps, X + n, Y, W + n * next, w + n * next, K, F, depth, adds, completes);
+    for (; n < K; n += 2)
+        rows_of_gradient(2, vectors, B, taps, X + n, Y, W + n * next, w + n * next, K, F, depth, adds, completes);
 }
 
 // dw (r*S, r*S, C, F), the sum over the points of B[p] and X[p].T Y[p], for X (points, M, S*S*C) and Y (points, M, F), with room
-// for a panel of it (r*r, S*S*C, columns)
+// for a panel of it (r*r, S*S*C, columns), and of W
 void weight_grad(const float* B, const float* X, const float* Y, float* dw, float* room, long points, long M, long r, long S,
                  long C, long F) {
     const long K = S * S * C, taps = r * r;
     for (long f = 0, wide; f < F; f += wide) {
         wide = width(F - f);
+        float* W = room + taps * K * wide;
         memset(room, 0, sizeof *room * taps * K * wide);
-        for (long p = 0; p < points; p++) {
-            const float *b = B + p * taps, *x = X + p * M * K, *y = Y + p * M * F + f;
-            if (wide == WIDTH) add_gradient(1, b, taps, x, y, room, M, K, F);
-            else if (wide < WIDE * WIDTH) add_gradient(2, b, taps, x, y, room, M, K, F);
-            else add_gradient(WIDE, b, taps, x, y, room, M, K, F);
-        }
+        for (long p = 0; p < points; p++)
+            for (long m = 0; m < M; m += SHALLOW) {
+                const float *b = B + p * taps, *x = X + (p * M + m) * K, *y = Y + (p * M + m) * F + f;
+                const long depth = least(SHALLOW, M - m), completes = m + depth == M;
+                if (wide == WIDTH) add_gradient(1, b, taps, x, y, W, room, K, F, depth, m > 0, completes);
+                else if (wide < WIDE * WIDTH) add_gradient(2, b, taps, x, y, W, room, K, F, depth, m > 0, completes);
+                else add_gradient(WIDE, b, taps, x, y, W, room, K, F, depth, m > 0, completes);
+            }
         for (long tap = 0; tap < taps; tap++)
             for (long n = 0; n < K; n++)
                 memcpy(dw + place(tap, n, r, S, C, F) + f, room + (tap * K + n) * wide, sizeof *dw * wide);

@@ -35,7 +35,6 @@ from . import patches
 from .loops import PANEL, ROOM, in_c
 
 IN_CACHE = 2**16                    # entries that a core's cache holds, with what is made of them
-FEW_ROWS = 128                      # with more at a point, toomcook.c is no faster than BLAS at the gradient of w
 MOST_POINTS = 8                     # in one dimension: with more, float32 would lose too many digits
 FEWEST_CHANNELS, FEWEST_ROWS = 16, 8              # of the matrices at one point: making them costs time too
 WEIGHTS_PER_ROW = 2**14             # at one point: for so many more values of w, there must be one row more
@@ -142,9 +141,10 @@ class Plan:
     def to_weight(self, X, Y):
         """B.T (X * Y)."""
         K, S, r, C, F = self.K, self.S, self.r, X.shape[2] // self.S ** 2, Y.shape[2]
-        if X.shape[:2] == Y.shape[:2] and X.shape[1] <= FEW_ROWS and (c := in_c(C, X)) and in_c(F, Y):
+        if X.shape[:2] == Y.shape[:2] and (c := in_c(C, X)) and in_c(F, Y):
             dw = np.empty((K, K, C, F), X.dtype)
-            c.weight_grad(self.BB, X, Y, dw, np.empty(PANEL * K * K * C, X.dtype), *X.shape[:2], r, S, C, F)
+            room = np.empty(PANEL * (r * r + 1) * S * S * C, X.dtype)
+            c.weight_grad(self.BB, X, Y, dw, room, *X.shape[:2], r, S, C, F)
             return dw
         dw = np.zeros((r * r, S * S * C * F), X.dtype)
         for points in pieces(len(X), dw.shape[1], at_least=4):                # each adds to all of dw
